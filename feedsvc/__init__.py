@@ -1,0 +1,1 @@
+"""feedsvc: PostgreSQL's rows as JSON, CSV, NDJSON and SSE."""

@@ -1,0 +1,291 @@
+"""The database's own catalog, and the datasets file held against it."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+import asyncpg
+
+from feedsvc.datasets import (
+    KEY_ORDER,
+    RESERVED,
+    Column,
+    Dataset,
+    Declaration,
+    OrderColumn,
+    order_columns,
+    quote_identifier,
+)
+
+_RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
+_VIEW_KINDS: Final = frozenset("vf")
+_UNCONSTRAINED_KINDS: Final = frozenset("vfm")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A mistake (`error`: the service refuses to start) or something to mend (`warning`)."""
+
+    severity: Literal["error", "warning"]
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.place}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A btree index over plain columns, each with whether it descends."""
+
+    unique: bool
+    columns: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table or view as the catalog has it. `kind` is `pg_class.relkind`."""
+
+    kind: str
+    owned: bool
+    columns: Mapping[str, Column]
+    unreadable: frozenset[str]
+    indexes: tuple[Index, ...]
+
+
+async def resolve(
+    connection: asyncpg.Connection, declarations: Mapping[str, Declaration]
+) -> tuple[dict[str, Dataset], list[Finding]]:
+    """The datasets that can be served, and everything that is wrong with the declarations."""
+    datasets: dict[str, Dataset] = {}
+    findings: list[Finding] = []
+    relations = await _relations(connection, declarations)
+    for name, declaration in declarations.items():
+        relation = relations.get(name)
+        found = list(_findings(name, declaration, relation))
+        findings.extend(found)
+        if relation is not None and not any(f.severity == "error" for f in found):
+            datasets[name] = _dataset(name, declaration, relation)
+    return datasets, findings
+
+
+async def _relations(
+    connection: asyncpg.Connection, declarations: Mapping[str, Declaration]
+) -> dict[str, Relation]:
+    wanted: list[tuple[str, tuple[str, str]]] = []
+    for name, declaration in declarations.items():
+        try:
+            wanted.append((name, declaration.relation_parts()))
+        except ValueError:
+            continue  # _findings says so
+    rows = await connection.fetch(
+        _RELATIONS_SQL, [parts[0] for _, parts in wanted], [parts[1] for _, parts in wanted]
+    )
+    return {wanted[row["ordinal"] - 1][0]: _relation(dict(row)) for row in rows}
+
+
+def _relation(row: Mapping[str, Any]) -> Relation:
+    plain = json.loads(row["columns"])
+    columns = {
+        c["name"]: Column(
+            name=c["name"],
+            type=c["type"],
+            nullable=c["nullable"],
+            base=c["base"],
+            kind=c["kind"],
+            # The internal one-byte "char" has a category of its own but is text all the same.
+            category="S" if c["base"] == 'pg_catalog."char"' else c["category"],
+            labels=tuple(c["labels"]),
+            holds_json=c["holds_json"],
+        )
+        for c in plain
+    }
+    indexes = tuple(
+        Index(i["unique"], tuple((c["name"], c["descending"]) for c in i["columns"]))
+        for i in json.loads(row["indexes"])
+    )
+    unreadable = frozenset(c["name"] for c in plain if not c["readable"])
+    return Relation(row["relkind"], row["owned"], columns, unreadable, indexes)
+
+
+def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset:
+    everything = relation.columns
+    shown = declaration.columns or tuple(c for c in everything if c not in relation.unreadable)
+    return Dataset(
+        name=name,
+        title=declaration.title or name,
+        relation=".".join(quote_identifier(part) for part in declaration.relation_parts()),
+        columns={column: everything[column] for column in shown},
+        all_columns=everything,
+        key=tuple(everything[column] for column in declaration.key),
+        orders=_orders(declaration, everything),
+        filters={c: ops or everything[c].ops() for c, ops in declaration.filters.items()},
+        tenant=everything[declaration.tenant] if declaration.tenant else None,
+        client=everything[declaration.client] if declaration.client else None,
+        shared_with_clients=declaration.shared_with_clients,
+        roles=declaration.roles,
+        pool=declaration.pool,
+        tags=declaration.tags,
+        filename=declaration.filename or name,
+    )
+
+
+def _orders(
+    declaration: Declaration, columns: Mapping[str, Column]
+) -> dict[str, tuple[OrderColumn, ...]]:
+    named = {KEY_ORDER: (), **declaration.orders}
+    return {name: order_columns(order, declaration.key, columns) for name, order in named.items()}
+
+
+def _findings(name: str, declaration: Declaration, relation: Relation | None) -> Iterator[Finding]:
+    """Every mistake of one declaration. What needs the columns waits until they are all there."""
+    if relation is None:
+        yield _relation_missing(name, declaration)
+        return
+    if relation.owned:
+        what = f"the service's login owns {declaration.relation}, or may act as its owner"
+        yield Finding("error", f"{name}.relation", what)
+    unknown = list(_unknown_columns(name, declaration, relation))
+    yield from unknown
+    if unknown:
+        return
+    yield from _tenant_findings(name, declaration, relation)
+    yield from _key_findings(name, declaration, relation)
+    yield from _order_findings(name, declaration, relation)
+    yield from _filter_findings(name, declaration, relation)
+
+
+def _relation_missing(name: str, declaration: Declaration) -> Finding:
+    try:
+        declaration.relation_parts()
+    except ValueError as error:
+        return Finding("error", f"{name}.relation", str(error))
+    what = f"there is no table or view {declaration.relation} that the login can see"
+    return Finding("error", f"{name}.relation", what)
+
+
+def _unknown_columns(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    mentioned: list[tuple[str, Iterable[str]]] = [
+        ("columns", declaration.columns or ()),
+        ("key", declaration.key),
+        ("tenant", [declaration.tenant] if declaration.tenant else ()),
+        ("client", [declaration.client] if declaration.client else ()),
+        ("filters", declaration.filters),
+        ("not_null", declaration.not_null),
+    ]
+    mentioned.extend(
+        (f"orders.{order}", [part.removeprefix("-") for part in parts])
+        for order, parts in declaration.orders.items()
+    )
+    for key, columns in mentioned:
+        seen: set[str] = set()
+        for column in columns:
+            place = f"{name}.{key}"
+            if column not in relation.columns:
+                known = ", ".join(relation.columns)
+                what = f"{declaration.relation} has no column {column!r}; it has {known}"
+                yield Finding("error", place, what)
+            elif column in relation.unreadable:
+                yield Finding("error", place, f"the service's login may not read {column!r}")
+            elif column in seen:
+                yield Finding("error", place, f"{column!r} stands there twice")
+            seen.add(column)
+
+
+def _tenant_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    if declaration.tenant is None and not declaration.shared:
+        what = "name the column that holds the tenant, or say `shared = true`"
+        yield Finding("error", f"{name}.tenant", what)
+    for key in (declaration.tenant, declaration.client):
+        if key is not None and relation.columns[key].reader() is None:
+            what = f"{key!r} is of a type that can't be compared with a token's claim"
+            yield Finding("error", name, what)
+
+
+def _key_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    yield from _ordered_findings(name, "key", declaration.key, declaration, relation)
+    if relation.kind in _VIEW_KINDS:
+        what = f"{declaration.relation} is a view, so nothing proves that the key is unique"
+        yield Finding("warning", f"{name}.key", what)
+        return
+    within = {*declaration.key, *([declaration.tenant] if declaration.tenant else [])}
+    if not any(i.unique and {c for c, _ in i.columns} <= within for i in relation.indexes):
+        listed = ", ".join(declaration.key)
+        what = f"no unique index of {declaration.relation} proves that ({listed}) is unique"
+        yield Finding("error", f"{name}.key", what)
+
+
+def _order_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    for order, columns in declaration.orders.items():
+        if order == KEY_ORDER:
+            yield Finding("error", f"{name}.orders.{order}", "this order is there by itself")
+        bare = [column.removeprefix("-") for column in columns]
+        yield from _ordered_findings(name, f"orders.{order}", bare, declaration, relation)
+    if relation.kind in _VIEW_KINDS:
+        return
+    for order, parts in _orders(declaration, relation.columns).items():
+        if not any(_serves(index, declaration.tenant, parts) for index in relation.indexes):
+            statement = _index_statement(declaration, parts)
+            what = f"no index serves it, so each page sorts anew: {statement}"
+            yield Finding("warning", f"{name}.orders.{order}", what)
+
+
+def _ordered_findings(
+    name: str,
+    key: str,
+    columns: Sequence[str],
+    declaration: Declaration,
+    relation: Relation,
+) -> Iterator[Finding]:
+    for column in columns:
+        known = relation.columns[column]
+        if known.reader() is None:
+            what = f"{column!r} is {known.type}, a type that a token can't hold"
+            yield Finding("error", f"{name}.{key}", what)
+        vouched = declaration.not_null if relation.kind in _UNCONSTRAINED_KINDS else ()
+        if known.nullable and column not in vouched:
+            what = f"{column!r} may be NULL, which has no place in an order"
+            if relation.kind in _UNCONSTRAINED_KINDS:
+                what += "; if the view never gives one, list it in not_null"
+            yield Finding("error", f"{name}.{key}", what)
+
+
+def _filter_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    for column, ops in declaration.filters.items():
+        place = f"{name}.filters.{column}"
+        if column in RESERVED and "eq" in ops:
+            what = f"as a filter it is asked for as `{column}.eq=`, for {column}= is a parameter"
+            yield Finding("warning", place, what)
+        known = relation.columns[column]
+        senseless = [op for op in ops if op not in known.ops()]
+        if senseless:
+            what = f"{', '.join(senseless)} can't be used on {known.type}"
+            yield Finding("error", place, what)
+
+
+def _serves(index: Index, tenant: str | None, parts: Sequence[OrderColumn]) -> bool:
+    """Whether a scan of the index, forwards or backwards, gives this order within a tenant."""
+    columns = list(index.columns)
+    if tenant is not None and columns[0][0] == tenant and parts[0].column.name != tenant:
+        columns = columns[1:]
+    elif tenant is not None:
+        return False
+    if len(columns) < len(parts):
+        return False
+    pairs = list(zip(columns, parts, strict=False))
+    names_match = all(name == part.column.name for (name, _), part in pairs)
+    turns = {descending != part.descending for (_, descending), part in pairs}
+    return names_match and len(turns) == 1
+
+
+def _index_statement(declaration: Declaration, parts: Sequence[OrderColumn]) -> str:
+    relation = ".".join(quote_identifier(part) for part in declaration.relation_parts())
+    turn = all(part.descending for part in parts)
+    columns = [quote_identifier(declaration.tenant)] if declaration.tenant else []
+    columns += [
+        quote_identifier(part.column.name) + " DESC" * (part.descending and not turn)
+        for part in parts
+    ]
+    return f"CREATE INDEX CONCURRENTLY ON {relation} ({', '.join(columns)})"

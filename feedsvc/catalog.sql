@@ -1,0 +1,105 @@
+-- What the catalog knows of some relations, one row each.
+-- $1 text[]: their schemas, $2 text[]: their names, pairwise.
+with recursive wanted as (
+    select w.ordinal, c.oid, c.relkind, c.relowner, n.nspname, c.relname
+    from unnest($1::text[], $2::text[]) with ordinality as w (nspname, relname, ordinal)
+    join pg_namespace n on n.nspname = w.nspname
+    join pg_class c on c.relnamespace = n.oid and c.relname = w.relname
+    where c.relkind in ('r', 'p', 'v', 'm', 'f')
+),
+-- Each column's type, and the types that it is made of: what a domain stands for, what an array or
+-- a range holds, what a composite consists of.
+made_of (relation, attnum, typ, depth, base) as (
+    select w.oid, a.attnum, a.atttypid, 0, true
+    from wanted w
+    join pg_attribute a on a.attrelid = w.oid and a.attnum > 0 and not a.attisdropped
+    union all
+    select m.relation, m.attnum, inner_type.oid, m.depth + 1, m.base and t.typtype = 'd'
+    from made_of m
+    join pg_type t on t.oid = m.typ
+    cross join lateral (
+        select t.typbasetype as oid where t.typtype = 'd'
+        union all
+        select t.typelem where t.typtype = 'b' and t.typcategory = 'A'
+        union all
+        select r.rngsubtype from pg_range r where t.oid in (r.rngtypid, r.rngmultitypid)
+        union all
+        select f.atttypid
+        from pg_attribute f
+        where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
+    ) as inner_type
+    where m.depth < 16
+),
+columns as (
+    select
+        a.attrelid,
+        json_agg(
+            json_build_object(
+                'name', a.attname,
+                'type', format_type(a.atttypid, a.atttypmod),
+                'nullable', not (a.attnotnull or declared.typtype = 'd' and declared.typnotnull),
+                'base', quote_ident(bn.nspname) || '.' || quote_ident(b.typname),
+                'kind', b.typname,
+                'category', b.typcategory,
+                'readable', has_column_privilege(a.attrelid, a.attnum, 'select'),
+                'holds_json', exists (
+                    select from made_of h
+                    where h.relation = a.attrelid and h.attnum = a.attnum
+                        and h.typ = 'pg_catalog.json'::regtype
+                ),
+                'labels', array(
+                    select e.enumlabel from pg_enum e where e.enumtypid = b.oid order by e.enumsortorder
+                )
+            )
+            order by a.attnum
+        ) as columns
+    from wanted w
+    join pg_attribute a on a.attrelid = w.oid and a.attnum > 0 and not a.attisdropped
+    join pg_type declared on declared.oid = a.atttypid
+    join lateral (
+        select m.typ from made_of m
+        where m.relation = a.attrelid and m.attnum = a.attnum and m.base
+        order by m.depth desc
+        limit 1
+    ) as deepest on true
+    join pg_type b on b.oid = deepest.typ
+    join pg_namespace bn on bn.oid = b.typnamespace
+    group by a.attrelid
+),
+-- Usable indexes over plain columns. A partial one serves neither a key nor an order.
+indexes as (
+    select
+        i.indrelid,
+        json_agg(
+            json_build_object(
+                'unique', i.indisunique,
+                'columns', (
+                    select json_agg(
+                        json_build_object(
+                            'name', a.attname,
+                            'descending', i.indoption[k.position - 1] & 1 = 1
+                        )
+                        order by k.position
+                    )
+                    from generate_series(1, i.indnkeyatts) as k (position)
+                    join pg_attribute a
+                        on a.attrelid = i.indrelid and a.attnum = i.indkey[k.position - 1]
+                )
+            )
+        ) as indexes
+    from wanted w
+    join pg_index i on i.indrelid = w.oid
+    join pg_class ic on ic.oid = i.indexrelid
+    join pg_am am on am.oid = ic.relam
+    where am.amname = 'btree' and i.indisvalid and i.indpred is null and i.indexprs is null
+    group by i.indrelid
+)
+select
+    w.ordinal::int as ordinal,
+    w.relkind::text as relkind,
+    pg_has_role(w.relowner, 'usage') as owned,
+    columns.columns::text as columns,
+    coalesce(indexes.indexes, '[]')::text as indexes
+from wanted w
+join columns on columns.attrelid = w.oid
+left join indexes on indexes.indrelid = w.oid

@@ -1,0 +1,225 @@
+"""The console command. Each mistake of a user's is a line that says what to mend, and exit 1."""
+
+import asyncio
+import os
+import re
+import socket
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import asyncpg
+import orjson
+import typer
+
+from feedsvc import logs, pools, preflight, settings
+from feedsvc.app import StartError
+from feedsvc.auth import KeyMissingError, Tokens
+from feedsvc.catalog import Finding
+from feedsvc.datasets import DatasetsError
+from feedsvc.demo.demo import Options, run_demo
+from feedsvc.embedded import EmbeddedError
+from feedsvc.errors import Unauthorized
+from feedsvc.migrations import runner
+from feedsvc.migrations.errors import MigrationError
+from feedsvc.migrations.lines import Line
+from feedsvc.run import run
+from feedsvc.serve import listening, serve_on
+from feedsvc.settings import Settings, SettingsError
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+migrate_cli = typer.Typer(
+    no_args_is_help=True, help="Migrations: service (the default) or wedding."
+)
+cli.add_typer(migrate_cli, name="migrate")
+
+_MISTAKES: Final = (
+    StartError,
+    SettingsError,
+    DatasetsError,
+    KeyMissingError,
+    EmbeddedError,
+    MigrationError,
+    asyncpg.PostgresError,
+    OSError,
+)
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class RoleName(StrEnum):
+    """The roles that a token can have."""
+
+    member = "member"
+    admin = "admin"
+
+
+class LineName(StrEnum):
+    """The lines of migrations."""
+
+    service = "service"
+    wedding = "wedding"
+
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="The settings file.")]
+LineArgument = Annotated[LineName, typer.Argument(help="Which line of migrations.")]
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli(prog_name="feedsvc")
+    except _MISTAKES as error:
+        _fail(str(error) or type(error).__name__)
+
+
+@cli.command()
+def serve(
+    config: ConfigOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes on one port.")] = None,
+    listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Serve the datasets of the PostgreSQL that the settings name."""
+    effective = settings.load(config)
+    logs.configure(effective.log.level)
+    if listen_fd is not None and ready_fd is not None:  # a worker of another feedsvc's
+        run(effective, socket.socket(fileno=listen_fd), lambda: _say_ready(ready_fd))
+        return
+    server = effective.server
+    with listening(effective, server.host, server.port) as listener:
+        url = f"http://{server.host}:{listener.getsockname()[1]}"
+        count = workers or server.workers
+        serve_on(effective, listener, count, config, lambda: typer.echo(f"feedsvc serves {url}"))
+
+
+@cli.command()
+def demo(
+    port: Annotated[int | None, typer.Option(help="Else 8080, or a free one.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Clients of the first tenant.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 1,
+    ready_file: Annotated[Path | None, typer.Option(help="Written once requests work.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on one port.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Where the servers keep their data.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Start a PostgreSQL and a Valkey of its own, fill in a wedding business, and serve it."""
+    logs.configure("WARNING")
+    run_demo(Options(port, rows, seed, ready_file, workers, data, config))
+
+
+@cli.command()
+def token(
+    tenant: Annotated[str, typer.Option(help="Whose rows.")],
+    role: Annotated[RoleName, typer.Option(help="What its holder is.")],
+    client: Annotated[str | None, typer.Option(help="Narrow it to one client.")] = None,
+    ttl: Annotated[str, typer.Option(help="How long it is good for: 45s, 30m, 1h, 7d.")] = "1h",
+    config: ConfigOption = None,
+) -> None:
+    """Sign a token with the configured key."""
+    lifetime = _seconds(ttl)
+    tokens = Tokens(settings.load(config).auth)
+    signed = tokens.sign(tenant, role.value, client, lifetime)
+    try:
+        tokens.verify(f"Bearer {signed}")
+    except Unauthorized:
+        _fail("--tenant and --client must be printable, not empty, and at most 256 long")
+    typer.echo(signed)
+
+
+@cli.command()
+def check(config: ConfigOption = None) -> None:
+    """Hold settings, datasets and database against each other; exit 1 if there is a mistake."""
+    effective = settings.load(config)
+    Tokens(effective.auth)
+    if not effective.database.url.get_secret_value():
+        _fail("database.url must be set, or DATABASE_URL")
+    count, findings = asyncio.run(_inspect(effective))
+    for finding in findings:
+        typer.echo(f"{effective.datasets.file}: {finding}")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+    typer.echo(f"{count} datasets can be served")
+
+
+@cli.command("config")
+def show_config(config: ConfigOption = None) -> None:
+    """Show the effective settings, secrets masked."""
+    masked = settings.load(config).masked()
+    typer.echo(orjson.dumps(masked, option=orjson.OPT_INDENT_2).decode())
+
+
+@migrate_cli.command()
+def up(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
+    """Apply what is pending."""
+    after = asyncio.run(runner.up(_owner_url(config), _line(line)))
+    typer.echo(f"{line}: at {after.current}")
+
+
+@migrate_cli.command()
+def down(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
+    """Take back everything."""
+    asyncio.run(runner.down(_owner_url(config), _line(line)))
+    typer.echo(f"{line}: nothing of it is left")
+
+
+@migrate_cli.command("status")
+def show_status(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
+    """Show where the database stands."""
+    now = asyncio.run(runner.status(_owner_url(config), _line(line)))
+    typer.echo(f"{line}: at {now.current or 'nothing'}, head is {now.head}")
+    for revision in now.pending:
+        typer.echo(f"  pending: {revision}")
+
+
+@migrate_cli.command()
+def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
+    """Look for what is wrong with a migrated database; exit 1 if anything is."""
+    findings = asyncio.run(runner.verify(_owner_url(config), _line(line)))
+    for finding in findings:
+        typer.echo(f"{line}: {finding}")
+    if findings:
+        raise typer.Exit(1)
+    typer.echo(f"{line}: all is well")
+
+
+async def _inspect(effective: Settings) -> tuple[int, list[Finding]]:
+    connection = await pools.connect(effective.database, application_name="feedsvc check")
+    try:
+        datasets, findings = await preflight.inspect(connection, effective)
+    finally:
+        await connection.close(timeout=1.0)
+    return len(datasets), findings
+
+
+def _owner_url(config: Path | None) -> str:
+    """An owner's login: migrations make tables, which the service's own login may not."""
+    url = os.environ.get("MIGRATION_DATABASE_URL")
+    if not url:
+        url = settings.load(config).database.url.get_secret_value()
+    if not url:
+        _fail("MIGRATION_DATABASE_URL must be set, or DATABASE_URL")
+    return url
+
+
+def _line(name: LineName) -> Line:
+    return "service" if name is LineName.service else "wedding"
+
+
+def _seconds(duration: str) -> float:
+    parts = _DURATION.fullmatch(duration)
+    if parts is None:
+        _fail(f"--ttl can't be {duration!r}: write a number and a unit, as in 45s, 30m, 1h, 7d")
+    return float(int(parts[1]) * _UNITS[parts[2]])
+
+
+def _say_ready(descriptor: int) -> None:
+    os.write(descriptor, b"ready")
+    os.close(descriptor)
+
+
+def _fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"feedsvc: {line}", err=True)
+    sys.exit(1)

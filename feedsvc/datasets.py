@@ -1,0 +1,212 @@
+"""Datasets: what is declared in TOML, and what it comes to on a real relation.
+
+A `Declaration` is what the operator wrote. `feedsvc.catalog` holds it against the database and
+makes a `Dataset` of it, which is all that a request needs to know of a relation.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from feedsvc import literals
+
+Op: TypeAlias = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "prefix", "is"]
+PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
+Role: TypeAlias = Literal["member", "admin"]
+
+KEY_ORDER: Final = "key"
+"""The order that every dataset has, and that holds where none is asked for."""
+
+# A parameter of this name is never a filter; `limit.eq=5` is how a column of that name is meant.
+RESERVED: Final = frozenset(
+    {"columns", "limit", "order", "after", "since", "live", "export", "ticket"}
+    | {"format", "frames", "progress", "last_event_id"}
+    | {"header", "bom", "delimiter", "guard"}
+)
+
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+_Columns = Annotated[tuple[str, ...], Field(min_length=1)]
+_IDENTIFIER: Final = r'(?:"(?:[^"]|"")+"|[^".\s]+)'
+_RELATION = re.compile(rf"({_IDENTIFIER})\.({_IDENTIFIER})")
+
+
+class Declaration(BaseModel):
+    """One dataset as `datasets.toml` has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    relation: str
+    key: _Columns
+    title: str = ""
+    columns: _Columns | None = None
+    orders: dict[_Name, _Columns] = {}
+    filters: dict[str, tuple[Op, ...]] = {}
+    # The column that a token's tenant is held to. A relation without one has `shared = true`.
+    tenant: str | None = None
+    shared: bool = False
+    # The column that a token narrowed to one client is held to. Where there is none, such a
+    # token reads nothing, or with `shared_with_clients = true` all that its tenant has.
+    client: str | None = None
+    shared_with_clients: bool = False
+    roles: tuple[Role, ...] = ("member", "admin")
+    pool: PoolName = "bulk"
+    tags: tuple[str, ...] = ()
+    # The name of a downloaded file, without its ending; the dataset's own name if left out.
+    filename: str | None = None
+    # Columns of a view that are never NULL: a view's catalog entry can't tell.
+    not_null: tuple[str, ...] = ()
+
+    def relation_parts(self) -> tuple[str, str]:
+        """Schema and name as the catalog has them. Raises ValueError where it is not both."""
+        parts = _RELATION.fullmatch(self.relation)
+        if parts is None:
+            raise ValueError('a relation is written schema.name, or "Schema"."Name"')
+        schema, name = (_unquoted(part) for part in parts.groups())
+        return schema, name
+
+
+def _unquoted(identifier: str) -> str:
+    if identifier.startswith('"'):
+        return identifier[1:-1].replace('""', '"')
+    return identifier
+
+
+class DatasetsError(Exception):
+    """The datasets file can't be read; each line of the message names a key and its mistake."""
+
+
+_DECLARATIONS = TypeAdapter(dict[_Name, Declaration])
+
+
+def declarations(file: Path) -> dict[str, Declaration]:
+    """The declarations of a datasets file. Raises DatasetsError."""
+    try:
+        plain = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetsError(f"{file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DatasetsError(f"{file}: {error}") from None
+    try:
+        return _DECLARATIONS.validate_python(plain)
+    except ValidationError as error:
+        raise DatasetsError("\n".join(_mistake(file, item) for item in error.errors())) from None
+
+
+def _mistake(file: Path, item: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in item["loc"] if part != "[key]")
+    what = "there is no such key" if item["type"] == "extra_forbidden" else item["msg"]
+    return f"{file}: {place}: {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column and what is known of its type.
+
+    `type` is what people read (`numeric(12,2)`); `base` is the quoted name of its base type, a
+    domain's underneath, to cast a parameter to; `kind` is that type's name in `pg_type`;
+    `category` its letter in `pg_type.typcategory`, `E` for an enum.
+    """
+
+    name: str
+    type: str
+    nullable: bool
+    base: str
+    kind: str
+    category: str
+    labels: tuple[str, ...] = ()
+    # Whether JSON as it was typed, white space and all, may be inside: json, or what holds it.
+    holds_json: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is of a string type: text, varchar, citext, …"""
+        return self.category == "S"
+
+    def reader(self) -> literals.Reader | None:
+        """What judges a parameter for this column, None where the type can't be a parameter."""
+        if self.category == "E":
+            return literals.label(self.labels)
+        if self.is_text:
+            return literals.text
+        return literals.READERS.get(self.kind)
+
+    def admits(self, value: str) -> bool:
+        """Whether the text can be a value of this column."""
+        reader = self.reader()
+        try:
+            return reader is not None and reader(value) is not None
+        except ValueError:
+            return False
+
+    def ops(self) -> tuple[Op, ...]:
+        """The operators that make sense for this type."""
+        if self.reader() is None:
+            return ("is",)
+        prefix: tuple[Op, ...] = ("prefix",) if self.is_text else ()
+        return ("eq", "ne", "lt", "lte", "gt", "gte", "in", *prefix, "is")
+
+
+@dataclass(frozen=True, slots=True)
+class OrderColumn:
+    """One column of an order."""
+
+    column: Column
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A declaration, resolved against the catalog. `relation` is quoted and qualified."""
+
+    name: str
+    title: str
+    relation: str
+    columns: Mapping[str, Column]
+    all_columns: Mapping[str, Column]
+    key: tuple[Column, ...]
+    orders: Mapping[str, tuple[OrderColumn, ...]]
+    filters: Mapping[str, tuple[Op, ...]]
+    tenant: Column | None
+    client: Column | None
+    shared_with_clients: bool
+    roles: tuple[Role, ...]
+    pool: PoolName
+    tags: tuple[str, ...]
+    filename: str
+
+    def readable_by(self, role: str, client: str | None) -> bool:
+        """Whether such a caller may ask for it at all; which rows, row-level security decides."""
+        if role not in self.roles:
+            return False
+        return client is None or self.client is not None or self.shared_with_clients
+
+    def admits(self, tenant: str, client: str | None) -> bool:
+        """Whether these can be values of the columns that they are held to."""
+        pairs = ((self.tenant, tenant), (self.client, client))
+        return all(
+            column is None or value is None or column.admits(value) for column, value in pairs
+        )
+
+
+def quote_identifier(name: str) -> str:
+    """The name as an SQL identifier (PostgreSQL's documentation, section 4.1.1)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def order_columns(
+    order: Sequence[str], key: Sequence[str], columns: Mapping[str, Column]
+) -> tuple[OrderColumn, ...]:
+    """An order with the key as its last part, which follows in the last column's direction.
+
+    Raises KeyError for a column that there isn't.
+    """
+    parts = [OrderColumn(columns[name.removeprefix("-")], name.startswith("-")) for name in order]
+    named = {part.column.name for part in parts}
+    direction = parts[-1].descending if parts else False
+    parts.extend(OrderColumn(columns[name], direction) for name in key if name not in named)
+    return tuple(parts)

@@ -1,0 +1,1 @@
+"""The demo: a wedding business's world, filled with believable and awkward data."""

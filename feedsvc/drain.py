@@ -1,0 +1,104 @@
+"""Stopping without cutting anybody off who could still be served."""
+
+import asyncio
+import random
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from feedsvc.errors import Draining, Problem
+
+_LAST_WORDS: Final = 1.0  # seconds that interrupted streams get to say so
+_RETRY_SPREAD: Final = 3_000  # milliseconds over which interrupted clients come back
+
+
+class Running:
+    """A request that runs, as a block that can be interrupted from outside with a problem.
+
+    Works as `asyncio.timeout` does: the task is cancelled, and at the block's edge the
+    cancellation becomes the problem.
+    """
+
+    def __init__(self, drain: "Drain") -> None:
+        self._drain = drain
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._problem: Problem | None = None
+
+    def interrupt(self, problem: Problem) -> None:
+        """Ends the block with this problem; a second call changes nothing."""
+        if self._problem is None and self._task is not None:
+            self._problem = problem
+            self._task.cancel()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            self._cancelling = self._task.cancelling()
+        self._drain.add(self)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._drain.remove(self)
+        task, self._task = self._task, None
+        if self._problem is None or task is None:
+            return
+        if task.uncancel() <= self._cancelling and isinstance(error, asyncio.CancelledError):
+            raise self._problem from error
+
+
+class Drain:
+    """What runs, and whether anything long may still begin."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._running: set[Running] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def running(self, *, short: bool) -> Running:
+        """A block to answer a request in.
+
+        Raises Draining for a stream once the drain has begun; a short request is still answered.
+        """
+        if self.begun and not short:
+            raise Draining("This process is stopping; another one will answer.")
+        return Running(self)
+
+    def add(self, running: Running) -> None:
+        """A request's block has begun."""
+        self._running.add(running)
+        self._idle.clear()
+
+    def remove(self, running: Running) -> None:
+        """A request's block has ended, one way or the other."""
+        self._running.discard(running)
+        if not self._running:
+            self._idle.set()
+
+    async def run(self, timeout: float) -> None:
+        """Refuses new streams, waits for those that run, and interrupts what is left."""
+        self.begun = True
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            await self.interrupt_all()
+
+    async def interrupt_all(self) -> None:
+        """Ends every stream now, as failed and resumable."""
+        for running in list(self._running):
+            running.interrupt(Draining("This process is stopping; go on elsewhere with `after`."))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._idle.wait()
+
+
+def retry_ms() -> int:
+    """When an interrupted client should come back: spread, so that not all come at once."""
+    return 500 + random.randrange(_RETRY_SPREAD)  # noqa: S311 - nobody gains by guessing it

@@ -1,0 +1,230 @@
+"""The problems that a client can meet (RFC 9457).
+
+A class holds its status, name and title; its docstring is the page behind `/problems/NAME`, so
+it speaks to the client's developer. `detail` never holds SQL, a path, a stack trace or another
+tenant's datum.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
+    """Something went wrong that has no page of its own."""
+
+    status: ClassVar[int] = 500
+    name: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        parameter: str | None = None,
+        allowed: Sequence[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.parameter = parameter
+        self.allowed = allowed
+        self.headers = dict(headers or {})
+
+    def body(self, instance: str, request_id: str) -> dict[str, Any]:
+        """The problem object; `instance` is the request's path."""
+        body: dict[str, Any] = {
+            "type": f"/problems/{self.name}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "request_id": request_id,
+        }
+        if self.parameter is not None:
+            body["parameter"] = self.parameter
+        if self.allowed is not None:
+            body["allowed"] = list(self.allowed)
+        return body
+
+
+class Internal(Problem):
+    """The service failed in a way that it did not foresee.
+
+    The answer's `request_id` stands in the service's log beside the cause. Asking again may help.
+    """
+
+
+class BadParameter(Problem):
+    """A parameter is unknown, stands more than once, or has a value that it can't have.
+
+    `parameter` names it, `detail` says what was wrong, and `allowed` lists what may stand there.
+    Nothing was read for the request.
+    """
+
+    status = 400
+    name = "bad-parameter"
+    title = "Bad parameter"
+
+
+class BadRequest(Problem):
+    """The request can't be read as HTTP, or has a body where none belongs."""
+
+    status = 400
+    name = "bad-request"
+    title = "Bad request"
+
+
+class Unauthorized(Problem):
+    """The request has no valid token.
+
+    Send `Authorization: Bearer TOKEN` with a token that has not expired, was made for this
+    service, and is signed with its key. Why a token was refused is never said.
+    """
+
+    status = 401
+    name = "unauthorized"
+    title = "Unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A valid bearer token is needed.",
+            headers={"WWW-Authenticate": 'Bearer realm="feedsvc"'},
+        )
+
+
+class Forbidden(Problem):
+    """The token is valid, but its holder may not read this."""
+
+    status = 403
+    name = "forbidden"
+    title = "Forbidden"
+
+
+class NotFound(Problem):
+    """There is nothing at this address, or nothing that this caller may see."""
+
+    status = 404
+    name = "not-found"
+    title = "Not found"
+
+
+class MethodNotAllowed(Problem):
+    """This address does not answer this method; the `Allow` header lists those it does."""
+
+    status = 405
+    name = "method-not-allowed"
+    title = "Method not allowed"
+
+
+class NotAcceptable(Problem):
+    """None of the formats or codings that the request accepts can be sent.
+
+    Ask for one with `?format=json|csv|ndjson|sse`, or name one in `Accept`.
+    """
+
+    status = 406
+    name = "not-acceptable"
+    title = "Not acceptable"
+
+
+class ContentTooLarge(Problem):
+    """The request's body is larger than the service reads."""
+
+    status = 413
+    name = "content-too-large"
+    title = "Content too large"
+
+
+class UriTooLong(Problem):
+    """The request's address is longer than the service reads."""
+
+    status = 414
+    name = "uri-too-long"
+    title = "URI too long"
+
+
+class UpgradeRequired(Problem):
+    """An HTTP/1.0 client can't tell a whole stream from one that broke off.
+
+    Ask with HTTP/1.1, or for one page with `limit=`: that answer carries its length.
+    """
+
+    status = 426
+    name = "upgrade-required"
+    title = "Upgrade required"
+
+
+class HeadersTooLarge(Problem):
+    """A header of the request is longer than the service reads."""
+
+    status = 431
+    name = "headers-too-large"
+    title = "Request header fields too large"
+
+
+class Unavailable(Problem):
+    """The service is short of something just now. `Retry-After` says when to ask again."""
+
+    status = 503
+    name = "unavailable"
+    title = "Service unavailable"
+
+    def __init__(self, detail: str, retry_after: int = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class DatabaseUnavailable(Unavailable):
+    """PostgreSQL can't be reached, is restarting, or broke off. Ask again in a moment."""
+
+    name = "database-unavailable"
+    title = "Database unavailable"
+
+
+class Busy(Unavailable):
+    """Every connection to the database is in use. Ask again in a moment."""
+
+    name = "busy"
+    title = "Busy"
+
+
+class Draining(Unavailable):
+    """This process is stopping. Ask again: another one will answer.
+
+    A stream that was under way breaks off and is continued with the `after` token that came last.
+    """
+
+    name = "draining"
+    title = "Draining"
+
+
+class DatasetUnavailable(Unavailable):
+    """The dataset's relation has changed, or may no longer be read, and the service can't go on.
+
+    Its operator finds the mistake with `feedsvc check`.
+    """
+
+    name = "dataset-unavailable"
+    title = "Dataset unavailable"
+
+
+class Timeout(Problem):
+    """PostgreSQL took longer over the next rows than the service waits.
+
+    Ask for fewer rows, or with a filter or an order that an index serves.
+    """
+
+    status = 504
+    name = "timeout"
+    title = "Timeout"
+
+
+def problem_types() -> dict[str, type[Problem]]:
+    """Every problem by the name behind its `type`."""
+    found: dict[str, type[Problem]] = {}
+    pending: list[type[Problem]] = [Problem]
+    while pending:
+        kind = pending.pop()
+        pending.extend(kind.__subclasses__())
+        if kind is not Problem:
+            found[kind.name] = kind
+    return found

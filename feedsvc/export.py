@@ -1,0 +1,215 @@
+"""The rows of one query, read ahead of the client, from as few snapshots as it allows.
+
+A cursor stays open only while the client keeps up. `park` gives it up, with its connection and
+its snapshot, and the export goes on by keyset from the last row that was taken. So a thousand
+stalled phones cost no connection, and hold back no vacuum.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import asyncpg
+from asyncpg.cursor import Cursor
+
+from feedsvc import statement, tenancy
+from feedsvc.auth import Principal
+from feedsvc.errors import DatasetUnavailable
+from feedsvc.faults import as_problems
+from feedsvc.pools import Connection, Pool
+from feedsvc.query import FeedQuery
+from feedsvc.timing import Stages
+from streams import tokens
+from streams.frames import Rows, TotalKind
+
+_FIRST_BATCH: Final = 64
+_LARGEST_BATCH: Final = 4_096
+_SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed on as they come
+_PARK_GRACE: Final = 0.05  # seconds that rows already on their way get before they are cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Records as asyncpg gives them; `final` where its snapshot has no more."""
+
+    records: Sequence[asyncpg.Record]
+    final: bool
+
+
+class _BatchSize:
+    """How many rows to ask for: as many as make a chunk, fewer where they come slowly."""
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self.rows = _FIRST_BATCH
+        self._chunk_bytes = chunk_bytes
+
+    def learn(self, records: Sequence[asyncpg.Record], seconds: float) -> None:
+        """Takes a batch's size and time into account for the next one."""
+        size = sum(len(record[0]) for record in records)
+        wanted = self._chunk_bytes * len(records) // max(1, size)
+        if seconds > _SLOW_BATCH:
+            wanted = min(wanted, self.rows // 2)
+        self.rows = max(1, min(wanted, self.rows * 8, _LARGEST_BATCH))
+
+
+class Export:
+    """Rows of one query, in order, made by `open_export`. Its counts are of what was taken."""
+
+    def __init__(
+        self, query: FeedQuery, principal: Principal, pool: Pool, chunk_bytes: int, stages: Stages
+    ) -> None:
+        self.query = query
+        self._pool = pool
+        self._stages = stages
+        self.rows = 0
+        self.snapshots = 0
+        self.more = False
+        """Whether the query's limit left rows out."""
+        self._principal = principal
+        self._position: Sequence[str] | None = query.after
+        self._estimate: int | None = None
+        self._batch_size = _BatchSize(chunk_bytes)
+        self._snapshot = AsyncExitStack()
+        self._cursor: Cursor[asyncpg.Record] | None = None
+        self._ahead: asyncio.Task[_Batch] | None = None
+        self._exhausted = False
+
+    @property
+    def after(self) -> str | None:
+        """The token from which the export could be continued, None at the very beginning."""
+        return None if self._position is None else tokens.encode(self._position)
+
+    @property
+    def pressed(self) -> asyncio.Event:
+        """Set while somebody waits for a connection such as this export's."""
+        return self._pool.pressed
+
+    def total(self) -> tuple[int | None, TotalKind]:
+        """How many rows there will be, as far as is known."""
+        if self._exhausted:
+            return self.rows, "exact"
+        if self._estimate is None:
+            return None, "estimate"
+        limit = self._estimate if self.query.limit is None else self.query.limit
+        return max(self.rows, min(self._estimate, limit)), "estimate"
+
+    async def begin(self) -> None:
+        """Reads the first rows, for `take` to find."""
+        await self._reading()
+
+    async def wait(self, timeout: float | None) -> bool:
+        """Whether `take` has an answer ready, or gets one within so many seconds."""
+        if self._exhausted:
+            return True
+        done, _ = await asyncio.wait({self._reading()}, timeout=timeout)
+        return bool(done)
+
+    async def take(self) -> Rows | None:
+        """The next rows, None behind the last one. Raises Problem."""
+        if self._exhausted:
+            return None
+        with as_problems():
+            batch = await self._reading()
+        self._ahead = None
+        records = self._within_limit(batch)
+        if self._exhausted:
+            await self._end_snapshot()
+        else:
+            self._reading()
+        if not records:
+            return None
+        self.rows += len(records)
+        self._position = _position(records[-1])
+        return Rows([record[0] for record in records], tokens.encode(self._position))
+
+    async def park(self) -> None:
+        """Gives up the cursor, its connection and its snapshot; `take` goes on in a new one."""
+        if self._ahead is not None:
+            await asyncio.wait({self._ahead}, timeout=_PARK_GRACE)
+        await self.close()
+
+    async def close(self) -> None:
+        """Gives up everything at once; a query that still runs is cancelled."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.cancel()
+            # What it read was not taken, so it would be read again; what it raised, met again.
+            await asyncio.gather(ahead, return_exceptions=True)
+        await self._end_snapshot()
+
+    def _reading(self) -> asyncio.Task[_Batch]:
+        if self._ahead is None:
+            self._ahead = asyncio.create_task(self._read())
+        return self._ahead
+
+    async def _read(self) -> _Batch:
+        """The next batch of the present snapshot, or the first of a new one."""
+        began = time.monotonic()
+        cursor = self._cursor or await self._begin_snapshot()
+        wanted = self._batch_size.rows
+        records = await cursor.fetch(wanted)
+        self._batch_size.learn(records, time.monotonic() - began)
+        return _Batch(records, final=len(records) < wanted)
+
+    async def _begin_snapshot(self) -> "Cursor[asyncpg.Record]":
+        connection = await self._snapshot.enter_async_context(
+            tenancy.reading(self._pool, self._principal, self._stages)
+        )
+        if self.query.is_framed and self._estimate is None:
+            self._estimate = await _planned_rows(connection, self.query, self._principal)
+        # One row beyond the limit tells whether there is more.
+        left = None if self.query.limit is None else self.query.limit - self.rows + 1
+        wanted = statement.feed(self.query, self._principal, self._position, left)
+        self._cursor = await connection.cursor(wanted.sql, *wanted.arguments)
+        self.snapshots += 1
+        return self._cursor
+
+    async def _end_snapshot(self) -> None:
+        snapshot, self._snapshot = self._snapshot, AsyncExitStack()
+        self._cursor = None
+        await snapshot.aclose()
+
+    def _within_limit(self, batch: _Batch) -> Sequence[asyncpg.Record]:
+        """The batch's records that the limit admits."""
+        self._exhausted = batch.final
+        if self.query.limit is None or self.rows + len(batch.records) <= self.query.limit:
+            return batch.records
+        self._exhausted = self.more = True
+        return batch.records[: self.query.limit - self.rows]
+
+
+@asynccontextmanager
+async def open_export(
+    query: FeedQuery, principal: Principal, pool: Pool, chunk_bytes: int, stages: Stages
+) -> AsyncIterator[Export]:
+    """An export whose first rows have been read, so that what could fail early has not.
+
+    Raises Problem. Whatever ends the block, its connection is back when it has ended.
+    """
+    export = Export(query, principal, pool, chunk_bytes, stages)
+    try:
+        with as_problems():
+            await export.begin()
+        stages.lap("db")
+        yield export
+    finally:
+        await export.close()
+
+
+async def _planned_rows(connection: Connection, query: FeedQuery, principal: Principal) -> int:
+    """The planner's guess at the number of rows."""
+    wanted = statement.estimate(query, principal)
+    plans: Any = json.loads(await connection.fetchval(wanted.sql, *wanted.arguments))
+    return int(plans[0]["Plan"]["Plan Rows"])
+
+
+def _position(record: asyncpg.Record) -> Sequence[str]:
+    position: tuple[str | None, ...] = tuple(record)[1:]
+    if None in position:
+        # Only a view can do that, and only one whose not_null promised otherwise.
+        raise DatasetUnavailable("A column of the order is NULL.", 30)
+    return cast("tuple[str, ...]", position)

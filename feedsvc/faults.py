@@ -1,0 +1,77 @@
+"""What a failing database means to a client."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import asyncpg
+
+from feedsvc.errors import (
+    BadParameter,
+    DatabaseUnavailable,
+    DatasetUnavailable,
+    Internal,
+    Problem,
+    Timeout,
+)
+
+# The first that fits counts: asyncio's TimeoutError is an OSError too, but a deadline of ours.
+_PROBLEMS: Final[tuple[tuple[tuple[type[Exception], ...], Callable[[], Problem]], ...]] = (
+    (
+        (asyncpg.DataError,),
+        lambda: BadParameter("PostgreSQL can't take one of the values of the request."),
+    ),
+    (
+        (TimeoutError, asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError),
+        lambda: Timeout("PostgreSQL took too long over the next rows."),
+    ),
+    (
+        (
+            asyncpg.UndefinedTableError,
+            asyncpg.UndefinedColumnError,
+            asyncpg.UndefinedFunctionError,
+            asyncpg.UndefinedObjectError,
+            asyncpg.InvalidSchemaNameError,
+            asyncpg.InsufficientPrivilegeError,
+            asyncpg.DatatypeMismatchError,
+        ),
+        lambda: DatasetUnavailable("The dataset can't be read as it is declared.", 30),
+    ),
+    (
+        # A connection that is lost inside a transaction surfaces as any of the first four; a
+        # server that is starting, stopping, full or read-only as the others.
+        (
+            OSError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            asyncpg.PostgresConnectionError,
+            asyncpg.OperatorInterventionError,
+            asyncpg.InsufficientResourcesError,
+            asyncpg.ReadOnlySQLTransactionError,
+            asyncpg.InvalidAuthorizationSpecificationError,
+        ),
+        lambda: DatabaseUnavailable("The database can't be reached just now."),
+    ),
+)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem to answer with. Nothing of the error's own text is in it."""
+    if isinstance(error, Problem):
+        return error
+    for kinds, problem in _PROBLEMS:
+        if isinstance(error, kinds):
+            return problem()
+    return Internal("The service failed in a way that it did not foresee.")
+
+
+@contextmanager
+def as_problems() -> Iterator[None]:
+    """Turns what a database operation raises into problems, the cause kept for the log."""
+    try:
+        yield
+    except (Problem, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        raise problem_of(error) from error

@@ -1,0 +1,1 @@
+"""Migrations in two independent lines: `service` for any database, `wedding` for the demo's."""

@@ -1,0 +1,42 @@
+"""The two lines of migrations: what each owns in a database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+Line = Literal["service", "wedding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Territory:
+    """What a line may touch: one schema, one group role, and nothing of anybody else's."""
+
+    folder: Path
+    schema: str
+    role: str
+    lock: int
+    open_tables: frozenset[str]
+    """Tables that hold no tenant's rows; every other table must have row-level security."""
+
+
+_HERE: Final = Path(__file__).parent
+
+TERRITORIES: Final[dict[Line, Territory]] = {
+    "service": Territory(
+        folder=_HERE / "service",
+        schema="feedsvc",
+        role="feedsvc_service",
+        lock=0x66656564_00000001,
+        # A ticket is looked up by its hash before anybody knows whose it is.
+        open_tables=frozenset({"alembic_version", "tickets"}),
+    ),
+    "wedding": Territory(
+        folder=_HERE / "wedding",
+        schema="wedding",
+        role="wedding_reader",
+        lock=0x66656564_00000002,
+        open_tables=frozenset({"alembic_version", "seeding"}),
+    ),
+}

@@ -1,0 +1,286 @@
+"""What a request asks of a dataset: parsed and judged before anything else is touched."""
+
+import csv
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from feedsvc import parameters
+from feedsvc.datasets import KEY_ORDER, RESERVED, Column, Dataset, Op, OrderColumn
+from feedsvc.errors import BadParameter, NotAcceptable
+from streams import negotiation, tokens
+from streams.formats import CSV, FORMATS, NDJSON, SSE, Format, Layout
+
+MOST_ROWS: Final = 2**63 - 1
+
+_FLAG: Final = {"0": False, "1": True}
+_DELIMITERS: Final = {",": ",", ";": ";", "tab": "\t"}
+_GUARDS: Final = {"on": True, "off": False}
+_END: Final = "end"  # the id of an SSE feed's last event
+_TO_COME: Final = ("since", "live")
+_PARAMETERS: Final = ("columns", "limit", "order", "after", "export", "format")
+_FORMAT_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
+    CSV.name: ("header", "bom", "delimiter", "guard"),
+    NDJSON.name: ("frames", "progress"),
+    SSE.name: ("progress", "last_event_id"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A condition on one column. `in` has any number of values, every other operator one."""
+
+    column: Column
+    op: Op
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedQuery:
+    """One feed as it was asked for. `after` holds a text for each order column."""
+
+    dataset: Dataset
+    format: Format
+    layout: Layout
+    columns: tuple[Column, ...]
+    order: tuple[OrderColumn, ...]
+    filters: tuple[Filter, ...]
+    limit: int | None
+    after: tuple[str, ...] | None
+    guard: bool
+    progress: float
+    export: str
+    # An EventSource that has already received its `end` asks again all the same.
+    is_over: bool = False
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether the format can show progress and errors."""
+        return self.format is SSE or self.layout.frames
+
+    @property
+    def after_token(self) -> str | None:
+        """The token of the row that the query starts behind."""
+        return None if self.after is None else tokens.encode(self.after)
+
+    @classmethod
+    def parse(
+        cls,
+        given: Mapping[str, str],
+        dataset: Dataset,
+        accept: str = "",
+        last_event_id: str | None = None,
+    ) -> "FeedQuery":
+        """The query of these parameters and headers. Raises BadParameter and NotAcceptable."""
+        form = _format(given, accept)
+        _refuse_what_is_not_for(form, given, dataset)
+        columns = _columns(given, dataset)
+        order = _order(given, dataset)
+        seen = last_event_id if form is SSE else None
+        is_over = form is SSE and (seen or given.get("last_event_id")) == _END
+        layout = Layout(
+            columns=tuple(column.name for column in columns),
+            frames=parameters.choice(given, "frames", _FLAG, False),
+            header=parameters.choice(given, "header", _FLAG, True),
+            bom=parameters.choice(given, "bom", _FLAG, False),
+            delimiter=parameters.choice(given, "delimiter", _DELIMITERS, ","),
+        )
+        return cls(
+            dataset=dataset,
+            format=form,
+            layout=layout,
+            columns=columns,
+            order=order,
+            filters=_filters(given, dataset),
+            limit=parameters.read("limit", given["limit"], _limit) if "limit" in given else None,
+            after=None if is_over else _after(given, order, seen),
+            guard=form is CSV and parameters.choice(given, "guard", _GUARDS, True),
+            progress=parameters.read("progress", given.get("progress", "1"), _seconds),
+            export=parameters.read("export", given.get("export", str(uuid.uuid4())), _uuid),
+            is_over=is_over,
+        )
+
+
+def parse_columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:
+    """The columns of a request for one row, which has no other parameter."""
+    parameters.refuse_unknown(given, ("columns",))
+    return _columns(given, dataset)
+
+
+def parse_key(token: str, dataset: Dataset) -> tuple[str, ...]:
+    """The key's texts of one row's URL. Raises ValueError where no row can have such a key."""
+    parts = tokens.decode(token)
+    if len(parts) != len(dataset.key):
+        raise ValueError(f"the key has {len(dataset.key)} parts")
+    return tuple(_reader(column)(part) for column, part in zip(dataset.key, parts, strict=True))
+
+
+def _format(given: Mapping[str, str], accept: str) -> Format:
+    if "format" in given:
+        return parameters.choice(given, "format", FORMATS, NDJSON)
+    offers = {name: form.media_types for name, form in FORMATS.items()}
+    name = negotiation.media_type(accept, offers)
+    if name is None:
+        types = [media_type for offered in offers.values() for media_type in offered]
+        raise NotAcceptable("No format of this feed matches Accept.", allowed=types)
+    return FORMATS[name]
+
+
+def _refuse_what_is_not_for(form: Format, given: Mapping[str, str], dataset: Dataset) -> None:
+    offered = (*_PARAMETERS, *_FORMAT_PARAMETERS.get(form.name, ()))
+    for name in given:
+        if name in _TO_COME:
+            raise BadParameter(f"{name} is not offered yet.", parameter=name, allowed=offered)
+        if name in RESERVED and name not in offered:
+            users = [f for f, extra in _FORMAT_PARAMETERS.items() if name in extra]
+            what = f"{name} is for {' and '.join(users)} alone, and this is {form.name}."
+            raise BadParameter(what, parameter=name, allowed=offered)
+        if name not in RESERVED and _filter_name(name, dataset) is None:
+            raise parameters.unknown(name, (*offered, *_filter_names(dataset)))
+
+
+def _columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:
+    if "columns" not in given:
+        return tuple(dataset.columns.values())
+    names = given["columns"].split(",")
+    for name in names:
+        if name not in dataset.columns:
+            raise BadParameter(
+                f"There is no column {name!r}.", parameter="columns", allowed=list(dataset.columns)
+            )
+        if names.count(name) > 1:
+            raise BadParameter(f"{name!r} stands there twice.", parameter="columns")
+    return tuple(dataset.columns[name] for name in names)
+
+
+def _order(given: Mapping[str, str], dataset: Dataset) -> tuple[OrderColumn, ...]:
+    return parameters.choice(given, "order", dataset.orders, dataset.orders[KEY_ORDER])
+
+
+def _limit(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 19 and int(value) <= MOST_ROWS):
+        raise ValueError(f"a whole number from 0 to {MOST_ROWS}")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 60:
+        raise ValueError("a number of seconds from 0.1 to 60")
+    return seconds
+
+
+def _uuid(value: str) -> str:
+    try:
+        parsed = uuid.UUID(value)
+    except ValueError:
+        raise ValueError("a UUID") from None
+    return str(parsed)
+
+
+def _after(
+    given: Mapping[str, str], order: tuple[OrderColumn, ...], last_event_id: str | None
+) -> tuple[str, ...] | None:
+    """The row to start behind: of a reconnecting EventSource first, then `after`."""
+    candidates = (
+        ("Last-Event-ID", last_event_id),
+        ("last_event_id", given.get("last_event_id")),
+        ("after", given.get("after")),
+    )
+    for name, token in candidates:
+        if token is not None:
+            return _order_values(name, token, order)
+    return None
+
+
+def _order_values(name: str, token: str, order: tuple[OrderColumn, ...]) -> tuple[str, ...]:
+    columns = [part.column for part in order]
+    names = ",".join(column.name for column in columns)
+    try:
+        parts = tokens.decode(token)
+    except ValueError as error:
+        raise BadParameter(f"{name} is no token: {error}.", parameter=name) from None
+    if len(parts) != len(columns):
+        what = f"{name} must have {len(columns)} parts in this order, one for each of {names}."
+        raise BadParameter(what, parameter=name, allowed=[names])
+    return tuple(
+        parameters.read(name, part, _naming(column))
+        for column, part in zip(columns, parts, strict=True)
+    )
+
+
+def _naming(column: Column) -> Callable[[str], str]:
+    """The column's reader, whose complaint says which part of a token it was."""
+    reader = _reader(column)
+
+    def read(value: str) -> str:
+        try:
+            return reader(value)
+        except ValueError as error:
+            raise ValueError(f"a token whose part for {column.name} is {error}") from None
+
+    return read
+
+
+def _reader(column: Column) -> Callable[[str], str]:
+    reader = column.reader()
+    if reader is None:
+        # The catalog's check refuses such a column where one would be read.
+        raise TypeError(f"{column.name} can't be a parameter")
+    return reader
+
+
+def _filter_names(dataset: Dataset) -> list[str]:
+    names: list[str] = []
+    for column, ops in dataset.filters.items():
+        names.extend(f"{column}.{op}" if op != "eq" else column for op in ops)
+    return names
+
+
+def _filter_name(name: str, dataset: Dataset) -> tuple[str, Op] | None:
+    """Which column and operator a parameter's name means, None where it is no filter."""
+    if name in dataset.filters and "eq" in dataset.filters[name]:
+        return name, "eq"
+    column, _, op = name.rpartition(".")
+    for offered in dataset.filters.get(column, ()):
+        if offered == op:
+            return column, offered
+    return None
+
+
+def _filters(given: Mapping[str, str], dataset: Dataset) -> tuple[Filter, ...]:
+    found: dict[tuple[str, Op], Filter] = {}
+    for name, value in given.items():
+        meant = None if name in RESERVED else _filter_name(name, dataset)
+        if meant is None:
+            continue
+        if meant in found:
+            raise BadParameter(f"{name!r} stands there twice, once as eq.", parameter=name)
+        column, op = dataset.all_columns[meant[0]], meant[1]
+        found[meant] = Filter(column, op, _filter_values(name, op, column, value))
+    return tuple(found.values())
+
+
+def _filter_values(name: str, op: Op, column: Column, value: str) -> tuple[str, ...]:
+    if op == "is":
+        return (parameters.choice({name: value}, name, _NULLS, ""),)
+    if op == "in":
+        return tuple(parameters.read(name, v, _reader(column)) for v in _listed(name, value))
+    return (parameters.read(name, value, _reader(column)),)
+
+
+_NULLS: Final = {"null": "null", "notnull": "notnull"}
+
+
+def _listed(name: str, value: str) -> list[str]:
+    """The values of `in`: comma-separated, one that holds a comma in double quotes."""
+    try:
+        rows = list(csv.reader([value], strict=True))
+    except csv.Error:
+        what = f"{name} must be values joined with commas, one with a comma in double quotes."
+        raise BadParameter(what, parameter=name) from None
+    return rows[0] if rows and rows[0] else [""]

@@ -1,0 +1,23 @@
+"""What a worker is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from feedsvc.auth import Tokens
+from feedsvc.datasets import Dataset
+from feedsvc.drain import Drain
+from feedsvc.pools import Pools
+from feedsvc.readiness import DatabaseProbe
+from feedsvc.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that answer requests, put together in `feedsvc.app` and nowhere else."""
+
+    settings: Settings
+    datasets: Mapping[str, Dataset]
+    tokens: Tokens
+    pools: Pools
+    probe: DatabaseProbe
+    drain: Drain

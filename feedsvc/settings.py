@@ -1,0 +1,275 @@
+"""Every setting of the service, in one frozen value.
+
+`config/feedsvc.toml` is overridden by `FEEDSVC_SECTION__KEY` in the environment; `DATABASE_URL`
+and `REDIS_URL` are understood too. Times are seconds, sizes bytes.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+_PREFIX = "FEEDSVC_"
+_DEFAULT_FILE = Path("config/feedsvc.toml")
+_PLAIN_VARIABLES = {"DATABASE_URL": ("database", "url"), "REDIS_URL": ("redis", "url")}
+
+
+class SettingsError(Exception):
+    """A setting is unknown or bad; each line of the message names one and where it stands."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Server(_Section):
+    """Where and how the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65_535)
+    workers: int = Field(1, ge=1, le=256)
+    max_request_line: int = Field(16_384, ge=1_024, le=1_048_576)
+    max_header: int = Field(16_384, ge=1_024, le=1_048_576)
+    max_body: int = Field(65_536, ge=1_024, le=67_108_864)
+    keepalive_timeout: Seconds = 75.0
+    # The kernel's share of what a client has not read yet. A fixed size bounds what a thousand
+    # stalled clients may hold; over long and fast lines a larger one is quicker.
+    send_buffer: int = Field(262_144, ge=16_384, le=16_777_216)
+
+
+class Database(_Section):
+    """PostgreSQL, as the service's own login."""
+
+    url: SecretStr = SecretStr("")
+    connect_timeout: Seconds = 2.0
+    # How long the start waits for a database that is itself starting.
+    startup_timeout: Seconds = 30.0
+    # How long a connection's return may take before it is thrown away instead.
+    release_timeout: Seconds = 1.0
+
+
+class Redis(_Section):
+    """Redis or Valkey: an accelerator, never needed."""
+
+    url: SecretStr | None = None
+
+
+class Claims(_Section):
+    """Where in a token a claim stands; a dot descends into an object."""
+
+    tenant: str = "tenant"
+    role: str = "role"
+    client: str = "client"
+
+
+class Auth(_Section):
+    """How tokens are verified."""
+
+    algorithms: tuple[Literal["HS256"], ...] = ("HS256",)
+    key: SecretStr | None = None
+    key_file: Path | None = None
+    audience: str = "feedsvc"
+    issuer: str | None = None
+    leeway: float = Field(5.0, ge=0, le=300)
+    claims: Claims = Claims()
+
+
+class Streams(_Section):
+    """A stream's life."""
+
+    # An answer of at most this many rows is one page: buffered, with ETag and Link.
+    page_size: int = Field(500, ge=1, le=10_000)
+    # A page that grows beyond this is streamed all the same, without ETag and Link.
+    page_bytes: int = Field(4_194_304, ge=65_536, le=268_435_456)
+    # What is asked from a cursor at a time, and written at a time.
+    chunk_bytes: int = Field(131_072, ge=16_384, le=8_388_608)
+    # How long a cursor is kept for a client that makes it wait, while nobody else waits for it.
+    patience: float = Field(0.25, ge=0, le=0.8)
+    stall_timeout: Seconds = 30.0
+    drain_timeout: Seconds = 30.0
+    export_timeout: Seconds = 6 * 3600.0
+    ping_interval: Seconds = 15.0
+
+
+class PoolSettings(_Section):
+    """One pool of connections."""
+
+    size: Count = 4
+    # How long a request may wait for a connection before it gets 503.
+    acquire_timeout: Seconds = 2.0
+    # How long PostgreSQL may take for the next rows before the request gets 504.
+    query_timeout: Seconds = 15.0
+
+
+class ReadPool(PoolSettings):
+    """One page, one row."""
+
+    size: Count = 8
+
+
+class BulkPool(PoolSettings):
+    """Exports, whose clients would rather wait than be sent away."""
+
+    acquire_timeout: Seconds = 20.0
+    query_timeout: Seconds = 60.0
+
+
+class AnalyticsPool(BulkPool):
+    """Heavy reading that must not take the exports' connections."""
+
+    size: Count = 2
+
+
+class Pools(_Section):
+    """Pools by operation, so that exports never starve small requests."""
+
+    read: ReadPool = ReadPool()
+    bulk: BulkPool = BulkPool()
+    analytics: AnalyticsPool = AnalyticsPool()
+
+
+class Datasets(_Section):
+    """Where the datasets are declared, relative to the settings file."""
+
+    file: Path = Path("datasets.toml")
+
+
+class Log(_Section):
+    """The log on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class _PlainVariables(InitSettingsSource):
+    """`DATABASE_URL` and `REDIS_URL`, as every platform sets them."""
+
+    def __init__(self, settings_class: type[BaseSettings]) -> None:
+        values: dict[str, Any] = {}
+        for variable, (section, key) in _PLAIN_VARIABLES.items():
+            if os.environ.get(variable):
+                values[section] = {key: os.environ[variable]}
+        super().__init__(settings_class, values)
+
+
+class Settings(BaseSettings):
+    """The effective settings. Read them with `load`."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=_PREFIX, env_nested_delimiter="__"
+    )
+
+    server: Server = Server()
+    database: Database = Database()
+    redis: Redis = Redis()
+    auth: Auth = Auth()
+    streams: Streams = Streams()
+    pools: Pools = Pools()
+    datasets: Datasets = Datasets()
+    log: Log = Log()
+
+    def masked(self) -> dict[str, Any]:
+        """The settings as plain values, passwords and keys replaced by asterisks."""
+        plain = self.model_dump(mode="json")
+        for section, key in _PLAIN_VARIABLES.values():
+            secret: SecretStr | None = getattr(getattr(self, section), key)
+            plain[section][key] = mask_url(secret.get_secret_value()) if secret else None
+        return plain
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password, and its query, which may hold one, replaced by asterisks."""
+    parts = urlsplit(url)
+    if not parts.scheme:
+        return "***" if url else ""
+    _, at, host = parts.netloc.rpartition("@")
+    user = f"{parts.username or ''}:***" if at else ""
+    return urlunsplit(
+        (parts.scheme, f"{user}{at}{host}", parts.path, "***" * bool(parts.query), "")
+    )
+
+
+def load(file: Path | None = None) -> Settings:
+    """The settings of this file (else `FEEDSVC_CONFIG`, else `config/feedsvc.toml`).
+
+    Raises SettingsError with a line for each unknown key and bad value.
+    """
+    path = settings_file(file)
+    _refuse_unknown_variables()
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            toml = TomlConfigSettingsSource(settings_cls, path)
+            return env_settings, _PlainVariables(settings_cls), toml
+
+    try:
+        settings = FromFile()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_lines(error, path))) from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    base = path.parent if path else Path()
+    datasets = settings.datasets.model_copy(update={"file": base / settings.datasets.file})
+    return settings.model_copy(update={"datasets": datasets})
+
+
+def settings_file(file: Path | None) -> Path | None:
+    """The settings file that is in force, None where there is none and none was asked for."""
+    named = os.environ.get("FEEDSVC_CONFIG")
+    asked = file or (Path(named) if named else None)
+    if asked is not None:
+        if not asked.is_file():
+            raise SettingsError(f"{asked}: there is no such settings file")
+        return asked
+    return _DEFAULT_FILE if _DEFAULT_FILE.is_file() else None
+
+
+def _refuse_unknown_variables() -> None:
+    """Environment sources read what they know and pass over the rest: a typo must not be quiet."""
+    unknown = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith(_PREFIX) and "__" in name and not _is_known(name)
+    ]
+    if unknown:
+        raise SettingsError("\n".join(f"{name}: there is no such setting" for name in unknown))
+
+
+def _is_known(variable: str) -> bool:
+    model: Any = Settings
+    for part in variable.removeprefix(_PREFIX).lower().split("__"):
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return False
+        model = fields[part].annotation
+    return True
+
+
+def _lines(error: ValidationError, path: Path | None) -> list[str]:
+    lines = []
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        variable = _PREFIX + "__".join(place[:3]).upper()
+        where = variable if variable in os.environ else f"{path or 'settings'}: {'.'.join(place)}"
+        what = "there is no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{where}: {what}")
+    return lines

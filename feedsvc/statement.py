@@ -1,0 +1,172 @@
+"""The SQL of a feed: one statement, continued by keyset, never by OFFSET.
+
+Identifiers come from the dataset alone. Every value is a parameter, sent as text and cast to its
+column's base type, so PostgreSQL's own types judge it and its own operators compare it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from feedsvc.auth import Principal
+from feedsvc.datasets import Column, Dataset, Op, OrderColumn
+from feedsvc.projection import ALIAS, csv_record, json_record, json_source, reference, scalar_text
+from feedsvc.query import MOST_ROWS, FeedQuery, Filter
+from streams.formats import CSV
+
+_OPERATORS: Final[dict[Op, str]] = {
+    "eq": "=",
+    "ne": "<>",
+    "lt": "<",
+    "lte": "<=",
+    "gt": ">",
+    "gte": ">=",
+    "prefix": "^@",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL with its arguments. Each row is a record as bytes, then its order columns as text."""
+
+    sql: str
+    arguments: tuple[str | list[str], ...]
+
+
+class _Arguments:
+    """Hands out placeholders and keeps what stands behind them."""
+
+    def __init__(self) -> None:
+        self.values: list[str | list[str]] = []
+
+    def scalar(self, value: str, column: Column) -> str:
+        self.values.append(value)
+        return f"${len(self.values)}::text::{column.base}"
+
+    def array(self, values: Sequence[str], column: Column) -> str:
+        self.values.append(list(values))
+        return f"${len(self.values)}::text[]::{column.base}[]"
+
+    def count(self, value: int) -> str:
+        self.values.append(str(value))
+        return f"${len(self.values)}::text::bigint"
+
+
+def feed(
+    query: FeedQuery, principal: Principal, after: Sequence[str] | None, limit: int | None
+) -> Statement:
+    """The rows of the query behind `after`, at most `limit` of them."""
+    arguments = _Arguments()
+    if query.format is CSV:
+        record = csv_record(query.columns, query.layout.delimiter, guard=query.guard)
+        source = ""
+    else:
+        record, source = json_record(query.columns), json_source(query.columns)
+    tokens = [scalar_text(part.column) for part in query.order]
+    sql = (
+        f"SELECT {', '.join((record, *tokens))} FROM {query.dataset.relation} AS {ALIAS} {source} "
+        f"WHERE {_conditions(query, principal, after, arguments)} "
+        f"ORDER BY {', '.join(map(_order_term, query.order))}"
+    )
+    if limit is not None and limit <= MOST_ROWS:
+        sql += f" LIMIT {arguments.count(limit)}"
+    return Statement(sql, tuple(arguments.values))
+
+
+def estimate(query: FeedQuery, principal: Principal) -> Statement:
+    """What the planner thinks the query gives, without its limit: one row, one JSON plan."""
+    arguments = _Arguments()
+    sql = (
+        f"EXPLAIN (FORMAT JSON) SELECT FROM {query.dataset.relation} AS {ALIAS} "
+        f"WHERE {_conditions(query, principal, query.after, arguments)}"
+    )
+    return Statement(sql, tuple(arguments.values))
+
+
+def one_row(
+    dataset: Dataset, columns: Sequence[Column], key: Sequence[str], principal: Principal
+) -> Statement:
+    """The row that has this key, as a JSON object."""
+    arguments = _Arguments()
+    conditions = [
+        f"{reference(column)} = {arguments.scalar(value, column)}"
+        for column, value in zip(dataset.key, key, strict=True)
+    ]
+    conditions += _scope(dataset, principal, arguments)
+    sql = (
+        f"SELECT {json_record(columns)} FROM {dataset.relation} AS {ALIAS} "
+        f"{json_source(columns)} WHERE {' AND '.join(conditions)} LIMIT 1"
+    )
+    return Statement(sql, tuple(arguments.values))
+
+
+def _conditions(
+    query: FeedQuery,
+    principal: Principal,
+    after: Sequence[str] | None,
+    arguments: _Arguments,
+) -> str:
+    conditions = _scope(query.dataset, principal, arguments)
+    conditions += [_condition(condition, arguments) for condition in query.filters]
+    if after is not None:
+        conditions.append(_behind(query.order, after, arguments))
+    return " AND ".join(conditions) or "true"
+
+
+def _scope(dataset: Dataset, principal: Principal, arguments: _Arguments) -> list[str]:
+    """The second lock beside row-level security: the caller's tenant, and client if narrowed."""
+    conditions = []
+    if dataset.tenant is not None:
+        placeholder = arguments.scalar(principal.tenant, dataset.tenant)
+        conditions.append(f"{reference(dataset.tenant)} = {placeholder}")
+    if principal.client is not None and not dataset.shared_with_clients:
+        if dataset.client is None:
+            return ["false"]
+        placeholder = arguments.scalar(principal.client, dataset.client)
+        conditions.append(f"{reference(dataset.client)} = {placeholder}")
+    return conditions
+
+
+def _condition(condition: Filter, arguments: _Arguments) -> str:
+    column = reference(condition.column)
+    match condition.op:
+        case "is":
+            return f"{column} IS {'NOT ' if condition.values[0] == 'notnull' else ''}NULL"
+        case "in":
+            return f"{column} = ANY ({arguments.array(condition.values, condition.column)})"
+        case op:
+            value = arguments.scalar(condition.values[0], condition.column)
+            return f"{column} {_OPERATORS[op]} {value}"
+
+
+def _order_term(part: OrderColumn) -> str:
+    return f"{reference(part.column)}{' DESC' if part.descending else ''}"
+
+
+def _behind(order: Sequence[OrderColumn], after: Sequence[str], arguments: _Arguments) -> str:
+    """Keyset pagination: the rows that come later in the order than these values.
+
+    One direction throughout is a comparison of rows, which an index serves as it is
+    (PostgreSQL's documentation, section 9.25.5). Mixed directions are spelled out, with a bound
+    on the first column in front so that an index still has where to begin.
+    """
+    values = [
+        arguments.scalar(value, part.column) for part, value in zip(order, after, strict=True)
+    ]
+    if len({part.descending for part in order}) == 1:
+        columns = ", ".join(reference(part.column) for part in order)
+        return f"({columns}) {_beyond(order[0])} ({', '.join(values)})"
+    alternatives = []
+    for position, part in enumerate(order):
+        equal = [
+            f"{reference(earlier.column)} = {value}"
+            for earlier, value in zip(order[:position], values, strict=False)
+        ]
+        later = f"{reference(part.column)} {_beyond(part)} {values[position]}"
+        alternatives.append("(" + " AND ".join((*equal, later)) + ")")
+    first = f"{reference(order[0].column)} {_beyond(order[0])}= {values[0]}"
+    return f"{first} AND ({' OR '.join(alternatives)})"
+
+
+def _beyond(part: OrderColumn) -> str:
+    return "<" if part.descending else ">"

@@ -1,0 +1,56 @@
+"""The one place that opens a transaction for a caller."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Final
+
+from asyncpg.transaction import Transaction
+
+from feedsvc.auth import Principal
+from feedsvc.pools import Connection, Pool
+from feedsvc.timing import Stages
+
+logger = logging.getLogger(__name__)
+
+_WHO_READS: Final = (files("feedsvc") / "tenancy.sql").read_text()
+
+
+@asynccontextmanager
+async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIterator[Connection]:
+    """A read-only snapshot in which row-level security knows the caller.
+
+    Raises Busy and what asyncpg raises. The settings end with the transaction, so nothing of one
+    caller can be left on a connection for the next.
+    """
+    async with pool.lease() as connection:
+        stages.lap("pool")
+        transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+        try:
+            await transaction.start()
+            await connection.execute(
+                _WHO_READS, principal.tenant, principal.role, principal.client or ""
+            )
+            yield connection
+        finally:
+            await _end(transaction, connection, pool.release_timeout)
+
+
+async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:
+    """Ends a transaction that has only read; a connection that can't even do that is cut.
+
+    A query that is still running is cancelled by asyncpg, and the rollback waits for that.
+    """
+    if connection.is_closed():
+        return
+    try:
+        async with asyncio.timeout(timeout):
+            await transaction.rollback()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
+        logger.warning("a transaction could not be ended, so its connection is cut: %r", error)
+        connection.terminate()
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise

@@ -1,0 +1,27 @@
+"""How long a request spends where."""
+
+import time
+
+
+class Stages:
+    """Seconds by stage, each measured from the end of the one before."""
+
+    __slots__ = ("_last", "seconds", "started")
+
+    def __init__(self) -> None:
+        self.started = self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """Adds what has passed since the last lap to this stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def elapsed_ms(self) -> int:
+        """Whole milliseconds since the request began."""
+        return round((time.perf_counter() - self.started) * 1000)
+
+    def server_timing(self) -> str:
+        """The value of a Server-Timing header (W3C Server Timing), in milliseconds."""
+        return ", ".join(f"{stage};dur={s * 1000:.2f}" for stage, s in self.seconds.items())

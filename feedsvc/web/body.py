@@ -1,0 +1,167 @@
+"""A body on its way to a client that may be slow, stalled or gone."""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
+from typing import Any, Final, Protocol, cast
+
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+
+from feedsvc.settings import Streams
+from streams.compression import Compressor
+
+_HIGH_WATER: Final = 65_536  # bytes that wait in this process before a client is "behind"
+_LINGER: Final = 5.0  # seconds that a broken-off body's last bytes get to leave
+_TICK: Final = 1.0  # seconds between looks at whether a client that is behind still reads
+
+
+class ClientStalledError(ConnectionResetError):
+    """The client has read nothing for the whole of `streams.stall_timeout`."""
+
+
+class Held(Protocol):
+    """What a stream holds that others may be waiting for."""
+
+    @property
+    def pressed(self) -> asyncio.Event:
+        """Set while somebody waits for it."""
+        ...
+
+    async def park(self) -> None:
+        """Gives it up; it is taken again when it is next needed."""
+        ...
+
+
+class Body:
+    """Chunks of one response, each compressed, written and flushed under a deadline.
+
+    What the stream holds is given up when its client falls behind: at once where somebody else
+    waits for it, otherwise after `streams.patience`.
+    """
+
+    def __init__(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        compressor: Compressor,
+        streams: Streams,
+        held: Held,
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._compressor = compressor
+        self._streams = streams
+        self._held = held
+
+    async def start(self) -> None:
+        """Sends the head."""
+        if self._request.transport is not None:
+            self._request.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        await self._response.prepare(self._request)
+
+    async def send(self, chunk: bytes) -> None:
+        """Sends a chunk, and waits while the client is behind.
+
+        Raises ClientStalledError, and ConnectionResetError where the client is gone.
+        """
+        if not chunk:
+            return
+        writer = cast("StreamWriter", self._request.writer)
+        await writer.write(self._compressor.compress(chunk), drain=False)
+        if self._waiting_bytes() > _HIGH_WATER:
+            await self._wait_for_client(writer)
+
+    async def finish(self) -> None:
+        """The proper end. To be reached only behind the last row."""
+        async with asyncio.timeout(self._streams.stall_timeout):
+            await self._response.write_eof(self._compressor.finish())
+
+    async def break_off(self, last_words: bytes) -> None:
+        """Ends the connection without the final chunk, so that the client knows.
+
+        What was written still gets a moment to leave, for its last frame tells why.
+        """
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            return
+        if last_words:
+            writer = cast("StreamWriter", self._request.writer)
+            await writer.write(self._compressor.compress(last_words), drain=False)
+        transport.close()
+        asyncio.get_running_loop().call_later(_LINGER, transport.abort)
+
+    def cut(self) -> None:
+        """Ends the connection at once."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    async def _wait_for_client(self, writer: StreamWriter) -> None:
+        drained = asyncio.ensure_future(writer.drain())
+        try:
+            if await self._drains_soon(drained):
+                return
+            await self._held.park()
+            await self._drains_at_all(drained)
+        finally:
+            drained.cancel()
+
+    async def _drains_soon(self, drained: "asyncio.Future[None]") -> bool:
+        """Whether the client catches up before somebody else needs what this stream holds."""
+        pressed = asyncio.ensure_future(self._held.pressed.wait())
+        either: set[asyncio.Future[Any]] = {drained, pressed}
+        try:
+            await asyncio.wait(
+                either,
+                timeout=self._streams.patience,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            pressed.cancel()
+        if not drained.done():
+            return False
+        drained.result()
+        return True
+
+    async def _drains_at_all(self, drained: "asyncio.Future[None]") -> None:
+        """Waits for as long as the client reads anything at all."""
+        loop = asyncio.get_running_loop()
+        outstanding, deadline = self._outstanding(), loop.time() + self._streams.stall_timeout
+        while not drained.done():
+            timeout = min(_TICK, self._streams.stall_timeout)
+            await asyncio.wait({drained}, timeout=timeout)
+            left = self._outstanding()
+            if left < outstanding:
+                outstanding, deadline = left, loop.time() + self._streams.stall_timeout
+            elif loop.time() >= deadline and not drained.done():
+                raise ClientStalledError("the client has stopped reading")
+        drained.result()
+
+    def _waiting_bytes(self) -> int:
+        transport = cast("Any", self._request.transport)
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    def _outstanding(self) -> int:
+        """Bytes that the client has not acknowledged, here and in the kernel."""
+        waiting = self._waiting_bytes()
+        transport = self._request.transport
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        return waiting + (_unacknowledged(sock) if sock is not None else 0)
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """The kernel's send queue in bytes (tcp(7), SIOCOUTQ); 0 where it can't be asked.
+
+    Without it a client that reads 1 KB/s looks stalled, for the kernel takes new bytes only when
+    a third of its buffer is free.
+    """
+    if sys.platform != "linux":
+        return 0
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    except OSError:
+        return 0
+    return int(struct.unpack("i", answer)[0])

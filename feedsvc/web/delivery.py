@@ -1,0 +1,174 @@
+"""One feed's answer, from its head to its proper end, or to a break that nobody can miss.
+
+There is one place that ends a stream properly, and it is reached only behind the last row.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from feedsvc.drain import retry_ms
+from feedsvc.errors import Draining, UpgradeRequired
+from feedsvc.export import Export
+from feedsvc.faults import problem_of
+from feedsvc.query import FeedQuery
+from feedsvc.settings import Streams
+from feedsvc.web import headers
+from feedsvc.web.body import Body
+from feedsvc.web.keys import REQUEST_ID, STAGES
+from streams.compression import CODINGS
+from streams.frames import End, Failure, Open, Ping, Progress, Rows
+
+logger = logging.getLogger(__name__)
+
+
+class BrokenOffError(ConnectionResetError):
+    """A body was broken off behind its head; nothing more may be sent for the request."""
+
+
+class Delivery:
+    """The answer to one request for a feed."""
+
+    def __init__(
+        self, request: web.Request, query: FeedQuery, coding: str, settings: Streams
+    ) -> None:
+        self._request = request
+        self._query = query
+        self._coding = coding
+        self._settings = settings
+        self._encoder = query.format.encoder(query.layout)
+        self._stages = request[STAGES]
+        self._body: Body | None = None
+        # What the client has if all that was written reaches it.
+        self._rows = 0
+        self._after = query.after_token
+
+    def head(self) -> web.Response:
+        """The headers alone."""
+        return web.Response(headers=self._fields())
+
+    def page(self, export: Export, pages: Sequence[Rows], given: Mapping[str, str]) -> web.Response:
+        """A page that was read to its end, as an answer of known length."""
+        tag = headers.entity_tag(self._query, pages, more=export.more)
+        fields = {**self._fields(), "ETag": tag}
+        if export.more and export.after is not None:
+            path = self._request.rel_url.raw_path
+            fields["Link"] = headers.next_page(path, given, export.after)
+        if headers.matches(self._request.headers.get("If-None-Match"), tag):
+            return web.Response(status=304, headers=fields)
+        body = self._encoder.encode(self._open(export))
+        for rows in pages:
+            body += self._rows_frame(rows)
+        body += self._encoder.encode(self._end(export))
+        compressor = CODINGS[self._coding]()
+        return web.Response(body=compressor.compress(body) + compressor.finish(), headers=fields)
+
+    async def stream(self, export: Export, begun: Sequence[Rows]) -> web.StreamResponse:
+        """The rows that were read already, then all the others as they come.
+
+        Raises whatever breaks the stream; `break_off` is to be called with it.
+        """
+        refuse_what_cannot_show_its_end(self._request)
+        response = web.StreamResponse(headers=self._fields())
+        response.enable_chunked_encoding()
+        compressor = CODINGS[self._coding]()
+        body = Body(self._request, response, compressor, self._settings, export)
+        async with asyncio.timeout(self._settings.export_timeout):
+            self._body = body
+            await body.start()
+            await body.send(self._encoder.encode(self._open(export)))
+            for rows in begun:
+                await body.send(self._rows_frame(rows))
+            await self._send_the_rest(export, body)
+            await body.send(self._encoder.encode(self._end(export)))
+        await body.finish()
+        return response
+
+    async def break_off(self, error: Exception) -> NoReturn:
+        """Says why where the format can, and ends the connection without the final chunk.
+
+        Raises BrokenOffError; before the head has left it raises the error itself, which becomes
+        a real 4xx or 5xx.
+        """
+        if self._body is None:
+            raise error
+        if isinstance(error, ConnectionResetError):
+            logger.info("%s: the client is gone: %s", self._request[REQUEST_ID], error)
+            self._body.cut()
+        else:
+            logger.warning("%s: broken off", self._request[REQUEST_ID], exc_info=error)
+            await self._body.break_off(self._encoder.encode(self._failure(error)))
+        raise BrokenOffError("broken off") from error
+
+    async def _send_the_rest(self, export: Export, body: Body) -> None:
+        spoke = told = time.monotonic()
+        while True:
+            pause = self._query.progress if self._query.is_framed else None
+            ready = await export.wait(min(pause or 60.0, self._settings.ping_interval))
+            if ready:
+                rows = await export.take()
+                if rows is None:
+                    return
+                await body.send(self._rows_frame(rows))
+            now = time.monotonic()
+            if pause is not None and now - told >= pause:
+                await body.send(self._encoder.encode(self._progress(export)))
+                spoke = told = now
+            elif ready:
+                spoke = now
+            elif now - spoke >= self._settings.ping_interval:
+                await body.send(self._encoder.encode(Ping()))
+                spoke = now
+
+    def _fields(self) -> dict[str, str]:
+        fields = headers.of_feed(self._query)
+        fields["Server-Timing"] = self._stages.server_timing()
+        if self._coding != "identity":
+            fields["Content-Encoding"] = self._coding
+        return fields
+
+    def _rows_frame(self, rows: Rows) -> bytes:
+        self._rows += len(rows.records)
+        self._after = rows.last
+        return self._encoder.encode(rows)
+
+    def _open(self, export: Export) -> Open:
+        total, kind = export.total()
+        columns, started = self._query.layout.columns, self._query.after_token
+        return Open(self._query.export, self._query.dataset.name, columns, total, kind, started)
+
+    def _progress(self, export: Export) -> Progress:
+        total, kind = export.total()
+        return Progress(self._rows, total, kind, self._stages.elapsed_ms(), self._after)
+
+    def _end(self, export: Export) -> End:
+        return End(
+            rows=self._rows,
+            elapsed_ms=self._stages.elapsed_ms(),
+            after=self._after,
+            more=export.more,
+            snapshots=export.snapshots,
+            export=self._query.export,
+        )
+
+    def _failure(self, error: Exception) -> Failure:
+        problem = problem_of(error)
+        body = problem.body(self._request.path, self._request[REQUEST_ID])
+        return Failure(body, self._after, retry_ms() if isinstance(problem, Draining) else None)
+
+
+def refuse_what_cannot_show_its_end(request: web.Request) -> None:
+    """An HTTP/1.0 body ends with its connection, so a cut one looks whole (RFC 9112, section 8).
+
+    Raises UpgradeRequired.
+    """
+    if request.version < HttpVersion11:
+        raise UpgradeRequired(
+            "A stream needs HTTP/1.1; a page, with `limit=`, does not.",
+            headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"},
+        )

@@ -1,0 +1,12 @@
+"""What a request and the application carry."""
+
+from typing import Final
+
+from aiohttp import web
+
+from feedsvc.service import Service
+from feedsvc.timing import Stages
+
+SERVICE: Final = web.AppKey("service", Service)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+STAGES: Final = web.RequestKey("stages", Stages)

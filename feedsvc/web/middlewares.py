@@ -1,0 +1,116 @@
+"""What happens around every handler: a request id, its time, and problems for exceptions."""
+
+import logging
+import re
+import uuid
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from feedsvc.errors import (
+    BadRequest,
+    ContentTooLarge,
+    Internal,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+)
+from feedsvc.timing import Stages
+from feedsvc.web import problems
+from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES
+
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("feedsvc.access")
+
+_WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+
+def request_id(given: str | None) -> str:
+    """The caller's own id if it is well-formed, else a new one."""
+    if given is not None and _WELL_FORMED_ID.fullmatch(given):
+        return given
+    return uuid.uuid4().hex
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives the request its id and its clock, and logs one line when it ends."""
+    request[REQUEST_ID] = request_id(request.headers.get("X-Request-ID"))
+    request[STAGES] = stages = Stages()
+    status = "gone"
+    try:
+        response = await handler(request)
+        status = str(response.status)
+        return response
+    finally:
+        # The route's pattern, for a raw path may hold what does not belong in a log.
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "unknown"
+        access_logger.info(
+            "%s %s %s %d ms %s",
+            request.method,
+            route,
+            status,
+            stages.elapsed_ms(),
+            request[REQUEST_ID],
+        )
+
+
+@web.middleware
+async def tell_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers with a problem where the handler raised, unless a body had already begun."""
+    try:
+        _refuse_body(request)
+        return await handler(request)
+    except ConnectionResetError:
+        raise  # the client is gone, or a stream was broken off: there is nobody to tell
+    except Problem as problem:
+        if problem.status >= 500:
+            logger.warning("%s: %s", request[REQUEST_ID], problem, exc_info=problem.__cause__)
+        return _answer(request, problem)
+    except web.HTTPException as error:
+        return _answer(request, _problem_of(error))
+    except Exception:
+        logger.exception("%s: unforeseen", request[REQUEST_ID])
+        return _answer(request, Internal("The service failed in a way that it did not foresee."))
+
+
+async def mark(request: web.Request, response: web.StreamResponse) -> None:
+    """Puts on every answer what every answer carries; runs when the head is about to leave."""
+    if REQUEST_ID in request:
+        response.headers["X-Request-ID"] = request[REQUEST_ID]
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.app[SERVICE].drain.begun:
+        # The next request of this client is for another process.
+        response.force_close()
+        response.headers["Connection"] = "close"
+
+
+def _refuse_body(request: web.Request) -> None:
+    if request.method in _BODILESS and request.can_read_body:
+        raise BadRequest(f"A {request.method} request has no body.")
+
+
+def _answer(request: web.Request, problem: Problem) -> web.Response:
+    response = problems.answer(problem, request.rel_url.raw_path, request[REQUEST_ID])
+    if isinstance(problem, BadRequest):
+        response.force_close()  # an unread body is not worth reading to keep the connection
+    return response
+
+
+def _problem_of(error: web.HTTPException) -> Problem:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            methods = sorted(error.allowed_methods)
+            what = f"{error.method} is not answered here."
+            return MethodNotAllowed(what, allowed=methods, headers={"Allow": ", ".join(methods)})
+        case web.HTTPNotFound():
+            return NotFound("There is nothing at this address.")
+        case web.HTTPRequestEntityTooLarge():
+            return ContentTooLarge("The body is larger than the service reads.")
+        case web.HTTPClientError():
+            return BadRequest("The request can't be answered as it is.")
+        case _:
+            return Internal("The service failed in a way that it did not foresee.")

@@ -1,0 +1,1 @@
+"""Rows and progress in, bytes out: no socket and no database."""

@@ -1,0 +1,257 @@
+"""The four formats: frames in, bytes out.
+
+An encoder is an object with one method, `encode(frame) -> bytes`. It keeps what a body needs to
+know of itself: whether a record came before, and how many bytes it has made. It never waits and
+never fails, so whoever drives it has no generator to close when a client vanishes.
+
+Every write ends on a record's boundary. Only `End` closes a body; after `Failure` a JSON array
+stays open, which no parser takes for whole.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import orjson
+
+from streams.frames import End, Failure, Frame, Open, Ping, Progress, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a request chose of a format: `frames` is NDJSON's, the others are CSV's."""
+
+    columns: tuple[str, ...]
+    frames: bool = False
+    header: bool = True
+    bom: bool = False
+    delimiter: str = ","
+
+
+class Encoder(Protocol):
+    """Turns frames into a body, in order."""
+
+    bytes_made: int
+
+    def encode(self, frame: Frame) -> bytes:
+        """The bytes of this frame, empty where the format has no way to show it."""
+        ...
+
+
+class JsonEncoder:
+    """One array, each object on a line of its own, so that a cut body shows its last whole row."""
+
+    __slots__ = ("_begun", "bytes_made")
+
+    def __init__(self, _layout: Layout) -> None:
+        self.bytes_made = 0
+        self._begun = False
+
+    def encode(self, frame: Frame) -> bytes:
+        """See `Encoder.encode`."""
+        match frame:
+            case Rows(records):
+                lead = b",\n" if self._begun else b"[\n"
+                self._begun = True
+                made = lead + b",\n".join(records)
+            case End():
+                made = b"\n]\n" if self._begun else b"[]\n"
+            case _:
+                return b""
+        self.bytes_made += len(made)
+        return made
+
+
+class NdjsonEncoder:
+    """One object a line."""
+
+    __slots__ = ("bytes_made",)
+
+    def __init__(self, _layout: Layout) -> None:
+        self.bytes_made = 0
+
+    def encode(self, frame: Frame) -> bytes:
+        """See `Encoder.encode`."""
+        match frame:
+            case Rows(records):
+                made = b"\n".join((*records, b""))
+                self.bytes_made += len(made)
+                return made
+            case _:
+                return b""
+
+
+class FramedNdjsonEncoder:
+    """One frame a line: an object with one key that says what it is."""
+
+    __slots__ = ("bytes_made",)
+
+    def __init__(self, _layout: Layout) -> None:
+        self.bytes_made = 0
+
+    def encode(self, frame: Frame) -> bytes:
+        """See `Encoder.encode`."""
+        made = self._lines(frame)
+        self.bytes_made += len(made)
+        return made
+
+    def _lines(self, frame: Frame) -> bytes:
+        match frame:
+            case Rows(records):
+                return b'{"row":' + b'}\n{"row":'.join(records) + b"}\n"
+            case Progress():
+                return _line("progress", progress_data(frame, self.bytes_made))
+            case End():
+                return _line("end", end_data(frame, self.bytes_made))
+            case Failure():
+                return _line("error", failure_data(frame))
+            case _:
+                return b""
+
+
+class SseEncoder:
+    """Server-sent events (WHATWG HTML, section 9.2).
+
+    A record is JSON on one line and an id is percent-encoded, so no datum can end a line, and
+    with that no datum can break or forge an event.
+    """
+
+    __slots__ = ("bytes_made",)
+
+    def __init__(self, _layout: Layout) -> None:
+        self.bytes_made = 0
+
+    def encode(self, frame: Frame) -> bytes:
+        """See `Encoder.encode`."""
+        made = self._event(frame)
+        self.bytes_made += len(made)
+        return made
+
+    def _event(self, frame: Frame) -> bytes:
+        match frame:
+            case Rows(records, last):
+                head = b"event: rows\nid: " + last.encode("ascii") + b"\ndata: ["
+                return head + b",".join(records) + b"]\n\n"
+            case Open():
+                return _event("open", open_data(frame))
+            case Progress():
+                return _event("progress", progress_data(frame, self.bytes_made))
+            case End():
+                return _event("end", end_data(frame, self.bytes_made), ident="end")
+            case Failure(retry_ms=retry_ms):
+                retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+                return retry + _event("error", failure_data(frame))
+            case Ping():
+                return b": ping\n\n"
+
+
+class CsvEncoder:
+    """RFC 4180 records that PostgreSQL has already quoted."""
+
+    __slots__ = ("_head", "bytes_made")
+
+    def __init__(self, layout: Layout) -> None:
+        self.bytes_made = 0
+        header = csv_record(layout.columns, layout.delimiter) + "\r\n" if layout.header else ""
+        self._head = (("\ufeff" if layout.bom else "") + header).encode()
+
+    def encode(self, frame: Frame) -> bytes:
+        """See `Encoder.encode`."""
+        match frame:
+            case Rows(records):
+                made = self._head + b"\r\n".join((*records, b""))
+            case Open() | End():
+                made = self._head
+            case _:
+                return b""
+        self._head = b""
+        self.bytes_made += len(made)
+        return made
+
+
+def csv_record(fields: Sequence[str], delimiter: str) -> str:
+    """One record without its line end, quoted by the rule that the SQL projection follows."""
+    return delimiter.join(_csv_field(field, delimiter) for field in fields)
+
+
+def _csv_field(field: str, delimiter: str) -> str:
+    if field and not any(special in field for special in (delimiter, '"', "\r", "\n")):
+        return field
+    return '"' + field.replace('"', '""') + '"'
+
+
+def open_data(frame: Open) -> dict[str, Any]:
+    """The object of an `open` frame."""
+    return {
+        "export": frame.export,
+        "dataset": frame.dataset,
+        "columns": list(frame.columns),
+        "total": frame.total,
+        "total_kind": frame.total_kind,
+        "after": frame.after,
+    }
+
+
+def progress_data(frame: Progress, bytes_made: int) -> dict[str, Any]:
+    """The object of a `progress` frame; `bytes_made` is the uncompressed body before it."""
+    seconds = frame.elapsed_ms / 1000
+    return {
+        "rows": frame.rows,
+        "bytes": bytes_made,
+        "total": frame.total,
+        "total_kind": frame.total_kind,
+        "elapsed_ms": frame.elapsed_ms,
+        "rows_per_s": round(frame.rows / seconds) if seconds else 0,
+        "after": frame.after,
+    }
+
+
+def end_data(frame: End, bytes_made: int) -> dict[str, Any]:
+    """The object of an `end` frame; `bytes_made` is the uncompressed body before it."""
+    return {
+        "rows": frame.rows,
+        "bytes": bytes_made,
+        "elapsed_ms": frame.elapsed_ms,
+        "after": frame.after,
+        "more": frame.more,
+        "snapshots": frame.snapshots,
+        "cursor": frame.cursor,
+        "export": frame.export,
+    }
+
+
+def failure_data(frame: Failure) -> dict[str, Any]:
+    """The object of an `error` frame: the problem, and the token to go on from."""
+    return {**frame.problem, "after": frame.after}
+
+
+def _line(kind: str, data: Mapping[str, Any]) -> bytes:
+    return orjson.dumps({kind: data}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _event(kind: str, data: Mapping[str, Any], ident: str | None = None) -> bytes:
+    name = f"event: {kind}\n" if ident is None else f"event: {kind}\nid: {ident}\n"
+    return name.encode("ascii") + b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format by its public name. The first of the media types is the one that is sent."""
+
+    name: str
+    media_types: tuple[str, ...]
+    encoder: Callable[[Layout], Encoder]
+
+
+def _ndjson(layout: Layout) -> Encoder:
+    return FramedNdjsonEncoder(layout) if layout.frames else NdjsonEncoder(layout)
+
+
+JSON: Final = Format("json", ("application/json",), JsonEncoder)
+CSV: Final = Format("csv", ("text/csv",), CsvEncoder)
+NDJSON: Final = Format(
+    "ndjson", ("application/x-ndjson", "application/jsonl", "application/ndjson"), _ndjson
+)
+SSE: Final = Format("sse", ("text/event-stream",), SseEncoder)
+
+FORMATS: Final[Mapping[str, Format]] = {f.name: f for f in (JSON, CSV, NDJSON, SSE)}

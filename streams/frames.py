@@ -1,0 +1,72 @@
+"""What flows through a stream, from the first frame to the last.
+
+A stream is `Open`, then any number of `Rows`, `Progress` and `Ping`, then exactly one of `End`
+or `Failure`. Only `End` says that everything was sent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+TotalKind: TypeAlias = Literal["exact", "estimate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The stream's head; `after` is the token that it starts behind, None at the beginning."""
+
+    export: str
+    dataset: str
+    columns: tuple[str, ...]
+    total: int | None
+    total_kind: TotalKind
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One or more encoded records in order, and the token of the last of them."""
+
+    records: Sequence[bytes]
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the stream is. The encoder adds the bytes, for only it knows them."""
+
+    rows: int
+    total: int | None
+    total_kind: TotalKind
+    elapsed_ms: int
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The proper end. `more`: `limit` cut the rows; `snapshots`: how many served the export."""
+
+    rows: int
+    elapsed_ms: int
+    after: str | None
+    more: bool
+    snapshots: int
+    export: str
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The stream breaks off here. `retry_ms` tells an SSE client when to come back."""
+
+    problem: Mapping[str, Any]
+    after: str | None
+    retry_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Nothing to say, but the connection lives."""
+
+
+Frame: TypeAlias = Open | Rows | Progress | End | Failure | Ping
