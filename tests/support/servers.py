@@ -1,0 +1,82 @@
+"""The servers behind the tests: one PostgreSQL for the whole run, with the demo's world in it."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from feedsvc.demo import seeding
+from feedsvc.embedded import start_postgres
+from feedsvc.migrations import runner
+from feedsvc.migrations.lines import TERRITORIES
+
+ADMIN_URL = "FEEDSVC_TEST_ADMIN_URL"
+TEMPLATE = "wedding_template"
+ROWS = 3_000
+SEED = 7
+LOGIN, PASSWORD = "feedsvc_tests", "a password of the tests' own"
+
+
+@contextmanager
+def throw_away_folder() -> Iterator[Path]:
+    """A folder that the servers' account may enter, unlike pytest's own."""
+    folder = Path(tempfile.gettempdir(), f"feedsvc-tests-{uuid.uuid4().hex}")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def shared_postgres() -> Iterator[str]:
+    """The superuser's URL of a server with the template, named in the environment too."""
+    if named := os.environ.get(ADMIN_URL):
+        asyncio.run(_prepare(named))
+        yield named
+        return
+    settings = {"max_connections": "400", "shared_buffers": "128MB"}
+    with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
+        os.environ[ADMIN_URL] = server.url()
+        asyncio.run(_prepare(server.url()))
+        try:
+            yield server.url()
+        finally:
+            del os.environ[ADMIN_URL]
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server's URL for another database."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def as_login(url: str, login: str = LOGIN, password: str = PASSWORD) -> str:
+    """The same database's URL for another login."""
+    parts = urlsplit(url)
+    quoted = password.replace(" ", "%20")
+    return parts._replace(netloc=f"{login}:{quoted}@{parts.hostname}:{parts.port}").geturl()
+
+
+async def _prepare(admin_url: str) -> None:
+    """Makes the template database and the service's login, as `feedsvc demo` does."""
+    admin = await asyncpg.connect(admin_url)
+    try:
+        await admin.execute(f"DROP DATABASE IF EXISTS {TEMPLATE}")
+        await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+        url = with_database(admin_url, TEMPLATE)
+        for line in TERRITORIES:
+            await runner.up(url, line)
+        await seeding.seed(url, ROWS, SEED)
+        if not await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", LOGIN):
+            password = PASSWORD.replace("'", "''")
+            await admin.execute(f"CREATE ROLE {LOGIN} LOGIN PASSWORD '{password}'")
+        for territory in TERRITORIES.values():
+            await admin.execute(f"GRANT {territory.role} TO {LOGIN}")
+    finally:
+        await admin.close()

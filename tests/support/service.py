@@ -1,0 +1,119 @@
+"""A feedsvc process, started as production starts it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jwt
+
+KEY = "a key of the tests' own, long enough for HS256"
+REPOSITORY = Path(__file__).parents[2]
+
+_SERVES = re.compile(r"feedsvc serves (http://\S+)")
+
+
+def token(tenant: str = "rosewood", role: str = "member", client: str | None = None) -> str:
+    """A token as an issuer of its own would make it, not as `feedsvc token` does."""
+    claims = {"aud": "feedsvc", "exp": int(time.time()) + 3_600, "tenant": tenant, "role": role}
+    if client is not None:
+        claims["client"] = client
+    return jwt.encode(claims, KEY, algorithm="HS256")
+
+
+def bearer(
+    tenant: str = "rosewood", role: str = "member", client: str | None = None
+) -> dict[str, str]:
+    """The header that carries such a token."""
+    return {"Authorization": f"Bearer {token(tenant, role, client)}"}
+
+
+@dataclass
+class Running:
+    """A process that serves at `url`; its output is kept, line by line, in `log`."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def serving(
+    database_url: str,
+    *,
+    datasets: Path = REPOSITORY / "config" / "datasets.toml",
+    settings: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+) -> Iterator[Running]:
+    """`feedsvc serve` on this database and a free port; `settings` as FEEDSVC_ variables."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("FEEDSVC_")
+    }
+    environment |= {
+        "DATABASE_URL": database_url,
+        "FEEDSVC_AUTH__KEY": KEY,
+        "FEEDSVC_SERVER__PORT": "0",
+        "FEEDSVC_DATASETS__FILE": str(datasets),
+        "PYTHONUNBUFFERED": "1",
+        **(settings or {}),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "feedsvc", "serve", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    )
+    running = Running("", process)
+    ready = threading.Event()
+    reader = threading.Thread(target=_read, args=(process, running, ready), daemon=True)
+    reader.start()
+    try:
+        if not ready.wait(45) or not running.url:
+            raise AssertionError("the service did not start:\n" + "".join(running.log))
+        yield running
+    finally:
+        _end(process)
+        reader.join(5)
+
+
+def _read(process: "subprocess.Popen[str]", running: Running, ready: threading.Event) -> None:
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            running.log.append(line)
+            if match := _SERVES.search(line):
+                running.url = match[1]
+                ready.set()
+    ready.set()
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(4)
+        except subprocess.TimeoutExpired:
+            continue
