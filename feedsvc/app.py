@@ -18,6 +18,7 @@ from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.service import Service
 from feedsvc.settings import Settings
+from feedsvc.tickets import Tickets
 from feedsvc.web.server import Runner, application
 
 logger = logging.getLogger(__name__)
@@ -38,15 +39,17 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
+    made = Pools(settings)
     service = Service(
         settings=settings,
         datasets=datasets,
         tokens=tokens,
-        pools=Pools(settings),
+        tickets=Tickets(made["read"]),
+        pools=made,
         probe=DatabaseProbe(settings.database),
         drain=Drain(),
     )
-    await service.pools.open()
+    await made.open()
     await service.probe.probe()
     probing = asyncio.create_task(service.probe.run())
     try:

@@ -20,6 +20,7 @@ from feedsvc.datasets import (
 )
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
+_PARTITIONED: Final = "p"
 _VIEW_KINDS: Final = frozenset("vf")
 _UNCONSTRAINED_KINDS: Final = frozenset("vfm")
 
@@ -38,9 +39,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A btree index over plain columns, each with whether it descends."""
+    """A btree index over plain columns, each with whether it descends.
+
+    `sorts` is false where its collations, operators or place of NULLs are not those of ORDER BY.
+    """
 
     unique: bool
+    sorts: bool
     columns: tuple[tuple[str, bool], ...]
 
 
@@ -52,6 +57,7 @@ class Relation:
     owned: bool
     columns: Mapping[str, Column]
     unreadable: frozenset[str]
+    incomparable: frozenset[str]
     indexes: tuple[Index, ...]
 
 
@@ -103,11 +109,12 @@ def _relation(row: Mapping[str, Any]) -> Relation:
         for c in plain
     }
     indexes = tuple(
-        Index(i["unique"], tuple((c["name"], c["descending"]) for c in i["columns"]))
+        Index(i["unique"], i["sorts"], tuple((c["name"], c["descending"]) for c in i["columns"]))
         for i in json.loads(row["indexes"])
     )
     unreadable = frozenset(c["name"] for c in plain if not c["readable"])
-    return Relation(row["relkind"], row["owned"], columns, unreadable, indexes)
+    incomparable = frozenset(c["name"] for c in plain if not c["comparable"])
+    return Relation(row["relkind"], row["owned"], columns, unreadable, incomparable, indexes)
 
 
 def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset:
@@ -151,6 +158,7 @@ def _findings(name: str, declaration: Declaration, relation: Relation | None) ->
     yield from unknown
     if unknown:
         return
+    yield from _comparison_findings(name, declaration, relation)
     yield from _tenant_findings(name, declaration, relation)
     yield from _key_findings(name, declaration, relation)
     yield from _order_findings(name, declaration, relation)
@@ -166,19 +174,39 @@ def _relation_missing(name: str, declaration: Declaration) -> Finding:
     return Finding("error", f"{name}.relation", what)
 
 
-def _unknown_columns(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
-    mentioned: list[tuple[str, Iterable[str]]] = [
-        ("columns", declaration.columns or ()),
+def _compared(declaration: Declaration) -> list[tuple[str, Iterable[str]]]:
+    """The columns that are compared with values, by the key that says so."""
+    return [
         ("key", declaration.key),
         ("tenant", [declaration.tenant] if declaration.tenant else ()),
         ("client", [declaration.client] if declaration.client else ()),
         ("filters", declaration.filters),
+        *(
+            (f"orders.{order}", [part.removeprefix("-") for part in parts])
+            for order, parts in declaration.orders.items()
+        ),
+    ]
+
+
+def _comparison_findings(
+    name: str, declaration: Declaration, relation: Relation
+) -> Iterator[Finding]:
+    """PostgreSQL would compare such columns as another type, without a word."""
+    for key, columns in _compared(declaration):
+        for column in relation.incomparable.intersection(columns):
+            what = (
+                f"the operators of {relation.columns[column].type} are not on the search_path of "
+                f"the service's login, so {column!r} can't be compared: ALTER ROLE … SET search_path"
+            )
+            yield Finding("error", f"{name}.{key}", what)
+
+
+def _unknown_columns(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    mentioned: list[tuple[str, Iterable[str]]] = [
+        ("columns", declaration.columns or ()),
+        *_compared(declaration),
         ("not_null", declaration.not_null),
     ]
-    mentioned.extend(
-        (f"orders.{order}", [part.removeprefix("-") for part in parts])
-        for order, parts in declaration.orders.items()
-    )
     for key, columns in mentioned:
         seen: set[str] = set()
         for column in columns:
@@ -227,7 +255,7 @@ def _order_findings(name: str, declaration: Declaration, relation: Relation) -> 
         return
     for order, parts in _orders(declaration, relation.columns).items():
         if not any(_serves(index, declaration.tenant, parts) for index in relation.indexes):
-            statement = _index_statement(declaration, parts)
+            statement = _index_statement(declaration, relation, parts)
             what = f"no index serves it, so each page sorts anew: {statement}"
             yield Finding("warning", f"{name}.orders.{order}", what)
 
@@ -267,25 +295,34 @@ def _filter_findings(name: str, declaration: Declaration, relation: Relation) ->
 
 def _serves(index: Index, tenant: str | None, parts: Sequence[OrderColumn]) -> bool:
     """Whether a scan of the index, forwards or backwards, gives this order within a tenant."""
-    columns = list(index.columns)
-    if tenant is not None and columns[0][0] == tenant and parts[0].column.name != tenant:
-        columns = columns[1:]
-    elif tenant is not None:
+    if not index.sorts or (tenant is not None and index.columns[0][0] != tenant):
         return False
-    if len(columns) < len(parts):
+    columns = [column for column in index.columns if column[0] != tenant]
+    varying = _varying(parts, tenant)
+    if len(columns) < len(varying):
         return False
-    pairs = list(zip(columns, parts, strict=False))
+    pairs = list(zip(columns, varying, strict=False))
     names_match = all(name == part.column.name for (name, _), part in pairs)
     turns = {descending != part.descending for (_, descending), part in pairs}
-    return names_match and len(turns) == 1
+    return names_match and len(turns) <= 1
 
 
-def _index_statement(declaration: Declaration, parts: Sequence[OrderColumn]) -> str:
-    relation = ".".join(quote_identifier(part) for part in declaration.relation_parts())
-    turn = all(part.descending for part in parts)
+def _varying(parts: Sequence[OrderColumn], tenant: str | None) -> list[OrderColumn]:
+    """The parts of an order that tell one row of a tenant from another."""
+    return [part for part in parts if part.column.name != tenant]
+
+
+def _index_statement(
+    declaration: Declaration, relation: Relation, parts: Sequence[OrderColumn]
+) -> str:
+    quoted = ".".join(quote_identifier(part) for part in declaration.relation_parts())
+    varying = _varying(parts, declaration.tenant)
+    turn = all(part.descending for part in varying)
     columns = [quote_identifier(declaration.tenant)] if declaration.tenant else []
     columns += [
         quote_identifier(part.column.name) + " DESC" * (part.descending and not turn)
-        for part in parts
+        for part in varying
     ]
-    return f"CREATE INDEX CONCURRENTLY ON {relation} ({', '.join(columns)})"
+    # PostgreSQL can't make a partitioned table's index without a lock on it.
+    concurrently = "" if relation.kind == _PARTITIONED else "CONCURRENTLY "
+    return f"CREATE INDEX {concurrently}ON {quoted} ({', '.join(columns)})"

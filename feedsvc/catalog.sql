@@ -37,10 +37,28 @@ columns as (
             json_build_object(
                 'name', a.attname,
                 'type', format_type(a.atttypid, a.atttypmod),
-                'nullable', not (a.attnotnull or declared.typtype = 'd' and declared.typnotnull),
+                -- Of a table alone: a domain's NOT NULL does not hold behind a view's outer join,
+                -- and a constraint that is NOT VALID says nothing of the rows from before it.
+                'nullable', w.relkind not in ('r', 'p')
+                    or not (a.attnotnull or declared.typtype = 'd' and declared.typnotnull)
+                    or exists (
+                        select from pg_constraint nn
+                        where nn.conrelid = a.attrelid and nn.contype = 'n'
+                            and a.attnum = any (nn.conkey) and not nn.convalidated
+                    ),
                 'base', quote_ident(bn.nspname) || '.' || quote_ident(b.typname),
                 'kind', b.typname,
                 'category', b.typcategory,
+                -- The operators that order it and compare it, where its type has any, are found by
+                -- name; those of an extension may be out of the search path.
+                'comparable', not exists (
+                    select from pg_opclass oc
+                    join pg_am am on am.oid = oc.opcmethod and am.amname = 'btree'
+                    join pg_amop o on o.amopfamily = oc.opcfamily
+                        and o.amoplefttype = oc.opcintype and o.amoprighttype = oc.opcintype
+                    where oc.opcintype = b.oid and oc.opcdefault
+                        and not pg_operator_is_visible(o.amopopr)
+                ),
                 'readable', has_column_privilege(a.attrelid, a.attnum, 'select'),
                 'holds_json', exists (
                     select from made_of h
@@ -66,13 +84,24 @@ columns as (
     join pg_namespace bn on bn.oid = b.typnamespace
     group by a.attrelid
 ),
--- Usable indexes over plain columns. A partial one serves neither a key nor an order.
+-- Usable indexes over plain columns. A partial one serves neither a key nor an order. `sorts` tells
+-- whether ORDER BY could use it: its collations, operators and place of NULLs are the usual ones.
 indexes as (
     select
         i.indrelid,
         json_agg(
             json_build_object(
                 'unique', i.indisunique,
+                'sorts', (
+                    select bool_and(
+                        oc.opcdefault and i.indcollation[k.position - 1] = a.attcollation
+                        and i.indoption[k.position - 1] in (0, 3)
+                    )
+                    from generate_series(1, i.indnkeyatts) as k (position)
+                    join pg_attribute a
+                        on a.attrelid = i.indrelid and a.attnum = i.indkey[k.position - 1]
+                    join pg_opclass oc on oc.oid = i.indclass[k.position - 1]
+                ),
                 'columns', (
                     select json_agg(
                         json_build_object(

@@ -132,7 +132,7 @@ class Column:
         if self.category == "E":
             return literals.label(self.labels)
         if self.is_text:
-            return literals.text
+            return literals.TEXT_READERS.get(self.kind, literals.text)
         return literals.READERS.get(self.kind)
 
     def admits(self, value: str) -> bool:
@@ -147,7 +147,7 @@ class Column:
         """The operators that make sense for this type."""
         if self.reader() is None:
             return ("is",)
-        prefix: tuple[Op, ...] = ("prefix",) if self.is_text else ()
+        prefix: tuple[Op, ...] = ("prefix",) if self.is_text and self.kind != "char" else ()
         return ("eq", "ne", "lt", "lte", "gt", "gte", "in", *prefix, "is")
 
 

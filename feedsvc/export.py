@@ -11,7 +11,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from operator import itemgetter
+from typing import Any, Final
 
 import asyncpg
 from asyncpg.cursor import Cursor
@@ -29,6 +30,7 @@ from streams.frames import Rows, TotalKind
 _FIRST_BATCH: Final = 64
 _LARGEST_BATCH: Final = 4_096
 _SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed on as they come
+_record_of: Final = itemgetter(0)
 _PARK_GRACE: Final = 0.05  # seconds that rows already on their way get before they are cancelled
 
 
@@ -49,7 +51,7 @@ class _BatchSize:
 
     def learn(self, records: Sequence[asyncpg.Record], seconds: float) -> None:
         """Takes a batch's size and time into account for the next one."""
-        size = sum(len(record[0]) for record in records)
+        size = sum(map(len, map(_record_of, records)))
         wanted = self._chunk_bytes * len(records) // max(1, size)
         if seconds > _SLOW_BATCH:
             wanted = min(wanted, self.rows // 2)
@@ -103,7 +105,7 @@ class Export:
 
     async def wait(self, timeout: float | None) -> bool:
         """Whether `take` has an answer ready, or gets one within so many seconds."""
-        if self._exhausted:
+        if self._exhausted or self._reading().done():
             return True
         done, _ = await asyncio.wait({self._reading()}, timeout=timeout)
         return bool(done)
@@ -120,11 +122,14 @@ class Export:
             await self._end_snapshot()
         else:
             self._reading()
+            # One turn of the loop sends the next request, so that PostgreSQL works on it while
+            # the caller encodes and writes these rows.
+            await asyncio.sleep(0)
         if not records:
             return None
         self.rows += len(records)
         self._position = _position(records[-1])
-        return Rows([record[0] for record in records], tokens.encode(self._position))
+        return Rows(list(map(_record_of, records)), tokens.encode(self._position))
 
     async def park(self) -> None:
         """Gives up the cursor, its connection and its snapshot; `take` goes on in a new one."""
@@ -208,8 +213,8 @@ async def _planned_rows(connection: Connection, query: FeedQuery, principal: Pri
 
 
 def _position(record: asyncpg.Record) -> Sequence[str]:
-    position: tuple[str | None, ...] = tuple(record)[1:]
+    position = tuple(record)[1:]
     if None in position:
         # Only a view can do that, and only one whose not_null promised otherwise.
         raise DatasetUnavailable("A column of the order is NULL.", 30)
-    return cast("tuple[str, ...]", position)
+    return tuple(map(str, position))

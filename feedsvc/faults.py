@@ -19,6 +19,16 @@ from feedsvc.errors import (
 # The first that fits counts: asyncio's TimeoutError is an OSError too, but a deadline of ours.
 _PROBLEMS: Final[tuple[tuple[tuple[type[Exception], ...], Callable[[], Problem]], ...]] = (
     (
+        # No parameter is calculated with: it is a view's own expression that fails on a row.
+        (
+            asyncpg.DivisionByZeroError,
+            asyncpg.InvalidArgumentForLogarithmError,
+            asyncpg.InvalidArgumentForPowerFunctionError,
+            asyncpg.SubstringError,
+        ),
+        lambda: Internal("The dataset can't be calculated for one of its rows."),
+    ),
+    (
         (asyncpg.DataError,),
         lambda: BadParameter("PostgreSQL can't take one of the values of the request."),
     ),

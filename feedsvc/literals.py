@@ -23,15 +23,25 @@ _TIME = re.compile(r"([0-9]{2}):([0-9]{2})(:([0-9]{2})(\.[0-9]{1,9})?)?")
 _OFFSET = re.compile(r"Z|[+-]([0-9]{2})(:?([0-9]{2}))?")
 _BLANK_OFFSET = re.compile(r"(T[0-9:.]+) ([0-9]{2}(?::?[0-9]{2})?(?: BC)?)$")
 _MACADDR = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
-_BYTES = re.compile(r"\\x([0-9a-f]{2})*", re.IGNORECASE)
+_BYTES = re.compile(r"\\x([0-9a-fA-F]{2})*")
+_UUID = re.compile(r"[0-9a-f]{8}(-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.IGNORECASE)
+# Python would take a netmask and leading zeros too.
+_ADDRESS = re.compile(r"[0-9a-f.:]+(/(0|[1-9][0-9]{0,2}))?", re.IGNORECASE)
+_ONE_BYTE = re.compile(r"[\x01-\x7f]?|\\[23][0-7]{2}")
+_LONGEST_NAME: Final = 63
 _INFINITE: Final = ("infinity", "-infinity")
 
 _BOOLEANS: Final = {"true": "true", "false": "false", "t": "true", "f": "false"}
 _LEAP_YEAR: Final = 2024
 _COMMON_YEAR: Final = 2023
+# The ends of PostgreSQL's calendar, their years counted with a year 0 (4714 BC is -4713).
+_FIRST_DAY: Final = (-4713, 11, 24)
+_LAST_DAY_OF_TIMESTAMPS: Final = (294_276, 12, 31)
+_UTC: Final = ("", "Z", "+00", "+00:00")
 _MAX_NUMERIC_EXPONENT: Final = 16_000
 _MAX_NUMERIC_DIGITS: Final = 16_000
-_FLOAT4_MAX: Final = 3.4028235677973366e38
+_MAX_NUMERIC_SCALE: Final = 16_383
+_FLOAT4_MAX: Final = 3.402823567797336e38
 _FLOAT4_MIN: Final = 7.0064923216240862e-46
 
 
@@ -43,6 +53,20 @@ def text(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError("text without lone surrogates") from None
+    return value
+
+
+def one_byte(value: str) -> str:
+    """What PostgreSQL's one-byte "char" holds; of a longer text it would keep the first byte."""
+    if not _ONE_BYTE.fullmatch(value):
+        raise ValueError("a single ASCII character, none, or an escape such as \\303")
+    return value
+
+
+def name(value: str) -> str:
+    """What PostgreSQL's own type `name` holds; a longer text it would cut off."""
+    if len(text(value).encode()) > _LONGEST_NAME:
+        raise ValueError(f"a text of at most {_LONGEST_NAME} bytes")
     return value
 
 
@@ -65,6 +89,16 @@ def integer(low: int, high: int) -> Reader:
     return read
 
 
+def oid(value: str) -> str:
+    """An object's number. To PostgreSQL a leading zero would make it octal."""
+    if value.startswith("0") and value != "0":
+        raise ValueError("a whole number without leading zeros")
+    return _oid(value)
+
+
+_oid: Final = integer(0, 2**32 - 1)
+
+
 def numeric(value: str) -> str:
     """A decimal number of up to 16,000 digits, `NaN` or an infinity."""
     if _SPECIAL_NUMBER.fullmatch(value):
@@ -74,9 +108,15 @@ def numeric(value: str) -> str:
         parts is None
         or len(value) > _MAX_NUMERIC_DIGITS
         or abs(int(parts[5] or 0)) > _MAX_NUMERIC_EXPONENT
+        or _scale(parts) > _MAX_NUMERIC_SCALE
     ):
         raise ValueError(f"a decimal number of at most {_MAX_NUMERIC_DIGITS} digits")
     return value
+
+
+def _scale(parts: re.Match[str]) -> int:
+    """How many digits PostgreSQL would keep behind the decimal point."""
+    return len(parts[2].partition(".")[2]) - int(parts[5] or 0)
 
 
 def floating(smallest: float, largest: float) -> Reader:
@@ -97,19 +137,17 @@ def floating(smallest: float, largest: float) -> Reader:
 
 def uuid_text(value: str) -> str:
     """A UUID in its usual form."""
-    try:
-        parsed = uuid.UUID(value)
-    except ValueError:
-        raise ValueError("a UUID") from None
-    return str(parsed)
+    if not _UUID.fullmatch(value):
+        raise ValueError("a UUID")
+    return str(uuid.UUID(value))
 
 
 def date(value: str) -> str:
-    """An ISO 8601 date from 4713 BC to 5874897, with ` BC` where it is, or an infinity."""
+    """An ISO 8601 date from 4714 BC to 5874897, with ` BC` where it is, or an infinity."""
     if value.lower() in _INFINITE:
         return value
     body, era = _without_era(value)
-    if not _is_date(body, era, last_year=5_874_897):
+    if _day(body, era, last_year=5_874_897) is None:
         raise ValueError("a date such as 2026-05-30")
     return value
 
@@ -136,13 +174,23 @@ def _timestamp(value: str, *, offset: bool) -> str:
     if value.lower() in _INFINITE:
         return value
     body, era = _without_era(value)
-    day, _, clock = body.replace(" ", "T", 1).partition("T")
-    if offset:
-        clock = _without_offset(clock)
-    if not _is_date(day, era, last_year=294_275) or not (not clock or _is_time(clock)):
+    date_part, separator, zoned = body.replace(" ", "T", 1).partition("T")
+    clock = _without_offset(zoned) if offset else zoned
+    day = _day(date_part, era, last_year=_LAST_DAY_OF_TIMESTAMPS[0])
+    if (
+        day is None
+        or (not _is_time(clock) and separator)
+        or (day in (_FIRST_DAY, _LAST_DAY_OF_TIMESTAMPS) and _may_leave_its_day(clock, zoned))
+    ):
         example = "2026-05-30T17:30:00" + "Z" * offset
         raise ValueError(f"a date and time such as {example}")
     return value
+
+
+def _may_leave_its_day(clock: str, zoned: str) -> bool:
+    """Whether an offset, or rounding to microseconds, could move the time to another day."""
+    exact = not clock.startswith("24") and len(clock.partition(".")[2]) <= 6
+    return not exact or zoned.removeprefix(clock) not in _UTC
 
 
 def _without_era(value: str) -> tuple[str, bool]:
@@ -158,16 +206,19 @@ def _without_offset(clock: str) -> str:
     return clock
 
 
-def _is_date(value: str, bc: bool, last_year: int) -> bool:
+def _day(value: str, bc: bool, last_year: int) -> tuple[int, int, int] | None:
+    """The date, its year counted with a year 0; None where there is no such day."""
     parts = _DATE.fullmatch(value)
     if parts is None:
-        return False
+        return None
     year, month, day = (int(part) for part in parts.groups())
-    if not 1 <= year <= (4713 if bc else last_year) or not 1 <= month <= 12:
-        return False
+    if not 1 <= year <= last_year or not 1 <= month <= 12:
+        return None
     counted = 1 - year if bc else year
     leap = counted % 4 == 0 and (counted % 100 != 0 or counted % 400 == 0)
-    return 1 <= day <= monthrange(_LEAP_YEAR if leap else _COMMON_YEAR, month)[1]
+    if not 1 <= day <= monthrange(_LEAP_YEAR if leap else _COMMON_YEAR, month)[1]:
+        return None
+    return (counted, month, day) if (counted, month, day) >= _FIRST_DAY else None
 
 
 def _is_time(value: str) -> bool:
@@ -185,10 +236,11 @@ def address(value: str) -> str:
     """An IPv4 or IPv6 address, with its prefix length where it has one."""
     try:
         ipaddress.ip_interface(value)
+        valid = _ADDRESS.fullmatch(value) is not None
     except ValueError:
-        raise ValueError("an IP address such as 192.0.2.1 or 192.0.2.0/24") from None
-    if "%" in value:
-        raise ValueError("an IP address without a zone")
+        valid = False
+    if not valid:
+        raise ValueError("an IP address such as 192.0.2.1 or 192.0.2.0/24")
     return value
 
 
@@ -227,12 +279,15 @@ def label(labels: Sequence[str]) -> Reader:
     return read
 
 
+TEXT_READERS: Final[Mapping[str, Reader]] = {"char": one_byte, "name": name}
+"""Readers of the string types that can't hold any text, by the same names as `READERS`."""
+
 READERS: Final[Mapping[str, Reader]] = {
     "bool": boolean,
     "int2": integer(-(2**15), 2**15 - 1),
     "int4": integer(-(2**31), 2**31 - 1),
     "int8": integer(-(2**63), 2**63 - 1),
-    "oid": integer(0, 2**32 - 1),
+    "oid": oid,
     "float4": floating(_FLOAT4_MIN, _FLOAT4_MAX),
     "float8": floating(5e-324, 1.7976931348623157e308),
     "numeric": numeric,

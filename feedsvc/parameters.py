@@ -17,22 +17,32 @@ def parse(raw_query: str) -> dict[str, str]:
         pairs = parse_qsl(
             raw_query,
             keep_blank_values=True,
-            errors="strict",
+            errors="surrogateescape",
             max_num_fields=_MOST_PARAMETERS,
             separator="&",
         )
-    except UnicodeError:
-        raise BadRequest("The query string is not percent-encoded UTF-8.") from None
     except ValueError:
         raise BadRequest(f"The query string has over {_MOST_PARAMETERS} parameters.") from None
     found: dict[str, str] = {}
     for name, value in pairs:
+        if not _is_utf8(name):
+            raise BadRequest("A parameter's name is not percent-encoded UTF-8.")
         if name in found:
             raise BadParameter(f"{name!r} may stand only once.", parameter=name)
         if "\0" in name or "\0" in value:
             raise BadParameter("A parameter can't hold NUL.", parameter=name.replace("\0", ""))
+        if not _is_utf8(value):
+            raise BadParameter(f"{name} is not percent-encoded UTF-8.", parameter=name)
         found[name] = value
     return found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def refuse_unknown(names: Iterable[str], allowed: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """What a request asks of a dataset: parsed and judged before anything else is touched."""
 
-import csv
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from feedsvc import parameters
 from feedsvc.datasets import KEY_ORDER, RESERVED, Column, Dataset, Op, OrderColumn
 from feedsvc.errors import BadParameter, NotAcceptable
 from streams import negotiation, tokens
-from streams.formats import CSV, FORMATS, NDJSON, SSE, Format, Layout
+from streams.formats import CSV, END_ID, FORMATS, NDJSON, SSE, Format, Layout
 
 MOST_ROWS: Final = 2**63 - 1
 
 _FLAG: Final = {"0": False, "1": True}
 _DELIMITERS: Final = {",": ",", ";": ";", "tab": "\t"}
 _GUARDS: Final = {"on": True, "off": False}
-_END: Final = "end"  # the id of an SSE feed's last event
+_ITEM: Final = re.compile(r"""(?:"((?:[^"]|"")*)"|((?:[^",][^,]*)?))(,|\Z)""")
 _TO_COME: Final = ("since", "live")
 _PARAMETERS: Final = ("columns", "limit", "order", "after", "export", "format")
 _FORMAT_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -78,7 +78,7 @@ class FeedQuery:
         columns = _columns(given, dataset)
         order = _order(given, dataset)
         seen = last_event_id if form is SSE else None
-        is_over = form is SSE and (seen or given.get("last_event_id")) == _END
+        is_over = form is SSE and (seen or given.get("last_event_id")) == END_ID
         layout = Layout(
             columns=tuple(column.name for column in columns),
             frames=parameters.choice(given, "frames", _FLAG, False),
@@ -143,7 +143,7 @@ def _refuse_what_is_not_for(form: Format, given: Mapping[str, str], dataset: Dat
 def _columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:
     if "columns" not in given:
         return tuple(dataset.columns.values())
-    names = given["columns"].split(",")
+    names = _listed("columns", given["columns"])
     for name in names:
         if name not in dataset.columns:
             raise BadParameter(
@@ -277,10 +277,13 @@ _NULLS: Final = {"null": "null", "notnull": "notnull"}
 
 
 def _listed(name: str, value: str) -> list[str]:
-    """The values of `in`: comma-separated, one that holds a comma in double quotes."""
-    try:
-        rows = list(csv.reader([value], strict=True))
-    except csv.Error:
-        what = f"{name} must be values joined with commas, one with a comma in double quotes."
-        raise BadParameter(what, parameter=name) from None
-    return rows[0] if rows and rows[0] else [""]
+    """The items of a list: joined with commas, one that holds a comma in double quotes."""
+    items: list[str] = []
+    item = _ITEM.match(value)
+    while item is not None:
+        items.append(item[2] if item[1] is None else item[1].replace('""', '"'))
+        if not item[3]:
+            return items
+        item = _ITEM.match(value, item.end())
+    what = f"{name} must be items joined with commas, one with a comma in double quotes."
+    raise BadParameter(what, parameter=name)

@@ -9,6 +9,7 @@ from feedsvc.drain import Drain
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.settings import Settings
+from feedsvc.tickets import Tickets
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Service:
     settings: Settings
     datasets: Mapping[str, Dataset]
     tokens: Tokens
+    tickets: Tickets
     pools: Pools
     probe: DatabaseProbe
     drain: Drain

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from feedsvc.auth import Principal
+from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column, Dataset, Op, OrderColumn
-from feedsvc.projection import ALIAS, csv_record, json_record, json_source, reference, scalar_text
+from feedsvc.projection import ALIAS, json_record, json_source, reference, token_value
 from feedsvc.query import MOST_ROWS, FeedQuery, Filter
 from streams.formats import CSV
 
@@ -27,7 +28,7 @@ _OPERATORS: Final[dict[Op, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with its arguments. Each row is a record as bytes, then its order columns as text."""
+    """SQL with its arguments. Each row is a record as bytes, then the values of its token."""
 
     sql: str
     arguments: tuple[str | list[str], ...]
@@ -62,7 +63,7 @@ def feed(
         source = ""
     else:
         record, source = json_record(query.columns), json_source(query.columns)
-    tokens = [scalar_text(part.column) for part in query.order]
+    tokens = [token_value(part.column) for part in query.order]
     sql = (
         f"SELECT {', '.join((record, *tokens))} FROM {query.dataset.relation} AS {ALIAS} {source} "
         f"WHERE {_conditions(query, principal, after, arguments)} "

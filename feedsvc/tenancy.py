@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Final
 
+import asyncpg
 from asyncpg.transaction import Transaction
 
 from feedsvc.auth import Principal
@@ -43,14 +44,27 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
 
     A query that is still running is cancelled by asyncpg, and the rollback waits for that.
     """
-    if connection.is_closed():
+    if _is_lost(connection):
         return
     try:
         async with asyncio.timeout(timeout):
             await transaction.rollback()
     except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
         logger.warning("a transaction could not be ended, so its connection is cut: %r", error)
-        connection.terminate()
+        _cut(connection)
     except asyncio.CancelledError:
-        connection.terminate()
+        _cut(connection)
         raise
+
+
+def _is_lost(connection: Connection) -> bool:
+    """asyncpg takes a lost connection back by itself, and then refuses even this question."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def _cut(connection: Connection) -> None:
+    with suppress(asyncpg.InterfaceError):  # lost in the meantime
+        connection.terminate()

@@ -26,7 +26,7 @@ _ROW_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": headers.VAR
 
 async def catalogue(request: web.Request, principal: Principal) -> web.Response:
     """`GET /v1/feeds`: what the caller may read."""
-    parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ())
+    parameters.refuse_unknown(_given(request), ())
     datasets = request.app[SERVICE].datasets.values()
     readable = [d for d in datasets if d.readable_by(principal.role, principal.client)]
     return _json(orjson.dumps({"feeds": [_described(dataset) for dataset in readable]}))
@@ -36,7 +36,7 @@ async def row(request: web.Request, principal: Principal) -> web.Response:
     """`GET /v1/feeds/{dataset}/{key}`: one row as a JSON object."""
     service, stages = request.app[SERVICE], request[STAGES]
     dataset = _dataset(request, principal)
-    columns = parse_columns(parameters.parse(request.rel_url.raw_query_string), dataset)
+    columns = parse_columns(_given(request), dataset)
     if negotiation.media_type(_accept(request), {JSON.name: JSON.media_types}) is None:
         raise NotAcceptable("One row is JSON alone.", allowed=JSON.media_types)
     try:
@@ -62,7 +62,7 @@ async def feed(request: web.Request, principal: Principal) -> web.StreamResponse
     """`GET /v1/feeds/{dataset}`: the rows."""
     service, stages = request.app[SERVICE], request[STAGES]
     dataset = _dataset(request, principal)
-    given = parameters.parse(request.rel_url.raw_query_string)
+    given = _given(request)
     query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
     delivery = Delivery(request, query, _coding(request), service.settings.streams)
     if query.is_over:
@@ -97,6 +97,13 @@ async def _read_page(export: Export, rows: list[Rows], most_bytes: int) -> bool:
         rows.append(taken)
         size += sum(map(len, taken.records))
     return False
+
+
+def _given(request: web.Request) -> dict[str, str]:
+    """The request's parameters, without what let it in."""
+    given = parameters.parse(request.rel_url.raw_query_string)
+    given.pop("ticket", None)
+    return given
 
 
 def _dataset(request: web.Request, principal: Principal) -> Dataset:

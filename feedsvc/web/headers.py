@@ -13,6 +13,8 @@ from streams.frames import Rows
 
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _NOT_IN_A_FILE_NAME: Final = re.compile(r'[\x00-\x1f\x7f"\\/:*?<>|]+')
+# A browser may take a percent sign for an encoding; RFC 6266, appendix D.
+_NOT_IN_A_PLAIN_NAME: Final = re.compile(r'[\x00-\x1f\x7f"%\\/:*?<>|]+')
 _NOT_IN_A_NEXT_LINK: Final = frozenset({"after", "export", "last_event_id", "ticket"})
 
 VARY: Final = "Accept, Accept-Encoding, Authorization"
@@ -47,7 +49,9 @@ def attachment(filename: str) -> str:
     `filename*` has the name as it is.
     """
     clean = _NOT_IN_A_FILE_NAME.sub("_", filename).strip(" .") or "feed"
-    plain = unicodedata.normalize("NFKD", clean).encode("ascii", "ignore").decode().strip()
+    plain = unicodedata.normalize("NFKD", clean).encode("ascii", "ignore").decode()
+    # Once more, for the full-width form of a quote has become a quote.
+    plain = _NOT_IN_A_PLAIN_NAME.sub("_", plain).strip()
     if not plain or plain.startswith("."):
         plain = f"feed{plain}"
     value = f'attachment; filename="{plain}"'
@@ -81,5 +85,7 @@ def matches(if_none_match: str | None, tag: str) -> bool:
 
 def next_page(path: str, given: Mapping[str, str], after: str) -> str:
     """The value of a Link header to the page behind this one (RFC 8288)."""
-    kept = {name: value for name, value in given.items() if name not in _NOT_IN_A_NEXT_LINK}
+    kept = {name: value for name, value in given.items() if name not in # A browser may take a percent sign for an encoding; RFC 6266, appendix D.
+_NOT_IN_A_PLAIN_NAME: Final = re.compile(r'[\x00-\x1f\x7f"%\\/:*?<>|]+')
+_NOT_IN_A_NEXT_LINK}
     return f'<{path}?{urlencode({**kept, "after": after}, quote_via=quote)}>; rel="next"'

@@ -3,15 +3,18 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import parse_qs
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from feedsvc.auth import Principal
-from feedsvc.web import feeds, operations, problems
+from feedsvc.web import feeds, operations, problems, tickets
 from feedsvc.web.keys import SERVICE, STAGES
 
 PrincipalHandler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
+
+_READ: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Open:
 
     path: str
     handler: Handler
+    methods: tuple[str, ...] = _READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,16 @@ class Protected:
 
     path: str
     handler: PrincipalHandler
+    methods: tuple[str, ...] = _READ
+    # Whether a ticket will do in a token's place.
+    tickets: bool = True
 
 
 ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/v1/feeds", feeds.catalogue),
     Protected("/v1/feeds/{dataset}", feeds.feed),
     Protected("/v1/feeds/{dataset}/{key:.*}", feeds.row),
+    Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False),
     Open("/problems/{name}", problems.page),
     Open("/live", operations.live),
     Open("/ready", operations.ready),
@@ -41,17 +49,28 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
 
 
 def add_to(application: web.Application) -> None:
-    """Registers every route for GET and HEAD."""
+    """Registers every route for its methods."""
     for route in ROUTES:
-        handler = route.handler if isinstance(route, Open) else _authenticated(route.handler)
-        for method in ("GET", "HEAD"):
+        handler = route.handler if isinstance(route, Open) else _authenticated(route)
+        for method in route.methods:
             application.router.add_route(method, route.path, handler)
 
 
-def _authenticated(handler: PrincipalHandler) -> Handler:
+def _authenticated(route: Protected) -> Handler:
     async def authenticate(request: web.Request) -> web.StreamResponse:
-        principal = request.app[SERVICE].tokens.verify(request.headers.get("Authorization"))
+        principal = await _principal(request, tickets_will_do=route.tickets)
         request[STAGES].lap("auth")
-        return await handler(request, principal)
+        return await route.handler(request, principal)
 
     return authenticate
+
+
+async def _principal(request: web.Request, *, tickets_will_do: bool) -> Principal:
+    """Who asks: by token, or else by ticket. Raises Unauthorized."""
+    service = request.app[SERVICE]
+    authorization = request.headers.get("Authorization")
+    if authorization is None and tickets_will_do and "ticket=" in request.rel_url.raw_query_string:
+        given = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
+        ticket = given.get("ticket", [""])[0]
+        return await service.tickets.redeem(ticket, request.rel_url.raw_path)
+    return service.tokens.verify(authorization)
