@@ -1,0 +1,19 @@
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY streams streams
+COPY feedsvc feedsvc
+RUN python -m venv /opt/feedsvc && /opt/feedsvc/bin/pip install --no-cache-dir .
+
+FROM python:3.13-slim
+RUN useradd --system --create-home feedsvc
+COPY --from=build /opt/feedsvc /opt/feedsvc
+WORKDIR /srv
+COPY config config
+ENV PATH=/opt/feedsvc/bin:$PATH FEEDSVC_SERVER__HOST=0.0.0.0
+USER feedsvc
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=2s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/live', timeout=1)"]
+ENTRYPOINT ["feedsvc"]
+CMD ["serve"]
