@@ -195,8 +195,8 @@ def _comparison_findings(
     for key, columns in _compared(declaration):
         for column in relation.incomparable.intersection(columns):
             what = (
-                f"the operators of {relation.columns[column].type} are not on the search_path of "
-                f"the service's login, so {column!r} can't be compared: ALTER ROLE … SET search_path"
+                f"{column!r} can't be compared: the operators of {relation.columns[column].type} "
+                "are not on the login's search_path; set it with ALTER ROLE … SET search_path"
             )
             yield Finding("error", f"{name}.{key}", what)
 

@@ -85,7 +85,5 @@ def matches(if_none_match: str | None, tag: str) -> bool:
 
 def next_page(path: str, given: Mapping[str, str], after: str) -> str:
     """The value of a Link header to the page behind this one (RFC 8288)."""
-    kept = {name: value for name, value in given.items() if name not in # A browser may take a percent sign for an encoding; RFC 6266, appendix D.
-_NOT_IN_A_PLAIN_NAME: Final = re.compile(r'[\x00-\x1f\x7f"%\\/:*?<>|]+')
-_NOT_IN_A_NEXT_LINK}
+    kept = {name: value for name, value in given.items() if name not in _NOT_IN_A_NEXT_LINK}
     return f'<{path}?{urlencode({**kept, "after": after}, quote_via=quote)}>; rel="next"'

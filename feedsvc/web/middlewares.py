@@ -82,6 +82,7 @@ async def mark(request: web.Request, response: web.StreamResponse) -> None:
     if REQUEST_ID in request:
         response.headers["X-Request-ID"] = request[REQUEST_ID]
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Server"] = "feedsvc"  # aiohttp's own tells versions
     if request.app[SERVICE].drain.begun:
         # The next request of this client is for another process.
         response.force_close()
