@@ -56,9 +56,9 @@ class Tokens:
                 leeway=self._settings.leeway,
                 options={"require": self._required},
             )
-        except (jwt.PyJWTError, ValueError, TypeError):
+            return self._principal(claims)
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise Unauthorized from None
-        return self._principal(claims)
 
     def sign(self, tenant: str, role: Role, client: str | None, lifetime: float) -> str:
         """A token for these, good for so many seconds."""

@@ -226,10 +226,10 @@ def _tenant_findings(name: str, declaration: Declaration, relation: Relation) ->
     if declaration.tenant is None and not declaration.shared:
         what = "name the column that holds the tenant, or say `shared = true`"
         yield Finding("error", f"{name}.tenant", what)
-    for key in (declaration.tenant, declaration.client):
-        if key is not None and relation.columns[key].reader() is None:
-            what = f"{key!r} is of a type that can't be compared with a token's claim"
-            yield Finding("error", name, what)
+    for key, column in (("tenant", declaration.tenant), ("client", declaration.client)):
+        if column is not None and relation.columns[column].reader() is None:
+            what = f"{column!r} is of a type that can't be compared with a token's claim"
+            yield Finding("error", f"{name}.{key}", what)
 
 
 def _key_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:

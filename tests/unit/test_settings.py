@@ -1,0 +1,160 @@
+"""Settings: the file, what overrides it, and mistakes that name their place."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from feedsvc.settings import SettingsError, load, mask_url
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("FEEDSVC_") or name in {"DATABASE_URL", "REDIS_URL"}:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(text: str) -> Path:
+        file = tmp_path / "settings.toml"
+        file.write_text(text)
+        return file
+
+    return written
+
+
+def test_without_a_file_the_defaults_hold() -> None:
+    assert load().server.port == 8080
+
+
+def test_the_file_is_read(write: Write) -> None:
+    assert load(write("[server]\nport = 9000")).server.port == 9000
+
+
+def test_the_file_may_be_named_in_the_environment(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEEDSVC_CONFIG", str(write("[server]\nport = 9000")))
+    assert load().server.port == 9000
+
+
+def test_the_environment_overrides_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEEDSVC_SERVER__PORT", "9001")
+    monkeypatch.setenv("FEEDSVC_AUTH__CLAIMS__TENANT", "org.id")
+    settings = load(write('[server]\nport = 9000\nhost = "::1"\n[auth.claims]\nrole = "r"'))
+    assert (settings.server.port, settings.server.host) == (9001, "::1")
+    assert (settings.auth.claims.tenant, settings.auth.claims.role) == ("org.id", "r")
+
+
+def test_the_platforms_variables_are_understood_below_our_own(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write('[database]\nurl = "postgresql://file/db"')
+    monkeypatch.setenv("DATABASE_URL", "postgresql://platform/db")
+    monkeypatch.setenv("REDIS_URL", "redis://platform")
+    settings = load(file)
+    assert settings.database.url.get_secret_value() == "postgresql://platform/db"
+    assert settings.redis.url is not None
+    assert settings.redis.url.get_secret_value() == "redis://platform"
+    monkeypatch.setenv("FEEDSVC_DATABASE__URL", "postgresql://own/db")
+    assert load(file).database.url.get_secret_value() == "postgresql://own/db"
+
+
+def test_the_datasets_file_stands_beside_the_settings_file(write: Write, tmp_path: Path) -> None:
+    assert load(write("")).datasets.file == tmp_path / "datasets.toml"
+    elsewhere = write('[datasets]\nfile = "/etc/feeds.toml"')
+    assert load(elsewhere).datasets.file == Path("/etc/feeds.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[server]\nprot = 1", "server.prot"),
+        ("[sever]\nport = 1", "sever"),
+        ("[server]\nport = 65536", "server.port"),
+        ('[server]\nport = "http"', "server.port"),
+        ("[streams]\nstall_timeout = 0", "streams.stall_timeout"),
+        ("[streams]\nstall_timeout = inf", "streams.stall_timeout"),
+        ("[streams]\nstall_timeout = nan", "streams.stall_timeout"),
+        ("[pools.read]\nsize = 0", "pools.read.size"),
+        ('[auth]\nalgorithms = ["none"]', "auth.algorithms.0"),
+        ("[auth.claims]\ntenants = 1", "auth.claims.tenants"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_with_file_and_key(
+    write: Write, text: str, place: str
+) -> None:
+    file = write(text)
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{file}: {place}: ")
+
+
+def test_each_mistake_has_a_line(write: Write) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(write("[server]\nport = -1\nworkers = 0\nspeed = 9"))
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("FEEDSVC_SERVER__PORT", "http"),
+        ("FEEDSVC_SERVER__PROT", "1"),
+        ("FEEDSVC_SEVER__PORT", "1"),
+        ("FEEDSVC_POOLS__READ__SIZE", "0"),
+        ("FEEDSVC_POOLS__READ__SPEED", "1"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{variable}: ")
+
+
+def test_a_file_that_is_no_toml_or_not_there_is_named(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"settings\.toml: "):
+        load(write("[server"))
+    with pytest.raises(SettingsError, match=r"absent\.toml: there is no such"):
+        load(tmp_path / "absent.toml")
+
+
+def test_a_mistake_does_not_tell_a_secret(write: Write) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(write('[auth]\nkey = ["hunter2"]\n[database]\nurl = ["hunter2"]'))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_masked(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ann:hunter2@db:5432/app?password=hunter2")
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@cache")
+    settings = load(write('[auth]\nkey = "hunter2, and so on until it is long enough"'))
+    masked = settings.masked()
+    assert "hunter2" not in str(masked) + repr(settings)
+    assert masked["database"]["url"] == "postgresql://ann:***@db:5432/app?***"
+    assert masked["redis"]["url"] == "redis://:***@cache"
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("", ""),
+        ("hunter2", "***"),
+        ("postgresql://db/app", "postgresql://db/app"),
+        ("postgresql://ann@db/app", "postgresql://ann:***@db/app"),
+        ("postgresql://ann:p@ss@db/app", "postgresql://ann:***@db/app"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
+    assert mask_url(url) == masked
