@@ -29,6 +29,7 @@ from streams.frames import Rows, TotalKind
 
 _FIRST_BATCH: Final = 64
 _LARGEST_BATCH: Final = 4_096
+_SMALLEST_CHUNK: Final = 32_768  # bytes
 _SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed on as they come
 _record_of: Final = itemgetter(0)
 _PARK_GRACE: Final = 0.05  # seconds that rows already on their way get before they are cancelled
@@ -43,16 +44,23 @@ class _Batch:
 
 
 class _BatchSize:
-    """How many rows to ask for: as many as make a chunk, fewer where they come slowly."""
+    """How many rows to ask for: as many as make a chunk, fewer where they come slowly.
+
+    Chunks grow with what was read, and that is with what the client took: one that reads nothing
+    from the start is found out while the chunk that waits for it is still small.
+    """
 
     def __init__(self, chunk_bytes: int) -> None:
         self.rows = _FIRST_BATCH
+        self._read_bytes = 0
         self._chunk_bytes = chunk_bytes
 
     def learn(self, records: Sequence[asyncpg.Record], seconds: float) -> None:
         """Takes a batch's size and time into account for the next one."""
         size = sum(map(len, map(_record_of, records)))
-        wanted = self._chunk_bytes * len(records) // max(1, size)
+        self._read_bytes += size
+        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 8))
+        wanted = chunk * len(records) // max(1, size)
         if seconds > _SLOW_BATCH:
             wanted = min(wanted, self.rows // 2)
         self.rows = max(1, min(wanted, self.rows * 8, _LARGEST_BATCH))

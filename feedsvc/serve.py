@@ -20,7 +20,7 @@ def listening(settings: Settings, host: str, port: int) -> Iterator[socket.socke
     Raises StartError.
     """
     try:
-        listener = listen(host, port, settings.server, settings.streams.stall_timeout)
+        listener = listen(host, port, settings.server)
     except OSError as error:
         what = f"server.port: can't listen on {host}:{port}: {error.strerror}; choose another"
         raise StartError(what) from None

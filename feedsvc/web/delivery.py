@@ -111,10 +111,10 @@ class Delivery:
             pause = self._query.progress if self._query.is_framed else None
             ready = await export.wait(min(pause or 60.0, self._settings.ping_interval))
             if ready:
-                rows = await export.take()
-                if rows is None:
+                chunk = self._chunk(await export.take())
+                if chunk is None:
                     return
-                await body.send(self._rows_frame(rows))
+                await body.send(chunk)
             now = time.monotonic()
             if pause is not None and now - told >= pause:
                 await body.send(self._encoder.encode(self._progress(export)))
@@ -131,6 +131,10 @@ class Delivery:
         if self._coding != "identity":
             fields["Content-Encoding"] = self._coding
         return fields
+
+    def _chunk(self, rows: Rows | None) -> bytes | None:
+        """The rows as bytes. The rows themselves end here: a stalled stream must not keep both."""
+        return None if rows is None else self._rows_frame(rows)
 
     def _rows_frame(self, rows: Rows) -> bytes:
         self._rows += len(rows.records)

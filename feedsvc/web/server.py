@@ -110,7 +110,7 @@ class _ProblemProtocol(RequestHandler):
         return Internal("The service failed in a way that it did not foresee.")
 
 
-def listen(host: str, port: int, settings: Server, stall_timeout: float) -> socket.socket:
+def listen(host: str, port: int, settings: Server) -> socket.socket:
     """A listening socket, whose connections inherit what is set here. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -118,9 +118,8 @@ def listen(host: str, port: int, settings: Server, stall_timeout: float) -> sock
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a peer that vanished without a FIN
-            milliseconds = int(stall_timeout * 1000)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        # No TCP_USER_TIMEOUT: it also ends a slow reader whose window opens by less than a
+        # segment at a time. Body notices who has stalled, and keepalive_timeout who is idle.
         listener.bind((host, port))
         listener.listen(_BACKLOG)
         listener.setblocking(False)
