@@ -9,11 +9,13 @@ from typing import Final
 from feedsvc import parameters
 from feedsvc.datasets import KEY_ORDER, RESERVED, Column, Dataset, Op, OrderColumn
 from feedsvc.errors import BadParameter, NotAcceptable
+from feedsvc.literals import uuid_text
 from streams import negotiation, tokens
-from streams.formats import CSV, END_ID, FORMATS, NDJSON, SSE, Format, Layout
+from streams.formats import CSV, END_ID, FORMATS, NDJSON, SSE, Format, Layout, csv_record
 
 MOST_ROWS: Final = 2**63 - 1
 
+_SECONDS: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _FLAG: Final = {"0": False, "1": True}
 _DELIMITERS: Final = {",": ",", ";": ";", "tab": "\t"}
 _GUARDS: Final = {"on": True, "off": False}
@@ -97,7 +99,7 @@ class FeedQuery:
             after=None if is_over else _after(given, order, seen),
             guard=form is CSV and parameters.choice(given, "guard", _GUARDS, True),
             progress=parameters.read("progress", given.get("progress", "1"), _seconds),
-            export=parameters.read("export", given.get("export", str(uuid.uuid4())), _uuid),
+            export=parameters.read("export", given.get("export", str(uuid.uuid4())), uuid_text),
             is_over=is_over,
         )
 
@@ -151,6 +153,9 @@ def _columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:
             )
         if names.count(name) > 1:
             raise BadParameter(f"{name!r} stands there twice.", parameter="columns")
+    if csv_record(names, ",") != given["columns"]:
+        what = "A name is quoted only where it holds a comma, a quote or a line break."
+        raise BadParameter(what, parameter="columns", allowed=list(dataset.columns))
     return tuple(dataset.columns[name] for name in names)
 
 
@@ -165,21 +170,10 @@ def _limit(value: str) -> int:
 
 
 def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
+    seconds = float(value) if _SECONDS.fullmatch(value) else 0.0
     if not 0.1 <= seconds <= 60:
         raise ValueError("a number of seconds from 0.1 to 60")
     return seconds
-
-
-def _uuid(value: str) -> str:
-    try:
-        parsed = uuid.UUID(value)
-    except ValueError:
-        raise ValueError("a UUID") from None
-    return str(parsed)
 
 
 def _after(

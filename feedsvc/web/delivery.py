@@ -56,7 +56,7 @@ class Delivery:
         """A page that was read to its end, as an answer of known length."""
         tag = headers.entity_tag(self._query, pages, more=export.more)
         fields = {**self._fields(), "ETag": tag}
-        if export.more and export.after is not None:
+        if export.more and export.rows and export.after is not None:
             path = self._request.rel_url.raw_path
             fields["Link"] = headers.next_page(path, given, export.after)
         if headers.matches(self._request.headers.get("If-None-Match"), tag):

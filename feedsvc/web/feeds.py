@@ -41,7 +41,7 @@ async def row(request: web.Request, principal: Principal) -> web.Response:
         raise NotAcceptable("One row is JSON alone.", allowed=JSON.media_types)
     try:
         # The raw path, for in it a `,` inside a key is told from one between keys.
-        key = parse_key(request.rel_url.raw_path.rpartition("/")[2], dataset)
+        key = parse_key(request.rel_url.raw_path.split("/", 4)[4], dataset)
     except ValueError as error:
         raise NotFound(f"No row can have this key: {error}.") from None
     if request.method == "HEAD":
@@ -67,11 +67,11 @@ async def feed(request: web.Request, principal: Principal) -> web.StreamResponse
     delivery = Delivery(request, query, _coding(request), service.settings.streams)
     if query.is_over:
         return web.Response(status=204)  # what stops an EventSource
-    if request.method == "HEAD":
-        return delivery.head()
     is_page = query.limit is not None and query.limit <= service.settings.streams.page_size
     if not is_page:
         refuse_what_cannot_show_its_end(request)
+    if request.method == "HEAD":
+        return delivery.head()
     pool = service.pools["read" if is_page else dataset.pool]
     chunk_bytes = service.settings.streams.chunk_bytes
     try:

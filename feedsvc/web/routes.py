@@ -40,7 +40,7 @@ class Protected:
 ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/v1/feeds", feeds.catalogue),
     Protected("/v1/feeds/{dataset}", feeds.feed),
-    Protected("/v1/feeds/{dataset}/{key:.*}", feeds.row),
+    Protected("/v1/feeds/{dataset}/{key:(?s:.*)}", feeds.row),
     Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False),
     Open("/problems/{name}", problems.page),
     Open("/live", operations.live),

@@ -1,0 +1,365 @@
+"""Clients that read slowly, or nothing, or are gone: what they cost the others, and get themselves.
+
+The world is large enough that a feed by far outgrows every buffer between PostgreSQL and a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import importlib
+import json
+import resource
+import socket
+import statistics
+import struct
+import time
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
+
+import aiohttp
+import asyncpg
+import pytest
+
+from feedsvc.demo import seeding
+from tests.support.servers import LOGIN, SEED, TEMPLATE, as_login, with_database
+from tests.support.service import REPOSITORY, Running, bearer, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
+
+psutil = importlib.import_module("psutil")  # it has no type stubs
+
+CLIENTS, ROWS = 1_000, 60_000
+STALL_TIMEOUT = 3.0
+BEHIND = "/v1/feeds/clients?format=ndjson"
+
+CRAWL = f"""
+CREATE SCHEMA slow;
+CREATE VIEW slow.crawl AS
+    SELECT id, pg_sleep(0.02) IS NULL AS awake FROM generate_series(1, 100000) AS id ORDER BY id;
+GRANT USAGE ON SCHEMA slow TO {LOGIN};
+GRANT SELECT ON slow.crawl TO {LOGIN};
+"""
+CRAWL_DATASET = """
+[crawl]
+relation = "slow.crawl"
+key = ["id"]
+shared = true
+not_null = ["id"]
+"""
+
+
+# Of the clients of one tenant, by the last digit of their ids: those with 0 are deleted, 1 and 2
+# move to either end of the order, some with 0 are new all over it, and the others stay as they are.
+MOVES = """
+SET session_replication_role = replica;
+DELETE FROM wedding.clients WHERE tenant_id = '{0}' AND id % 10 = 0;
+UPDATE wedding.clients SET created_at = created_at - interval '30 years'
+    WHERE tenant_id = '{0}' AND id % 10 = 1;
+UPDATE wedding.clients SET created_at = created_at + interval '30 years'
+    WHERE tenant_id = '{0}' AND id % 10 = 2;
+INSERT INTO wedding.clients (id, tenant_id, partner_one, created_at)
+    SELECT 2000000000000 + row_number() OVER () * 10, tenant_id, 'new', created_at
+    FROM wedding.clients WHERE tenant_id = '{0}' AND id % 10 = 3;
+"""
+
+
+class Storm(NamedTuple):
+    """What was seen while a thousand clients read nothing."""
+
+    answered: int
+    building: list[float]
+    stalled: list[float]
+    longest_idle_in_transaction: float
+    bytes_each: float
+
+
+async def until(condition: Callable[[], Awaitable[object]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        await asyncio.sleep(0.02)
+
+
+def ask(service: Running, path: str, **who: str) -> socket.socket:
+    """Sends a request through a socket with little room, and reads nothing."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    # As on a network: with the loopback's segments of 64 KB, so small a window hardly ever opens.
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1_460)
+    client.settimeout(30)
+    client.connect(("127.0.0.1", service.port))
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Host: tests",
+        f"Authorization: {bearer(**who)['Authorization']}",
+    ]
+    client.sendall("\r\n".join((*lines, "", "")).encode())
+    return client
+
+
+def answer_of(client: socket.socket) -> http.client.HTTPResponse:
+    answer = http.client.HTTPResponse(client)
+    answer.begin()
+    assert answer.status == 200
+    return answer
+
+
+async def gone(service: Running, client_port: int) -> bool:
+    """Whether the service has given up its end of this client's connection."""
+    connections = psutil.Process(service.pid).net_connections("tcp")
+    return not any(c.raddr and c.raddr.port == client_port for c in connections)
+
+
+def ids(lines: list[bytes]) -> list[int]:
+    """The id of each row among framed lines."""
+    return [frame["row"]["id"] for frame in map(json.loads, lines) if "row" in frame]
+
+
+class Sessions:
+    """The service's sessions as PostgreSQL sees them."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+
+    async def busy(self) -> int:
+        """How many of the pools' sessions hold anything."""
+        return int(
+            await self.connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name ~ '^feedsvc (read|bulk)$' AND state <> 'idle'"
+            )
+        )
+
+    async def none_busy(self) -> bool:
+        return await self.busy() == 0
+
+    async def some_busy(self) -> bool:
+        return await self.busy() > 0
+
+    async def longest_idle_in_transaction(self) -> float:
+        """For how many seconds the worst session has been waiting inside a transaction."""
+        return float(
+            await self.connection.fetchval(
+                "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - state_change)), 0)"
+                " FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state LIKE 'idle in transaction%'"
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+async def large_world(admin_url: str) -> AsyncIterator[str]:
+    """The superuser's URL of a world of its own with many clients."""
+    name = f"slow_{uuid.uuid4().hex}"
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+    url = with_database(admin_url, name)
+    try:
+        await seeding.seed(url, ROWS, SEED)
+        owner = await asyncpg.connect(url)
+        await owner.execute(CRAWL)
+        await owner.close()
+        yield url
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
+
+
+@pytest.fixture
+async def sessions(large_world: str) -> AsyncIterator[Sessions]:
+    connection = await asyncpg.connect(large_world)
+    yield Sessions(connection)
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+def many_files() -> Iterator[None]:
+    """Room for a thousand sockets, here and in the services that are started from here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * CLIENTS
+    if 0 <= hard < wanted:
+        pytest.skip(f"this machine allows {hard} open files, and {wanted} are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def patient(large_world: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service that cuts a stalled client after STALL_TIMEOUT."""
+    datasets: Path = tmp_path_factory.mktemp("slow") / "datasets.toml"
+    declared = (REPOSITORY / "config" / "datasets.toml").read_text()
+    datasets.write_text(declared + CRAWL_DATASET)
+    settings = {"FEEDSVC_STREAMS__STALL_TIMEOUT": str(STALL_TIMEOUT)}
+    with serving(as_login(large_world), datasets=datasets, settings=settings) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+async def storm(large_world: str, many_files: None) -> AsyncIterator[Storm]:
+    settings = {
+        "FEEDSVC_POOLS__BULK__SIZE": "4",
+        # Both so that a slow machine has the whole thousand at the same time.
+        "FEEDSVC_POOLS__BULK__ACQUIRE_TIMEOUT": "90",
+        "FEEDSVC_STREAMS__STALL_TIMEOUT": "300",
+    }
+    connection = await asyncpg.connect(large_world)
+    with (
+        serving(as_login(large_world), settings=settings) as service,
+        contextlib.ExitStack() as clients,
+    ):
+        yield await _raise_storm(service, Sessions(connection), clients)
+    await connection.close()
+
+
+async def _raise_storm(
+    service: Running, sessions: Sessions, clients: contextlib.ExitStack
+) -> Storm:
+    building, stalled, worst = list[float](), list[float](), 0.0
+    async with aiohttp.ClientSession(service.url, headers=bearer()) as http_client:
+        await _small_request(http_client)
+        before = psutil.Process(service.pid).memory_info().rss
+        opening = asyncio.ensure_future(asyncio.to_thread(_open_all, service, clients))
+        quiet_since = time.monotonic()
+        while time.monotonic() - quiet_since < 1.0:  # a second in which nobody reads any row
+            building.append(await _small_request(http_client))
+            worst = max(worst, await sessions.longest_idle_in_transaction())
+            if not opening.done() or await sessions.busy():
+                quiet_since = time.monotonic()
+        for _ in range(200):
+            stalled.append(await _small_request(http_client))
+            worst = max(worst, await sessions.longest_idle_in_transaction())
+        after = psutil.Process(service.pid).memory_info().rss
+    answered = sum(client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200" for client in await opening)
+    return Storm(answered, building, stalled, worst, (after - before) / CLIENTS)
+
+
+def _open_all(service: Running, clients: contextlib.ExitStack) -> list[socket.socket]:
+    return [clients.enter_context(ask(service, BEHIND)) for _ in range(CLIENTS)]
+
+
+async def _small_request(client: aiohttp.ClientSession) -> float:
+    began = time.monotonic()
+    async with client.get("/v1/feeds/clients?limit=20") as answer:
+        assert answer.status == 200
+        assert len(await answer.json()) == 20
+    return time.monotonic() - began
+
+
+def test_all_of_a_thousand_that_read_nothing_are_served_by_a_pool_of_four(storm: Storm) -> None:
+    assert storm.answered == CLIENTS
+
+
+@pytest.mark.parametrize("phase", ["building", "stalled"])
+def test_a_thousand_that_read_nothing_do_not_slow_small_requests(storm: Storm, phase: str) -> None:
+    seconds: list[float] = getattr(storm, phase)
+    assert len(seconds) >= 100
+    assert statistics.median(seconds) < 0.1
+    assert statistics.quantiles(seconds, n=100)[98] < 0.5
+
+
+def test_a_thousand_that_read_nothing_leave_nobody_idle_in_a_transaction(storm: Storm) -> None:
+    assert storm.longest_idle_in_transaction < 1.0
+
+
+def test_a_stalled_stream_costs_less_than_256_kib(storm: Storm) -> None:
+    assert storm.bytes_each < 256 * 1024
+
+
+async def test_a_stalled_reader_holds_nothing_and_is_cut_after_the_stall_timeout(
+    patient: Running, sessions: Sessions
+) -> None:
+    with ask(patient, BEHIND) as client:
+        began = time.monotonic()
+        await until(sessions.some_busy, 2.0)
+        await until(sessions.none_busy, 1.0)
+        port = client.getsockname()[1]
+        while not await gone(patient, port):
+            assert await sessions.none_busy()
+            assert time.monotonic() - began < STALL_TIMEOUT + 3.0
+            await asyncio.sleep(0.1)
+        assert time.monotonic() - began > STALL_TIMEOUT
+
+
+@pytest.mark.parametrize("bytes_per_second", [20_000, 2_000])
+async def test_a_slow_reader_gets_every_row_once_over_several_snapshots(
+    patient: Running, sessions: Sessions, bytes_per_second: int
+) -> None:
+    """It reads slowly for far longer than the stall timeout, then as fast as it can."""
+
+    def read_slowly() -> bytes:
+        with ask(patient, f"{BEHIND}&frames=1") as client, answer_of(client) as answer:
+            body, slow_until = b"", time.monotonic() + 2.5 * STALL_TIMEOUT
+            while time.monotonic() < slow_until:
+                body += answer.read(bytes_per_second // 10)
+                time.sleep(0.1)
+            return body + answer.read()
+
+    reading, worst = asyncio.create_task(asyncio.to_thread(read_slowly)), 0.0
+    while not reading.done():
+        worst = max(worst, await sessions.longest_idle_in_transaction())
+        await asyncio.sleep(0.05)
+    lines = (await reading).splitlines()
+    assert json.loads(lines[-1])["end"]["snapshots"] > 1
+    expected = await sessions.connection.fetch(
+        "SELECT id FROM wedding.clients WHERE tenant_id = 'rosewood' ORDER BY id"
+    )
+    assert ids(lines) == [row["id"] for row in expected]
+    assert worst < 1.0
+
+
+def vanish_with_fin(client: socket.socket) -> None:
+    client.shutdown(socket.SHUT_RDWR)
+
+
+def vanish_with_rst(client: socket.socket) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+@pytest.mark.parametrize("vanish", [vanish_with_fin, vanish_with_rst])
+@pytest.mark.parametrize(
+    ("query", "rows_arrived"),
+    [("", False), ("", True), ("?limit=400", False), ("?format=sse", False), ("?format=sse", True)],
+)
+async def test_the_query_of_a_client_that_left_is_cancelled_within_a_second(
+    patient: Running,
+    sessions: Sessions,
+    query: str,
+    rows_arrived: bool,
+    vanish: Callable[[socket.socket], None],
+) -> None:
+    with ask(patient, f"/v1/feeds/crawl{query}") as client:
+        port = client.getsockname()[1]
+        await until(sessions.some_busy, 2.0)
+        if rows_arrived:
+            assert await asyncio.to_thread(client.recv, 65_536)
+        assert await sessions.some_busy()
+        vanish(client)
+        await until(sessions.none_busy, 1.0)
+        await until(lambda: gone(patient, port), 1.0)
+
+
+async def test_rows_that_nobody_touches_appear_once_while_others_come_go_and_move(
+    patient: Running, sessions: Sessions
+) -> None:
+    tenant = "atelier-blanc"
+    newest_first = await sessions.connection.fetch(
+        "SELECT id FROM wedding.clients WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC",
+        tenant,
+    )
+    path = f"{BEHIND}&frames=1&order=newest"
+    with ask(patient, path, tenant=tenant) as client, answer_of(client) as answer:
+        await until(sessions.none_busy, 5.0)
+        await sessions.connection.execute(MOVES.format(tenant))
+        lines = (await asyncio.to_thread(answer.read)).splitlines()
+    assert json.loads(lines[-1])["end"]["snapshots"] > 1
+    seen = ids(lines)
+    assert len(set(seen)) < len(seen)  # a row that moved behind was seen at both places
+    assert max(seen) >= 2_000_000_000_000  # and some of the new ones, too
+    untouched = [row["id"] for row in newest_first if row["id"] % 10 > 2]
+    assert [ident for ident in seen if ident % 10 > 2] == untouched

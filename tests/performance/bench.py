@@ -1,0 +1,86 @@
+"""`make bench`: how fast it is against what else there is, in ratios, for times don't travel.
+
+Exit 1 if a target is missed, 2 if nothing could be measured.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from feedsvc.embedded import EmbeddedError, cache_folder
+from tests.performance import measures
+from tests.performance.table import Line, rendered
+from tests.performance.world import Service, Sizes, World, prepared
+
+_MEASURES: Final[tuple[Callable[[World, Service, int], list[Line]], ...]] = (
+    measures.against_psql,
+    measures.formats,
+    measures.rival,
+    measures.first_bytes,
+    measures.cost_a_row,
+    measures.memory,
+)
+_QUICK_ROUNDS: Final = 2
+
+
+def main() -> int:
+    """Measures, prints the table, and answers the exit code."""
+    options = _options()
+    if shutil.which("curl") is None:
+        sys.exit("bench: curl is needed, for it is the client")
+    sizes = Sizes(options.rows).quick() if options.quick else Sizes(options.rows)
+    rounds = _QUICK_ROUNDS if options.quick else options.rounds
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that servers end
+    data = options.data or cache_folder() / f"bench-{sizes.clients}"
+    try:
+        lines, version = _measured(sizes, rounds, data)
+    except EmbeddedError as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 2
+    print(f"\n{rendered(lines)}\n\n{_conditions(sizes, rounds, version)}")
+    if options.quick:
+        print("quick: the targets are meant for ten times as many rows")
+    return int(any(line.is_over for line in lines))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, two rounds")
+    parser.add_argument("--rows", type=int, default=300_000, help="clients of the first tenant")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each pair is measured")
+    parser.add_argument("--data", type=Path, help="where the data is kept from run to run")
+    return parser.parse_args()
+
+
+def _measured(sizes: Sizes, rounds: int, data: Path) -> tuple[list[Line], str]:
+    """The table's lines, and the version of the PostgreSQL that they were measured on."""
+    _tell(f"preparing {data}")
+    lines: list[Line] = []
+    with prepared(sizes, data) as world, world.service() as service:
+        for measure in _MEASURES:
+            _tell(measure.__name__.replace("_", " "))
+            lines += measure(world, service, rounds)
+        return lines, world.version
+
+
+def _conditions(sizes: Sizes, rounds: int, version: str) -> str:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return (
+        f"{sizes.clients:,} clients where no number of rows is given, {rounds} rounds in turn;"
+        f" medians of the rounds' ratios\n{os.cpu_count()} cores, {platform.platform()}, Python"
+        f" {platform.python_version()}, PostgreSQL {version}; load {load} at the end"
+    )
+
+
+def _tell(what: str) -> None:
+    sys.stderr.write(f"bench: {what}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
