@@ -1,0 +1,289 @@
+"""The console command as its user meets it: each mistake is a line that says what to mend."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.integration.conftest import NewDatabase
+from tests.support.servers import as_login
+from tests.support.service import KEY, REPOSITORY
+
+SCHEMA = """
+    CREATE SCHEMA shop;
+    CREATE TYPE shop.span AS (a int, b int);
+    CREATE DOMAIN shop.sure AS int NOT NULL;
+    CREATE TABLE shop.goods (
+        tenant text NOT NULL, id bigint NOT NULL, name text, code text NOT NULL,
+        at timestamptz NOT NULL, span shop.span NOT NULL, doc json NOT NULL, secret text NOT NULL,
+        sure shop.sure, n int NOT NULL, UNIQUE (tenant, id)
+    );
+    CREATE UNIQUE INDEX ON shop.goods (code) WHERE n > 0;
+    CREATE UNIQUE INDEX ON shop.goods (lower(code));
+    CREATE INDEX ON shop.goods (tenant, n NULLS FIRST, id);
+    CREATE INDEX ON shop.goods (tenant, code text_pattern_ops, id);
+    CREATE TABLE shop.parted (tenant text, at date, id int, PRIMARY KEY (tenant, at, id))
+        PARTITION BY RANGE (at);
+    CREATE TABLE shop.owned (id int PRIMARY KEY);
+    CREATE VIEW shop.view AS
+        SELECT g.tenant, g.id, g.code, o.sure FROM shop.goods g LEFT JOIN shop.goods o ON false;
+    CREATE TABLE shop.kept_back (id int PRIMARY KEY);
+    GRANT USAGE ON SCHEMA shop TO PUBLIC;
+    GRANT SELECT (tenant, id, name, code, at, span, doc, sure, n) ON shop.goods TO PUBLIC;
+    GRANT SELECT ON shop.parted, shop.view, shop.owned TO PUBLIC;
+"""
+GOOD = """
+[goods]
+relation = "shop.goods"
+key = ["id"]
+tenant = "tenant"
+columns = ["id", "code"]
+"""
+# Each dataset with one mistake, and the line that must name it.
+MISTAKES = {
+    "no-relation": ('relation = "shop.good"', "relation: there is no table or view shop.good"),
+    "no-schema": ('relation = "goods"', "relation: a relation is written schema.name"),
+    "no-rights": ('relation = "shop.kept_back"', "key: the service's login may not read 'id'"),
+    "no-column": ('columns = ["Code"]', "columns: shop.goods has no column 'Code'; it has tenant"),
+    "twice": ('columns = ["id", "id"]', "columns: 'id' stands there twice"),
+    "unreadable": ('columns = ["secret"]', "columns: the service's login may not read 'secret'"),
+    "no-key": ('key = ["number"]', "key: shop.goods has no column 'number'"),
+    "not-unique": ('key = ["n"]', "key: no unique index of shop.goods proves that (n) is unique"),
+    "partly-unique": ('key = ["code"]', "key: no unique index of shop.goods proves that (code)"),
+    "null-key": ('key = ["name"]', "key: 'name' may be NULL, which has no place in an order"),
+    "composite-key": ('key = ["span"]', "key: 'span' is shop.span, a type that a token can't hold"),
+    "no-tenant": ('tenant = "shop"', "tenant: shop.goods has no column 'shop'"),
+    "nobodys": ("", "tenant: name the column that holds the tenant, or say `shared = true`"),
+    "odd-tenant": ('tenant = "doc"', "tenant: 'doc' is of a type that can't be"),
+    "no-client": ('client = "couple"', "client: shop.goods has no column 'couple'"),
+    "no-filter": ("filters = {colour = []}", "filters: shop.goods has no column 'colour'"),
+    "odd-filter": ('filters = {doc = ["eq"]}', "filters.doc: eq can't be used on json"),
+    "odd-prefix": ('filters = {n = ["prefix"]}', "filters.n: prefix can't be used on integer"),
+    "no-order": ('orders = {by = ["colour"]}', "orders.by: shop.goods has no column 'colour'"),
+    "null-order": ('orders = {by = ["-name"]}', "orders.by: 'name' may be NULL"),
+    "odd-order": ('orders = {by = ["doc"]}', "orders.by: 'doc' is json, a type that a token"),
+    "key-order": ('orders = {key = ["n"]}', "orders.key: this order is there by itself"),
+    "view-null": (
+        'relation = "shop.view"\nnot_null = ["id"]\norders = {by = ["sure"]}',
+        "orders.by: 'sure' may be NULL, which has no place in an order; if the view never",
+    ),
+}  # fmt: skip
+
+
+def mistaken(name: str) -> str:
+    """A dataset that is right but for one thing."""
+    wrong, _ = MISTAKES[name]
+    right = {"relation": '"shop.goods"', "key": '["id"]'}
+    if name not in {"nobodys", "no-rights"}:
+        right["tenant"] = '"tenant"'
+    if name == "no-rights":
+        right["shared"] = "true"
+    named = set(re.findall(r"^(\w+) =", wrong, re.MULTILINE))
+    kept = [f"{key} = {value}" for key, value in right.items() if key not in named]
+    return "\n".join([f"[{name}]", *kept, wrong, ""])
+
+
+def environment(database_url: str, **variables: str) -> dict[str, str]:
+    plain = {name: v for name, v in os.environ.items() if not name.startswith("FEEDSVC_")}
+    plain |= {"DATABASE_URL": database_url, "FEEDSVC_AUTH__KEY": KEY, "FEEDSVC_SERVER__PORT": "0"}
+    plain["FEEDSVC_DATABASE__STARTUP_TIMEOUT"] = "1"
+    return plain | variables
+
+
+def feedsvc(
+    *arguments: str, env: Mapping[str, str], folder: Path = REPOSITORY
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "feedsvc", *arguments],
+        cwd=folder,
+        env={**env, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+async def shop(new_database: NewDatabase) -> AsyncIterator[str]:
+    async with new_database() as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(SCHEMA)
+        await connection.close()
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shop_url(shop: str) -> str:
+    return as_login(shop)
+
+
+@pytest.fixture
+def datasets(tmp_path: Path) -> Path:
+    """A file for a test to write its declarations to."""
+    return tmp_path / "own.toml"
+
+
+@pytest.fixture(scope="module")
+def refused(shop_url: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What `check` says of all the mistakes at once."""
+    file = tmp_path_factory.mktemp("mistaken") / "own.toml"
+    file.write_text("\n".join(map(mistaken, MISTAKES)) + GOOD)
+    done = feedsvc("check", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(file)))
+    assert done.returncode == 1
+    assert done.stderr == ""
+    return [line.removeprefix(f"{file}: ") for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_check_names_the_key_of_each_mistake(refused: list[str], name: str) -> None:
+    _, what = MISTAKES[name]
+    assert any(line.startswith(f"error: {name}.{what}") for line in refused), refused
+
+
+def test_check_finds_no_mistake_where_there_is_none(refused: list[str]) -> None:
+    assert not any(line.startswith("error: goods.") for line in refused)
+
+
+def test_serve_refuses_what_check_refuses(shop_url: str, datasets: Path) -> None:
+    datasets.write_text(mistaken("not-unique") + mistaken("null-order"))
+    done = feedsvc("serve", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    for name in ("not-unique", "null-order"):
+        assert MISTAKES[name][1] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_names_every_key_that_a_datasets_file_can_not_have(
+    shop_url: str, datasets: Path
+) -> None:
+    datasets.write_text(
+        """
+        Goods = {}
+        [goods]
+        relation = 1
+        orderz = {by = ["n"]}
+        key = []
+        pool = "huge"
+        filters = {n = ["eq", "like"]}
+        orders = {By = ["n"]}
+        """
+    )
+    done = feedsvc("check", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
+    assert (done.returncode, done.stdout) == (1, "")
+    places = [line.removeprefix(f"feedsvc: {datasets}: ") for line in done.stderr.splitlines()]
+    assert sorted(place.partition(": ")[0] for place in places) == [
+        "Goods", "Goods.key", "Goods.relation", "goods.filters.n.1", "goods.key",
+        "goods.orders.By", "goods.orderz", "goods.pool", "goods.relation",
+    ]  # fmt: skip
+    assert "goods.orderz: there is no such key" in places
+
+
+@pytest.mark.parametrize(("command", "toml"), [("check", None), ("serve", "[goods\n")])
+def test_a_datasets_file_that_can_not_be_read(
+    shop_url: str, datasets: Path, toml: str | None, command: str
+) -> None:
+    if toml is not None:
+        datasets.write_text(toml)
+    done = feedsvc(command, env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"feedsvc: {re.escape(str(datasets))}: .+\n", done.stderr)
+
+
+ORDERS = {
+    "up": (["at"], '"tenant", "at", "id"'),
+    "down": (["-at"], '"tenant", "at", "id"'),
+    "mixed": (["-at", "n"], '"tenant", "at" DESC, "n", "id"'),
+    "nulls_last": (["n"], '"tenant", "n", "id"'),
+    "collated": (["code"], '"tenant", "code", "id"'),
+    "led_by_the_tenant": (["tenant", "sure"], '"tenant", "sure", "id"'),
+}
+PARTED = """
+[parted]
+relation = "shop.parted"
+key = ["tenant", "at", "id"]
+tenant = "tenant"
+[parted.orders]
+mixed = ["id", "-at"]
+"""
+
+
+async def test_a_missing_index_is_a_warning_until_the_statement_that_is_printed_was_run(
+    shop: str, shop_url: str, datasets: Path
+) -> None:
+    """Also where a like index has its NULLs or its collation in other places."""
+    orders = "".join(f"{name} = {json.dumps(parts)}\n" for name, (parts, _) in ORDERS.items())
+    datasets.write_text(f"{GOOD}[goods.orders]\n{orders}{PARTED}")
+    env = environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets))
+    warned = feedsvc("check", env=env)
+    *warnings, count = warned.stdout.splitlines()
+    begins = f"{datasets}: warning: "
+    assert warnings == [
+        f"{begins}goods.orders.{name}: no index serves it, so each page sorts anew: "
+        f'CREATE INDEX CONCURRENTLY ON "shop"."goods" ({columns})'
+        for name, (_, columns) in ORDERS.items()
+    ] + [
+        # PostgreSQL makes a partitioned table's index in no other way.
+        f"{begins}parted.orders.mixed: no index serves it, so each page sorts anew: "
+        'CREATE INDEX ON "shop"."parted" ("tenant", "id", "at" DESC)'
+    ]
+    assert (warned.returncode, count) == (0, "2 datasets can be served")
+    connection = await asyncpg.connect(shop)
+    for warning in warnings:
+        await connection.execute(warning[warning.index("CREATE INDEX") :])
+    await connection.close()
+    mended = feedsvc("check", env=env)
+    assert (mended.returncode, mended.stdout) == (0, "2 datasets can be served\n")
+
+
+@pytest.mark.parametrize(
+    ("rise", "mistakes"),
+    [
+        (
+            "ALTER ROLE {role} SUPERUSER",
+            ["{role} is a superuser, whom row-level security does not bind"],
+        ),
+        (
+            "ALTER ROLE {role} BYPASSRLS; GRANT {owner} TO {role};"
+            "CREATE TABLE public.mine (); ALTER TABLE public.mine OWNER TO {role}",
+            [
+                "{role} has BYPASSRLS, so row-level security does not bind it",
+                "{role} owns objects, and an owner is above row-level security",
+                "goods.relation: the service's login owns shop.owned, or may act as its owner",
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "serve"])
+async def test_a_login_above_row_level_security_is_refused(
+    shop: str, datasets: Path, rise: str, mistakes: list[str], command: str
+) -> None:
+    names = {"role": f"risen_{uuid.uuid4().hex}", "owner": f"owner_{uuid.uuid4().hex}"}
+    datasets.write_text('[goods]\nrelation = "shop.owned"\nkey = ["id"]\nshared = true\n')
+    admin = await asyncpg.connect(shop)
+    await admin.execute(
+        "CREATE ROLE {role} LOGIN PASSWORD 'x'; CREATE ROLE {owner};"
+        "ALTER TABLE shop.owned OWNER TO {owner}".format(**names)
+    )
+    try:
+        await admin.execute(rise.format(**names))
+        login = as_login(shop, names["role"], "x")
+        done = feedsvc(command, env=environment(login, FEEDSVC_DATASETS__FILE=str(datasets)))
+        said = done.stdout + done.stderr
+        assert (done.returncode, "Traceback" in said) == (1, False)
+        for mistake in mistakes:
+            assert mistake.format(**names) in said
+    finally:
+        await admin.execute(
+            "ALTER TABLE shop.owned OWNER TO CURRENT_USER; DROP TABLE IF EXISTS public.mine;"
+            "DROP OWNED BY {role}, {owner}; DROP ROLE {role}, {owner}".format(**names)
+        )
+        await admin.close()
