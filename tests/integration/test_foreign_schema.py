@@ -184,12 +184,12 @@ async def test_filters_are_those_of_plain_sql(
     yard: aiohttp.ClientSession, superuser: asyncpg.Connection, name: str, column: str
 ) -> None:
     """Each operator that the catalogue offers, with values that are there."""
-    offered = (await catalogue(yard, name))["filters"][column]
+    described = await catalogue(yard, name)
     columns, order = await columns_of(superuser, name), sql_order(name)
     [*found] = await oracle.cells(superuser, rows_of(name), [column], order)
     values = sorted({row[0] for row in found if row[0] is not None})
-    kind = next(c["type"] for c in (await catalogue(yard, name))["columns"] if c["name"] == column)
-    for op in offered:
+    kind = next(c["type"] for c in described["columns"] if c["name"] == column)
+    for op in described["filters"][column]:
         for value, condition in _conditions(identifier(column), op, kind, values):
             expected = await oracle.objects(superuser, rows_of(name, condition), columns, order)
             body = await fetched(yard, name, format="ndjson", **{f"{column}.{op}": value})

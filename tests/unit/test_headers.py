@@ -119,7 +119,7 @@ def test_the_same_page_has_the_same_tag_however_it_was_read() -> None:
     tag = headers.entity_tag(query(), PAGE, more=False)
     assert re.fullmatch(r'W/"[0-9a-f]{32}"', tag)
     in_pieces = [Rows([b'{"id":1}'], "1"), Rows([b'{"id":2}'], "2")]
-    assert headers.entity_tag(query(export=EXPORT[::-1]), in_pieces, more=False) == tag
+    assert headers.entity_tag(query(export=EXPORT.replace("f", "e")), in_pieces, more=False) == tag
 
 
 def test_another_page_has_another_tag() -> None:
