@@ -185,7 +185,10 @@ def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -
 
 
 async def _inspect(effective: Settings) -> tuple[int, list[Finding]]:
-    connection = await pools.connect(effective.database, application_name="feedsvc check")
+    try:
+        connection = await pools.connect(effective.database, application_name="feedsvc check")
+    except (OSError, asyncpg.PostgresError, ValueError) as error:
+        raise StartError(f"database.url: the database does not answer: {error}") from None
     try:
         datasets, findings = await preflight.inspect(connection, effective)
     finally:
