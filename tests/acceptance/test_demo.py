@@ -1,168 +1,278 @@
-"""`feedsvc demo`, as somebody meets it who has just cloned the project."""
+"""`feedsvc demo` as somebody runs it who has just cloned the repository."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import json
-import re
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import Request, urlopen
 
+import asyncpg
+import jwt
 import pytest
 
-from feedsvc.embedded import claim_folder
+from tests.support import sse
 from tests.support.service import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+psutil = importlib.import_module("psutil")  # it has no type stubs
 
-DEMO = (sys.executable, "-m", "feedsvc", "demo")
+ROWS = 300
+COLD_START, WARM_START, STOP = 90.0, 10.0, 10.0  # seconds
 
 
 class Demo(NamedTuple):
-    """A running demo: what it wrote when it was ready, what it printed, its process."""
+    """A running demo: its process, what its ready file says, and its output so far."""
 
+    process: subprocess.Popen[str]
     ready: dict[str, Any]
-    printed: str
-    process: subprocess.Popen[bytes]
+    output: Path
+    seconds: float
 
-    def get(self, path: str, principal: str) -> Any:
-        token = self.ready["tokens"][principal]
-        request = urllib.request.Request(
-            self.ready["url"] + path, headers={"Authorization": f"Bearer {token}"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+    def get(self, path: str, who: str = "member") -> Any:
+        """The JSON that this principal gets."""
+        headers = {"Authorization": f"Bearer {self.ready['tokens'][who]}"}
+        with urlopen(Request(self.ready["url"] + path, headers=headers), timeout=10) as answer:
             return json.load(answer)
 
+    def servers(self) -> set[int]:
+        """The ids of the processes that it has started."""
+        return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
 
-@pytest.fixture
-def data() -> Iterator[Path]:
-    """A folder for a demo's data that PostgreSQL's account may enter, unlike pytest's own."""
-    folder = Path(tempfile.gettempdir(), f"feedsvc-demo-{uuid.uuid4().hex}")
-    yield folder
-    with claim_folder(folder):  # ends whatever a test left running
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
+    def interrupt(self) -> int:
+        """Ctrl-C, which a terminal sends to the whole group; the exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(STOP)
+
+
+def launch(data: Path, *options: str, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FEEDSVC_") and name not in ("DATABASE_URL", "REDIS_URL")
+    }
+    command = [sys.executable, "-m", "feedsvc", "demo", f"--rows={ROWS}", f"--data={data}"]
+    return subprocess.Popen(
+        [*command, *options],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=output,
+        stderr=subprocess.STDOUT if output != subprocess.PIPE else subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 @contextmanager
-def running(data: Path, tmp_path: Path) -> Iterator[Demo]:
-    name = uuid.uuid4().hex
-    ready_file, output = tmp_path / f"{name}.json", tmp_path / f"{name}.txt"
-    with output.open("wb") as out:
-        process = subprocess.Popen(
-            [*DEMO, "--rows=300", "--port=0", f"--data={data}", f"--ready-file={ready_file}"],
-            cwd=REPOSITORY,
-            stdout=out,
-            stderr=subprocess.STDOUT,
+def running(data: Path, *options: str) -> Iterator[Demo]:
+    """A demo on this folder, once it is ready; stopped by force if it still runs at the end."""
+    ready_file, output = data.with_suffix(".json"), data.with_suffix(".out")
+    ready_file.unlink(missing_ok=True)
+    began = time.monotonic()
+    with output.open("w") as file:
+        process = launch(
+            data, "--port=0", f"--ready-file={ready_file}", *options, output=file.fileno()
         )
     try:
-        deadline = time.monotonic() + 60
         while not ready_file.exists():
             assert process.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.05)
-        while "Ctrl-C" not in output.read_text():
-            time.sleep(0.05)
-        yield Demo(json.loads(ready_file.read_text()), output.read_text(), process)
+            assert time.monotonic() - began < COLD_START, output.read_text()
+            time.sleep(0.02)
+        ready = json.loads(ready_file.read_text())
+        yield Demo(process, ready, output, time.monotonic() - began)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+        for number in (signal.SIGINT, signal.SIGKILL):
+            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(process.pid, number)
+                process.wait(STOP)
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run."""
+    return {
+        pid
+        for pid in pids
+        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    }
 
 
 def processes_of(data: Path) -> list[str]:
-    """Command lines of living processes that name the folder, the demo's own aside."""
-    listed = subprocess.run(
-        ["ps", "-axww", "-o", "command="], capture_output=True, text=True, check=True
-    ).stdout
-    return [line for line in listed.splitlines() if f"{data}/" in line]
+    """The command lines of the servers that run on this folder."""
+    found = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+    return [line for line in map(" ".join, found) if f"{data}/" in line]
 
 
-def test_the_printed_lines_work_as_pasted(data: Path, tmp_path: Path) -> None:
-    with running(data, tmp_path) as demo:
-        lines = re.findall(r"^  (curl .*)$", demo.printed, re.MULTILINE)
-        outputs = [
-            subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
-            for line in lines
-        ]
-        page, sheet, phone, dashboard = outputs
-        assert len(json.loads(page)) == 2
-        assert {len(record) for record in csv.reader(sheet.splitlines())} == {11}
-        assert [set(json.loads(line)) for line in phone.splitlines()] == [
-            {"id", "partner_one", "phone"}
-        ] * 5
-        assert dashboard.startswith("event: open\n")
-        assert "\nevent: end\nid: end\n" in dashboard
+def end_soon(pids: set[int]) -> bool:
+    deadline = time.monotonic() + STOP
+    while alive(pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(pids)
 
 
-def test_each_principal_sees_its_own(data: Path, tmp_path: Path) -> None:
-    with running(data, tmp_path) as demo:
-        assert {*demo.ready} >= {"url", "database_url", "admin_database_url", "redis_url", "pid"}
-        assert demo.ready["pid"] == demo.process.pid
-        mine = demo.get("/v1/feeds/clients", "member")
-        assert len(mine) == 300
-        assert {row["tenant_id"] for row in mine} == {"rosewood"}
-        assert {row["tenant_id"] for row in demo.get("/v1/feeds/clients", "other_member")} == {
-            "atelier-blanc"
-        }
-        assert len(demo.get("/v1/feeds/clients", "couple")) == 1
-        assert demo.get("/v1/feeds/clients", "admin") == mine
-        feeds = {feed["name"] for feed in demo.get("/v1/feeds", "couple")["feeds"]}
-        assert "analytics" not in feeds
+@pytest.fixture(scope="module")
+def base() -> Iterator[Path]:
+    """A folder that the servers' account can pass through, which pytest's tmp_path is not."""
+    folder = Path(tempfile.mkdtemp(prefix="feedsvc-demo-", dir="/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
 
 
-def test_an_interrupt_stops_all_that_it_started(data: Path, tmp_path: Path) -> None:
-    with running(data, tmp_path) as demo:
+@pytest.fixture(scope="module")
+def demo(base: Path) -> Iterator[Demo]:
+    with running(base / "first") as demo:
+        yield demo
+
+
+@pytest.fixture
+def tenants(demo: Demo) -> dict[str, str]:
+    """Whom each token speaks for."""
+    tokens = demo.ready["tokens"].items()
+    return {
+        who: jwt.decode(token, options={"verify_signature": False})["tenant"]
+        for who, token in tokens
+    }
+
+
+@pytest.fixture
+async def admin(demo: Demo) -> Any:
+    connection = await asyncpg.connect(demo.ready["admin_database_url"])
+    yield connection
+    await connection.close()
+
+
+async def client_ids(admin: asyncpg.Connection, tenant: str) -> list[int]:
+    sql = "SELECT id FROM wedding.clients WHERE tenant_id = $1 ORDER BY id"
+    return [row["id"] for row in await admin.fetch(sql, tenant)]
+
+
+async def test_the_ready_file_says_where_everything_is(demo: Demo, base: Path) -> None:
+    ready = demo.ready
+    assert set(ready) >= {"url", "database_url", "admin_database_url", "redis_url", "pid", "tokens"}
+    assert set(ready["tokens"]) >= {"member", "other_member", "couple", "admin"}
+    assert ready["pid"] == demo.process.pid
+    assert (base / "first.json").stat().st_mode & 0o077 == 0  # there are passwords in it
+    for url, is_superuser in (("database_url", False), ("admin_database_url", True)):
+        connection = await asyncpg.connect(ready[url])
+        sql = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+        assert await connection.fetchval(sql) is is_superuser
+        await connection.close()
+    assert demo.get("/ready") == {"ready": True, "reason": None}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+async def test_the_four_printed_curl_lines_work_as_pasted(
+    demo: Demo, admin: asyncpg.Connection, tenants: dict[str, str]
+) -> None:
+    lines = [x for x in demo.output.read_text().splitlines() if x.startswith("  curl ")]
+    runs = [subprocess.run(["sh", "-c", line], capture_output=True, check=True) for line in lines]
+    assert [run.stderr for run in runs] == [b""] * 4
+    as_json, as_csv, as_ndjson, as_sse = (run.stdout.decode() for run in runs)
+    ids = await client_ids(admin, tenants["member"])
+    assert [row["id"] for row in json.loads(as_json)] == ids[:2]
+    phone = [json.loads(line) for line in as_ndjson.splitlines()]
+    assert [row["id"] for row in phone] == ids[:5]
+    assert set(phone[0]) == {"id", "partner_one", "phone"}
+    budgets = list(csv.DictReader(as_csv.splitlines(keepends=True)))
+    assert len(budgets) == 5
+    assert {"id", "client_id", "planned"} <= set(budgets[0])
+    events = sse.parse(as_sse.encode()).events
+    assert [event.type for event in events] == ["open", "rows", "end"]
+    assert len(json.loads(events[1].data)) == 3
+
+
+async def test_each_token_reads_what_its_holder_may(
+    demo: Demo, admin: asyncpg.Connection, tenants: dict[str, str]
+) -> None:
+    seen = {
+        who: [row["id"] for row in demo.get("/v1/feeds/clients?columns=id", who)] for who in tenants
+    }
+    mine = await client_ids(admin, tenants["member"])
+    assert len(mine) == ROWS
+    assert tenants["other_member"] != tenants["member"] == tenants["admin"] == tenants["couple"]
+    assert seen["member"] == seen["admin"] == mine
+    assert seen["other_member"] == await client_ids(admin, tenants["other_member"]) != []
+    assert seen["couple"] == mine[:1]
+    feeds = {who: {feed["name"] for feed in demo.get("/v1/feeds", who)["feeds"]} for who in tenants}
+    assert feeds["member"] - feeds["couple"] == {"analytics"}
+    assert len(feeds["member"]) == 7
+
+
+def test_two_demos_side_by_side_and_what_each_leaves_behind(demo: Demo, base: Path) -> None:
+    """The second lives, is interrupted, starts again warm, is killed, and starts again clean."""
+    data = base / "second"
+    with running(data) as second:
+        assert second.ready["url"] != demo.ready["url"]
+        assert len(second.get("/v1/feeds/clients?columns=id")) == ROWS
+        servers = second.servers()
         assert len(processes_of(data)) >= 2
-        demo.process.send_signal(signal.SIGINT)
-        assert demo.process.wait(30) == 0
+        assert second.interrupt() == 0
+        assert end_soon(servers)
         assert processes_of(data) == []
+        assert demo.get("/ready")["ready"]
+    with running(data) as warm:
+        assert warm.seconds < WARM_START
+        assert len(warm.get("/v1/feeds/clients?columns=id")) == ROWS
+        left = warm.servers()
+        warm.process.kill()
+        warm.process.wait()
+        assert alive(left)  # nobody was there to stop them
+    with running(data, "--workers=2") as again:
+        assert end_soon(left)
+        assert len(again.get("/v1/feeds/clients?columns=id")) == ROWS
+        servers = again.servers()
+        assert again.interrupt() == 0
+        assert end_soon(servers)
+    assert demo.get("/ready")["ready"]
 
 
-def test_a_killed_demo_is_cleaned_up_and_its_data_used_again(data: Path, tmp_path: Path) -> None:
-    with running(data, tmp_path) as demo:
-        demo.process.kill()
-        demo.process.wait(10)
-        left = processes_of(data)
-        assert left
-    with running(data, tmp_path) as demo:
-        assert len(demo.get("/v1/feeds/clients", "member")) == 300
-        assert len(processes_of(data)) == len(left)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_during_the_start_leaves_nothing_running(
+    base: Path, number: signal.Signals
+) -> None:
+    data = base / f"interrupted-{number.name}"
+    process = launch(data, "--port=0")
+    while not (servers := {p.pid for p in psutil.Process(process.pid).children(recursive=True)}):
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=STOP)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    assert end_soon(servers)
+    assert processes_of(data) == []
 
 
-def test_a_folder_that_is_in_use_is_refused_in_one_line(data: Path, tmp_path: Path) -> None:
-    with running(data, tmp_path):
-        second = subprocess.run(
-            [*DEMO, "--port=0", f"--data={data}"],
-            cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-    assert second.returncode == 1
-    assert len(second.stderr.splitlines()) == 1
-    assert "another process is using" in second.stderr
+def test_a_folder_that_another_demo_has_is_refused_in_one_line(demo: Demo, base: Path) -> None:
+    said = refusal(base / "first", "--port=0")
+    assert str(base / "first") in said
+    assert "another process" in said
+    assert demo.get("/ready")["ready"]
 
 
-def test_a_port_that_is_taken_is_refused_in_one_line(data: Path, tmp_path: Path) -> None:
-    with running(data, tmp_path) as demo:
-        other = data.with_name(f"{data.name}-other")
-        port = demo.ready["url"].rpartition(":")[2]
-        try:
-            second = subprocess.run(
-                [*DEMO, "--rows=5", f"--data={other}", f"--port={port}"],
-                cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
-            )  # fmt: skip
-        finally:
-            shutil.rmtree(other, ignore_errors=True)
-        assert demo.get("/v1/feeds", "member")["feeds"]
-    assert second.returncode == 1
-    assert "can't listen on 127.0.0.1" in second.stderr.splitlines()[-1]
+def test_a_port_that_is_taken_is_refused_in_one_line_and_nothing_is_left(base: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert str(port) in refusal(base / "third", f"--port={port}")
+    assert processes_of(base / "third") == []
+
+
+def refusal(data: Path, *options: str) -> str:
+    """The one line that a demo which can't start says before it ends with 1."""
+    process = launch(data, *options)
+    output, errors = process.communicate(timeout=COLD_START)
+    assert (process.returncode, output) == (1, "")
+    (line,) = errors.splitlines()
+    return str(line)

@@ -205,7 +205,7 @@ async def test_what_outlasts_the_drain_timeout_ends_as_failed_and_resumable(
 ) -> None:
     with serve(1, workers) as service:
         streams = Streams()
-        forms = [*FORMS, *FORMS[3:]]
+        forms = [*FORMS, *["format=sse"] * 3]
         await streams.begin(service, [f"/v1/feeds/endless?{form}" for form in forms])
         began = time.monotonic()
         service.terminate()
@@ -220,9 +220,9 @@ async def test_what_outlasts_the_drain_timeout_ends_as_failed_and_resumable(
         assert (kind, failure["type"], failure["status"]) == ("error", "/problems/draining", 503)
         assert failure["after"] == str(len(body.rows()))
     # An EventSource is told when to come back, and not all of them at once.
-    retries = [sse.parse(body.data).retry for body in (bodies[3], bodies[5])]
+    retries = [sse.parse(body.data).retry for body in (bodies[3], *bodies[5:])]
     assert None not in retries
-    assert len(set(retries)) == 2
+    assert len(set(retries)) > 1
 
 
 @pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
