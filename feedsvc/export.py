@@ -59,7 +59,7 @@ class _BatchSize:
         """Takes a batch's size and time into account for the next one."""
         size = sum(map(len, map(_record_of, records)))
         self._read_bytes += size
-        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 8))
+        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 16))
         wanted = chunk * len(records) // max(1, size)
         if seconds > _SLOW_BATCH:
             wanted = min(wanted, self.rows // 2)

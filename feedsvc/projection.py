@@ -62,9 +62,11 @@ def scalar_text(column: Column) -> str:
             f"THEN replace({value}::text, ' ', 'T'){_TIMESTAMP_TAILS[column.kind]} "
             f"ELSE btrim(to_json({value})::text, '\"') END"
         )
+    if column.kind == "jsonb" and column.category == "U":
+        return f"{value}::text"
     json = f"to_json({value})"
     if column.holds_json:
         return rf"translate({json}::text, E'\n\r', '  ')"
-    if column.kind == "jsonb" or column.category in "AC":
+    if column.category in "AC":
         return f"{json}::text"
     return f"CASE json_typeof({json}) WHEN 'string' THEN {json} #>> '{{}}' ELSE {json}::text END"

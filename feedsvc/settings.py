@@ -94,7 +94,7 @@ class Streams(_Section):
     # A page that grows beyond this is streamed all the same, without ETag and Link.
     page_bytes: int = Field(4_194_304, ge=65_536, le=268_435_456)
     # What is asked from a cursor at a time, and written at a time.
-    chunk_bytes: int = Field(131_072, ge=16_384, le=8_388_608)
+    chunk_bytes: int = Field(524_288, ge=16_384, le=8_388_608)
     # How long a cursor is kept for a client that makes it wait, while nobody else waits for it.
     patience: float = Field(0.25, ge=0, le=0.8)
     stall_timeout: Seconds = 30.0
