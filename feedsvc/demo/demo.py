@@ -121,13 +121,18 @@ def _port(asked: int | None) -> int:
 
 @contextmanager
 def _stop_signals_raise() -> Iterator[None]:
-    """While servers start and stop, SIGTERM must unwind the stack as Ctrl-C does."""
+    """While servers start and stop, SIGTERM must unwind the stack as Ctrl-C does.
+
+    And SIGINT too where whoever started us ignores it, as a shell does for what it runs with `&`.
+    """
 
     def unwind(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, unwind)
+    handlers = {signal.SIGTERM: unwind, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,8 @@ from sqlalchemy import text
 from feedsvc.migrations.scripts import run_script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from alembic.operations import Operations
 
 _HERE: Final = Path(__file__).parent
@@ -20,11 +23,14 @@ def make_role(op: Operations, name: str) -> None:
     _run(op, name, "make_role.sql")
 
 
-def drop_role(op: Operations, name: str) -> None:
-    """Drops the role if a migration made it and no other database has granted anything to it.
+@contextmanager
+def dropping_role(op: Operations, name: str) -> Iterator[None]:
+    """Drops the role behind the block, which takes back what this database has granted to it.
 
-    Revoke first what this database has granted.
+    Only if a migration made the role, and no other database has granted anything to it.
     """
+    _run(op, name, "hold_role.sql")
+    yield
     _run(op, name, "drop_role.sql")
 
 

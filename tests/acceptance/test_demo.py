@@ -102,11 +102,12 @@ def running(data: Path, *options: str) -> Iterator[Demo]:
 
 def alive(pids: set[int]) -> set[int]:
     """Those that still run."""
-    return {
-        pid
-        for pid in pids
-        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    }
+    running = set()
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                running.add(pid)
+    return running
 
 
 def processes_of(data: Path) -> list[str]:
@@ -239,6 +240,15 @@ def test_two_demos_side_by_side_and_what_each_leaves_behind(demo: Demo, base: Pa
     assert demo.get("/ready")["ready"]
 
 
+@pytest.fixture
+def no_interrupts() -> Iterator[None]:
+    """What is started meanwhile begins with SIGINT ignored, as what a shell runs with `&` does."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("no_interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_during_the_start_leaves_nothing_running(
     base: Path, number: signal.Signals

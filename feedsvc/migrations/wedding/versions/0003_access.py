@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from feedsvc.migrations.roles import drop_role, make_role
+from feedsvc.migrations.roles import dropping_role, make_role
 from feedsvc.migrations.scripts import run_script
 
 if TYPE_CHECKING:
@@ -23,5 +23,5 @@ def upgrade(op: Operations) -> None:
 
 
 def downgrade(op: Operations) -> None:
-    run_script(op, _HERE / "0003_access.down.sql")
-    drop_role(op, "wedding_reader")
+    with dropping_role(op, "wedding_reader"):
+        run_script(op, _HERE / "0003_access.down.sql")
