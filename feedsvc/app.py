@@ -1,7 +1,6 @@
 """The one place that puts the parts together, and takes them apart again."""
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -11,7 +10,8 @@ from typing import Final
 import asyncpg
 
 from feedsvc import pools, preflight
-from feedsvc.auth import KeyMissingError, Tokens
+from feedsvc.auth.keys import KeyMissingError
+from feedsvc.auth.tokens import Tokens
 from feedsvc.datasets import Dataset, DatasetsError
 from feedsvc.drain import Drain
 from feedsvc.pools import Pools
@@ -51,13 +51,16 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     )
     await made.open()
     await service.probe.probe()
-    probing = asyncio.create_task(service.probe.run())
+    background = [service.probe.run()]
+    if tokens.published is not None:
+        background.append(tokens.published.run())
+    tasks = [asyncio.create_task(work) for work in background]
     try:
         yield service
     finally:
-        probing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await probing
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await service.pools.close(_CLOSE_TIMEOUT)
 
 

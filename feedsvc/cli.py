@@ -15,7 +15,9 @@ import typer
 
 from feedsvc import logs, pools, preflight, settings
 from feedsvc.app import StartError
-from feedsvc.auth import KeyMissingError, Tokens
+from feedsvc.auth.jwks import JwksError
+from feedsvc.auth.keys import KeyMissingError
+from feedsvc.auth.tokens import Tokens
 from feedsvc.catalog import Finding
 from feedsvc.datasets import DatasetsError
 from feedsvc.demo.demo import Options, run_demo
@@ -132,10 +134,10 @@ def token(
 def check(config: ConfigOption = None) -> None:
     """Hold settings, datasets and database against each other; exit 1 if there is a mistake."""
     effective = settings.load(config)
-    Tokens(effective.auth)
+    tokens = Tokens(effective.auth)
     if not effective.database.url.get_secret_value():
         _fail("database.url must be set, or DATABASE_URL")
-    count, findings = asyncio.run(_inspect(effective))
+    count, findings = asyncio.run(_inspect(effective, tokens))
     for finding in findings:
         typer.echo(f"{effective.datasets.file}: {finding}")
     if any(finding.severity == "error" for finding in findings):
@@ -184,7 +186,12 @@ def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -
     typer.echo(f"{line}: all is well")
 
 
-async def _inspect(effective: Settings) -> tuple[int, list[Finding]]:
+async def _inspect(effective: Settings, tokens: Tokens) -> tuple[int, list[Finding]]:
+    if tokens.published is not None:
+        try:
+            await tokens.published.fetch()
+        except JwksError as error:
+            raise StartError(str(error)) from None
     try:
         connection = await pools.connect(effective.database, application_name="feedsvc check")
     except (OSError, asyncpg.PostgresError, ValueError) as error:

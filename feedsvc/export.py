@@ -18,7 +18,7 @@ import asyncpg
 from asyncpg.cursor import Cursor
 
 from feedsvc import statement, tenancy
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.errors import DatasetUnavailable
 from feedsvc.faults import as_problems
 from feedsvc.pools import Connection, Pool

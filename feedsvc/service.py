@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from feedsvc.auth import Tokens
+from feedsvc.auth.tokens import Tokens
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
 from feedsvc.pools import Pools

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,6 +24,15 @@ Count = Annotated[int, Field(ge=1, le=100_000)]
 _PREFIX = "FEEDSVC_"
 _DEFAULT_FILE = Path("config/feedsvc.toml")
 _PLAIN_VARIABLES = {"DATABASE_URL": ("database", "url"), "REDIS_URL": ("redis", "url")}
+
+
+def _not_spoofed(url: str) -> str:
+    """Whoever can answer in the issuer's place can make any token: TLS, or this machine alone."""
+    parts = urlsplit(url)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+        raise ValueError("must be an https:// address")
+    return url
 
 
 class SettingsError(Exception):
@@ -72,14 +81,24 @@ class Claims(_Section):
     tenant: str = "tenant"
     role: str = "role"
     client: str = "client"
+    subject: str = "sub"
 
 
 class Auth(_Section):
     """How tokens are verified."""
 
-    algorithms: tuple[Literal["HS256"], ...] = ("HS256",)
+    algorithms: tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...] = ("HS256",)
+    # A secret, a PEM key or certificate, or a JWK set.
     key: SecretStr | None = None
     key_file: Path | None = None
+    # Where an issuer publishes its keys, beside those of `key` or `key_file` or without them.
+    jwks_url: Annotated[str, AfterValidator(_not_spoofed)] | None = None
+    jwks_timeout: Seconds = 2.0
+    jwks_refresh: Seconds = 600.0
+    # The least time between two looks for a key that a token names and nobody knows.
+    jwks_cooldown: Seconds = 60.0
+    # How many verified tokens are remembered.
+    remember: Count = 10_000
     audience: str = "feedsvc"
     issuer: str | None = None
     leeway: float = Field(5.0, ge=0, le=300)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column, Dataset, Op, OrderColumn
 from feedsvc.projection import ALIAS, PLAIN_TEXTS, json_record, json_source, reference, token_value

@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 from asyncpg.transaction import Transaction
 
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.timing import Stages
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized, Unavailable
 from feedsvc.faults import as_problems
 from feedsvc.pools import Connection, Pool

@@ -6,7 +6,7 @@ import orjson
 from aiohttp import web
 
 from feedsvc import parameters, statement, tenancy
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.datasets import Dataset
 from feedsvc.errors import Forbidden, NotAcceptable, NotFound
 from feedsvc.export import Export, open_export

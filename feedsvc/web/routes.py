@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.web import feeds, operations, problems, tickets
 from feedsvc.web.keys import SERVICE, STAGES
 
@@ -73,4 +73,4 @@ async def _principal(request: web.Request, *, tickets_will_do: bool) -> Principa
         given = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
         ticket = given.get("ticket", [""])[0]
         return await service.tickets.redeem(ticket, request.rel_url.raw_path)
-    return service.tokens.verify(authorization)
+    return await service.tokens.authenticate(authorization)

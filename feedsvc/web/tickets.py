@@ -5,7 +5,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.tickets import LIFETIME
 from feedsvc.web.keys import SERVICE

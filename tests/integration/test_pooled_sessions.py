@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
-from feedsvc.auth import Principal
+from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.settings import Database, PoolSettings
 from feedsvc.timing import Stages

@@ -12,7 +12,9 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from feedsvc.auth import KeyMissingError, Principal, Tokens
+from feedsvc.auth.keys import KeyMissingError
+from feedsvc.auth.principal import Principal
+from feedsvc.auth.tokens import Tokens
 from feedsvc.errors import Unauthorized
 from feedsvc.settings import Auth, Claims
 

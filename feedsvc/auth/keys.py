@@ -1,0 +1,132 @@
+"""The keys that tokens are verified with.
+
+Each key is bound to the one algorithm that its kind is for. So a token's header chooses among
+keys, and never how a key is used: a public RSA key is no HMAC secret, whatever the token says.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.x509 import load_pem_x509_certificate
+
+Algorithm: TypeAlias = Literal["HS256", "RS256", "ES256", "EdDSA"]
+
+_SHORTEST_SECRET: Final = 32  # bytes; RFC 7518, section 3.2
+_SHORTEST_RSA: Final = 2_048  # bits; RFC 7518, section 3.3
+_PRIVATE: Final = (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)
+
+
+class KeyMissingError(Exception):
+    """There is no usable key to verify tokens with; the message says which setting to mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What verifies tokens of one algorithm; `signing` is None where only a public key is known."""
+
+    algorithm: Algorithm
+    kid: str | None
+    verifying: Any
+    signing: Any
+
+    def fits(self, algorithm: object, kid: object) -> bool:
+        """Whether a token with this header may be held against the key."""
+        return self.algorithm == algorithm and (None in (kid, self.kid) or kid == self.kid)
+
+
+def from_text(text: str, place: str) -> tuple[Key, ...]:
+    """The keys of a setting or a file: PEM, a JWK or a set of them, or else a secret.
+
+    Raises KeyMissingError, which names the place.
+    """
+    text = text.strip()
+    try:
+        if text.startswith("-----BEGIN"):
+            return (_bound(_pem(text.encode()), None),)
+        if text.startswith("{"):
+            return from_jwks(json.loads(text), secrets=True)
+        return (_secret(text.encode(), None),)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyMissingError(f"{place} has no usable key: {error}") from None
+
+
+def from_file(file: Path, place: str) -> tuple[Key, ...]:
+    """The keys of a file. Raises KeyMissingError."""
+    try:
+        return from_text(file.read_text(), f"{place} {file}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeyMissingError(f"{place} {file} can't be read: {error}") from None
+
+
+def from_jwks(document: object, *, secrets: bool) -> tuple[Key, ...]:
+    """The keys of a JWK set, or of one JWK, for signatures (RFC 7517).
+
+    Keys of other kinds and for other uses are passed over, as section 5 wants it; so are secrets
+    unless they are asked for, for what everyone can fetch is none. Raises ValueError where no key
+    is left.
+    """
+    if not isinstance(document, dict):
+        raise ValueError("a JWK set is a JSON object")  # noqa: TRY004 - one error for all of it
+    listed = document.get("keys", [document])
+    if not isinstance(listed, list):
+        raise ValueError("the keys of a JWK set are a list")  # noqa: TRY004
+    found = tuple(key for jwk in listed for key in _from_jwk(jwk, secrets=secrets))
+    if not found:
+        raise ValueError("no key in it is for HS256, RS256, ES256 or EdDSA")
+    return found
+
+
+def _from_jwk(jwk: object, *, secrets: bool) -> Iterator[Key]:
+    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig":
+        return
+    kid, stated = jwk.get("kid"), jwk.get("alg")
+    try:
+        material = jwt.PyJWK(jwk).key
+        key = (_secret if isinstance(material, bytes) else _bound)(material, kid)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return
+    if (secrets or key.algorithm != "HS256") and stated in (None, key.algorithm):
+        yield key
+
+
+def _secret(secret: bytes, kid: str | None) -> Key:
+    if len(secret) < _SHORTEST_SECRET:
+        raise ValueError(f"a secret must be at least {_SHORTEST_SECRET} bytes long")
+    return Key("HS256", kid, secret, secret)
+
+
+def _pem(text: bytes) -> Any:
+    if b"PRIVATE KEY" in text:
+        return load_pem_private_key(text, password=None)
+    if b"CERTIFICATE" in text:
+        return load_pem_x509_certificate(text).public_key()
+    return load_pem_public_key(text)
+
+
+def _bound(material: Any, kid: str | None) -> Key:
+    """The key with the algorithm that its kind is for. Raises ValueError where there is none."""
+    signing = material if isinstance(material, _PRIVATE) else None
+    public = material if signing is None else signing.public_key()
+    match public:
+        case RSAPublicKey():
+            if public.key_size < _SHORTEST_RSA:
+                raise ValueError(f"an RSA key must have at least {_SHORTEST_RSA} bits")
+            return Key("RS256", kid, public, signing)
+        case EllipticCurvePublicKey() if isinstance(public.curve, SECP256R1):
+            return Key("ES256", kid, public, signing)
+        case Ed25519PublicKey():
+            return Key("EdDSA", kid, public, signing)
+    raise ValueError("a key must be RSA, on the curve P-256, or Ed25519")

@@ -1,0 +1,25 @@
+"""Who a request speaks for."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from feedsvc.datasets import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a valid token speaks for. `client` narrows it to one client of the tenant.
+
+    `expires_at` is the token's, in seconds since 1970; `subject` tells one person of a tenant from
+    another where the issuer says so.
+    """
+
+    tenant: str
+    role: Role
+    client: str | None
+    expires_at: float
+    subject: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The principal as plain values, to be kept elsewhere; `Principal(**…)` reads it back."""
+        return asdict(self)

@@ -1,0 +1,197 @@
+"""Bearer tokens (RFC 7519), verified and made into a principal."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import Any, Final, cast, get_args
+
+import jwt
+from cachetools import LRUCache
+
+from feedsvc.auth import keys
+from feedsvc.auth.jwks import PublishedKeys
+from feedsvc.auth.keys import Key, KeyMissingError
+from feedsvc.auth.principal import Principal
+from feedsvc.datasets import Role
+from feedsvc.errors import Unauthorized, Unavailable
+from feedsvc.settings import Auth
+
+_ROLES: Final[tuple[str, ...]] = get_args(Role)
+_LONGEST_TOKEN: Final = 8_192
+_LONGEST_CLAIM: Final = 256
+_NOT_A_TOKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+
+
+class Tokens:
+    """Verifies tokens, and signs them where it has a key for that.
+
+    A token that was verified is remembered by its digest until it expires, its key changes or too
+    many others have come.
+    """
+
+    def __init__(self, settings: Auth) -> None:
+        """Raises KeyMissingError."""
+        self._settings = settings
+        self._fixed = _fixed_keys(settings)
+        self.published = PublishedKeys(settings.jwks_url, settings) if settings.jwks_url else None
+        self._required = ["exp", "aud", *(["iss"] if settings.issuer else [])]
+        self._remembered: LRUCache[tuple[int, bytes], Principal] = LRUCache(settings.remember)
+
+    @property
+    def fault(self) -> str | None:
+        """Why no token at all can be verified, None where some can."""
+        return None if self._keys() else "no key to verify tokens with could be fetched yet"
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """The principal of an Authorization header.
+
+        Raises Unauthorized, one and the same whatever is wrong with it, and Unavailable while no
+        key at all could be fetched.
+        """
+        try:
+            return self.verify(authorization)
+        except Unauthorized:
+            if self.published is None or not self._may_be_of_a_new_key(authorization):
+                raise
+        await self.published.look_again()
+        if self.fault is not None:
+            raise Unavailable("The keys that tokens are verified with are out of reach.", 5)
+        return self.verify(authorization)
+
+    def verify(self, authorization: str | None) -> Principal:
+        """The principal of an Authorization header, by the keys that are known now.
+
+        Raises Unauthorized.
+        """
+        token = _token_of(authorization)
+        try:
+            known = (self.published.version if self.published else 0, _digest(token))
+            principal = self._remembered.get(known)
+            if principal is None or principal.expires_at + self._settings.leeway <= time.time():
+                principal = self._principal(self._claims(token))
+                self._remembered[known] = principal
+        except _NOT_A_TOKEN:
+            raise Unauthorized from None
+        return principal
+
+    def sign(self, tenant: str, role: Role, client: str | None, lifetime: float) -> str:
+        """A token for these, good for so many seconds. Raises KeyMissingError."""
+        key = next((key for key in self._fixed if key.signing is not None), None)
+        if key is None:
+            raise KeyMissingError("auth.key and auth.key_file hold no key that could sign a token")
+        now = int(time.time())
+        claims: dict[str, Any] = {
+            "aud": self._settings.audience,
+            "iat": now,
+            "exp": now + max(1, round(lifetime)),
+        }
+        if self._settings.issuer:
+            claims["iss"] = self._settings.issuer
+        paths = self._settings.claims
+        for path, value in ((paths.tenant, tenant), (paths.role, role), (paths.client, client)):
+            if value is not None:
+                _put(claims, path, value)
+        headers = None if key.kid is None else {"kid": key.kid}
+        return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers=headers)
+
+    def _keys(self) -> tuple[Key, ...]:
+        return self._fixed + (self.published.keys if self.published else ())
+
+    def _candidates(self, header: Mapping[str, Any]) -> list[Key]:
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if algorithm not in self._settings.algorithms:
+            return []
+        return [key for key in self._keys() if key.fits(algorithm, kid)]
+
+    def _may_be_of_a_new_key(self, authorization: str | None) -> bool:
+        """Whether the token is well-formed and accepted, but of a key that is not known."""
+        try:
+            header = jwt.get_unverified_header(_token_of(authorization))
+        except (Unauthorized, *_NOT_A_TOKEN):
+            return False
+        return header.get("alg") in self._settings.algorithms and not self._candidates(header)
+
+    def _claims(self, token: str) -> Mapping[str, Any]:
+        """The claims of the first key that verifies them. Raises what PyJWT raises."""
+        header = jwt.get_unverified_header(token)
+        fault: Exception = jwt.InvalidKeyError("no key fits")
+        for key in self._candidates(header):
+            try:
+                return jwt.decode(
+                    token,
+                    key.verifying,
+                    algorithms=[key.algorithm],
+                    audience=self._settings.audience,
+                    issuer=self._settings.issuer,
+                    leeway=self._settings.leeway,
+                    options={"require": self._required},
+                )
+            except jwt.InvalidSignatureError as error:
+                fault = error
+        raise fault
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        paths = self._settings.claims
+        tenant, role, client, subject = (
+            _claim(claims, path) for path in (paths.tenant, paths.role, paths.client, paths.subject)
+        )
+        # An empty tenant would read as "no tenant" to a policy, an empty client as "not narrowed".
+        if not tenant or role not in _ROLES or client == "":
+            raise Unauthorized
+        return Principal(tenant, cast("Role", role), client, float(claims["exp"]), subject or None)
+
+
+def _fixed_keys(settings: Auth) -> tuple[Key, ...]:
+    """The keys that stand in the settings. Raises KeyMissingError where there are none at all."""
+    if not settings.algorithms:
+        raise KeyMissingError("auth.algorithms must list at least one: HS256, RS256, ES256, EdDSA")
+    found: tuple[Key, ...] = ()
+    if settings.key is not None:
+        found = keys.from_text(settings.key.get_secret_value(), "auth.key")
+    elif settings.key_file is not None:
+        found = keys.from_file(settings.key_file, "auth.key_file")
+    elif settings.jwks_url is None:
+        what = "auth.key, auth.key_file or auth.jwks_url must be set: tokens are verified with it"
+        raise KeyMissingError(what)
+    usable = tuple(key for key in found if key.algorithm in settings.algorithms)
+    if found and not usable:
+        listed = ", ".join(sorted({key.algorithm for key in found}))
+        raise KeyMissingError(f"auth.key is for {listed}, which auth.algorithms does not list")
+    return usable
+
+
+def _token_of(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
+        raise Unauthorized
+    return token.strip()
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _claim(claims: Mapping[str, Any], path: str) -> str | None:
+    """The text of a claim, None where there is none. Raises Unauthorized for what is no text."""
+    value: Any = claims
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > _LONGEST_CLAIM or not _is_storable(value):
+        raise Unauthorized
+    return value
+
+
+def _is_storable(value: str) -> bool:
+    """Whether PostgreSQL can hold the text: no NUL, no lone surrogate."""
+    return "\0" not in value and value.isprintable()
+
+
+def _put(claims: dict[str, Any], path: str, value: str) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        claims = claims.setdefault(parent, {})
+    claims[name] = value

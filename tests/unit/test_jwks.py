@@ -1,0 +1,144 @@
+"""Keys from an issuer's URL, over a real socket: rotated, slow, broken, away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from feedsvc.auth.jwks import JwksError, PublishedKeys
+from feedsvc.auth.tokens import Tokens
+from feedsvc.errors import Unauthorized, Unavailable
+from feedsvc.settings import Auth
+from tests.support.issuer import EC, RSA, Issuer, bearer, jwk, publishing
+
+NEW = rsa.generate_private_key(65_537, 2_048)
+
+
+def settings(url: str, **more: Any) -> Auth:
+    return Auth(jwks_url=url, algorithms=("RS256", "ES256"), **more)
+
+
+@asynccontextmanager
+async def verifying(issuer: Issuer, **more: Any) -> AsyncIterator[Tokens]:
+    """Tokens whose keys are kept fresh, as the service does it."""
+    tokens = Tokens(settings(issuer.url, **more))
+    assert tokens.published is not None
+    running = asyncio.create_task(tokens.published.run())
+    try:
+        yield tokens
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def soon(what: Any) -> None:
+    async with asyncio.timeout(5):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
+async def test_tokens_of_published_keys_are_good() -> None:
+    async with publishing(jwk(RSA, "a"), jwk(EC, "b")) as issuer, verifying(issuer) as tokens:
+        await soon(lambda: tokens.fault is None)
+        assert (await tokens.authenticate(bearer("RS256", RSA, "a"))).tenant == "rosewood"
+        assert (await tokens.authenticate(bearer("ES256", EC))).tenant == "rosewood"
+        with pytest.raises(Unauthorized):
+            await tokens.authenticate(bearer("RS256", NEW, "a"))
+        assert issuer.asked == 1
+
+
+async def test_a_new_key_is_looked_for_at_once_but_once_in_a_while() -> None:
+    async with (
+        publishing(jwk(RSA, "a")) as issuer,
+        verifying(issuer, jwks_cooldown=0.5) as tokens,
+    ):
+        await soon(lambda: tokens.fault is None)
+        with pytest.raises(Unauthorized):  # the start's own fetch was just now
+            await tokens.authenticate(bearer("RS256", NEW, "new"))
+        assert issuer.asked == 1
+        await asyncio.sleep(0.5)
+        issuer.keys = [jwk(NEW, "new")]
+        asked = [tokens.authenticate(bearer("RS256", NEW, "new")) for _ in range(50)]
+        assert {p.tenant for p in await asyncio.gather(*asked)} == {"rosewood"}
+        assert issuer.asked == 2
+        for number in range(50):
+            with pytest.raises(Unauthorized):
+                await tokens.authenticate(bearer("RS256", RSA, f"made up {number}"))
+        assert issuer.asked == 2
+
+
+async def test_what_was_verified_with_a_key_that_is_gone_is_forgotten() -> None:
+    async with (
+        publishing(jwk(RSA, "a")) as issuer,
+        verifying(issuer, jwks_refresh=0.1) as tokens,
+    ):
+        await soon(lambda: tokens.fault is None)
+        await tokens.authenticate(bearer("RS256", RSA, "a"))
+        issuer.keys = [jwk(NEW, "a")]
+        await soon(lambda: tokens.published and tokens.published.version == 2)
+        with pytest.raises(Unauthorized):
+            await tokens.authenticate(bearer("RS256", RSA, "a"))
+
+
+async def test_one_caller_who_leaves_does_not_end_the_fetch_for_the_others() -> None:
+    async with (
+        publishing(jwk(RSA, "a")) as issuer,
+        verifying(issuer, jwks_cooldown=0.01) as tokens,
+    ):
+        await soon(lambda: tokens.fault is None)
+        await asyncio.sleep(0.05)
+        issuer.keys, issuer.delay = [jwk(NEW, "new")], 0.2
+        first, second = (
+            asyncio.create_task(tokens.authenticate(bearer("RS256", NEW, "new"))) for _ in range(2)
+        )
+        await asyncio.sleep(0.05)
+        first.cancel()
+        assert (await second).tenant == "rosewood"
+        assert first.cancelled()
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "an error": {"status": 500},
+    "a redirect": {"status": 302},
+    "no JSON": {"body": b"<html>"},
+    "no keys": {"body": b'{"keys": []}'},
+    "a key of no use": {"body": b'{"keys": [{"kty": "oct", "k": "' + b"A" * 64 + b'"}]}'},
+    "two megabytes": {"body": b" " * 2_000_000 + b"{}"},
+    "nothing for long": {"delay": 2.0},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_last_good_keys_stay_while_the_url_is_broken(fault: str) -> None:
+    async with (
+        publishing(jwk(RSA, "a")) as issuer,
+        verifying(issuer, jwks_refresh=0.1, jwks_timeout=0.3) as tokens,
+    ):
+        await soon(lambda: tokens.fault is None)
+        for name, value in FAULTS[fault].items():
+            setattr(issuer, name, value)
+        asked = issuer.asked
+        await soon(lambda: issuer.asked >= asked + 2)
+        assert (await tokens.authenticate(bearer("RS256", RSA, "a"))).tenant == "rosewood"
+        with pytest.raises(JwksError, match=r"auth\.jwks_url"):
+            await PublishedKeys(issuer.url, settings(issuer.url, jwks_timeout=0.3)).fetch()
+
+
+async def test_while_no_key_was_ever_fetched_the_service_is_not_ready_and_says_503() -> None:
+    async with publishing(jwk(RSA, "a")) as issuer:
+        port = int(issuer.url.split(":")[2].split("/")[0])
+        gone = issuer.url
+    tokens = Tokens(settings(gone, jwks_cooldown=0.01))
+    assert tokens.fault is not None
+    with pytest.raises(Unavailable):
+        await tokens.authenticate(bearer("RS256", RSA, "a"))
+    for header in (None, "Bearer x", bearer("RS256", RSA).replace("Bearer", "Basic")):
+        with pytest.raises(Unauthorized):
+            await tokens.authenticate(header)
+    async with publishing(jwk(RSA, "a"), port=port):
+        await asyncio.sleep(0.02)
+        assert (await tokens.authenticate(bearer("RS256", RSA, "a"))).tenant == "rosewood"
+        assert tokens.fault is None
