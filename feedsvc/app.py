@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -14,8 +14,10 @@ from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
 from feedsvc.datasets import Dataset, DatasetsError
 from feedsvc.drain import Drain
+from feedsvc.limits.limiter import Limiter
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
+from feedsvc.redis_link import RedisLink
 from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
@@ -40,28 +42,49 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
     made = Pools(settings)
-    service = Service(
-        settings=settings,
-        datasets=datasets,
-        tokens=tokens,
-        tickets=Tickets(made["read"]),
-        pools=made,
-        probe=DatabaseProbe(settings.database),
-        drain=Drain(),
-    )
-    await made.open()
-    await service.probe.probe()
-    background = [service.probe.run()]
-    if tokens.published is not None:
-        background.append(tokens.published.run())
-    tasks = [asyncio.create_task(work) for work in background]
-    try:
+    async with AsyncExitStack() as stack:
+        link = _redis(settings)
+        if link is not None:
+            stack.push_async_callback(link.close)
+        service = Service(
+            settings=settings,
+            datasets=datasets,
+            tokens=tokens,
+            tickets=Tickets(made["read"]),
+            limits=Limiter(settings.limits, link, settings.server.workers),
+            pools=made,
+            probe=DatabaseProbe(settings.database),
+            drain=Drain(),
+        )
+        await made.open()
+        stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
+        stack.push_async_callback(service.limits.close)
+        await service.probe.probe()
+        await stack.enter_async_context(_in_background(service.probe.run()))
+        await stack.enter_async_context(_in_background(service.limits.run()))
+        if tokens.published is not None:
+            await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Has the work done until the block ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await service.pools.close(_CLOSE_TIMEOUT)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _redis(settings: Settings) -> RedisLink | None:
+    if settings.redis.url is None or not settings.redis.url.get_secret_value():
+        return None
+    try:
+        return RedisLink(settings.redis.url.get_secret_value(), settings.redis)
+    except ValueError as error:
+        raise StartError(f"redis.url: {error}") from None
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Stopping without cutting anybody off who could still be served."""
+"""What runs and how it is interrupted: stopping cuts off nobody who could still be served."""
 
 import asyncio
 import random
@@ -9,6 +9,7 @@ from typing import Final, Self
 from feedsvc.errors import Draining, Problem
 
 _LAST_WORDS: Final = 1.0  # seconds that interrupted streams get to say so
+_A_WEEK: Final = 7 * 86_400.0  # seconds; no stream lasts longer, and a timer has its limits
 _RETRY_SPREAD: Final = 3_000  # milliseconds over which interrupted clients come back
 
 
@@ -24,6 +25,12 @@ class Running:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._problem: Problem | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def interrupt_at(self, seconds: float, problem: Problem) -> None:
+        """Ends the block with this problem if it still runs in so many seconds."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(min(max(seconds, 0.0), _A_WEEK), self.interrupt, problem)
 
     def interrupt(self, problem: Problem) -> None:
         """Ends the block with this problem; a second call changes nothing."""
@@ -45,6 +52,8 @@ class Running:
         traceback: TracebackType | None,
     ) -> None:
         self._drain.remove(self)
+        if self._timer is not None:
+            self._timer.cancel()
         task, self._task = self._task, None
         if self._problem is None or task is None:
             return

@@ -154,6 +154,42 @@ class UpgradeRequired(Problem):
     title = "Upgrade required"
 
 
+class RateLimited(Problem):
+    """This token has asked for more than it may: requests a second, streams at once, rows or bytes.
+
+    `Retry-After` says in how many seconds to ask again, `RateLimit-Policy` what the limit is, and
+    `RateLimit` what is left of it. A stream that used up its hour's rows or bytes breaks off and is
+    continued with the `after` token that came last.
+    """
+
+    status = 429
+    name = "rate-limited"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, *, retry_after: int, standing: str, policy: str) -> None:
+        super().__init__(
+            detail,
+            headers={
+                "Retry-After": str(max(1, retry_after)),
+                "RateLimit": standing,
+                "RateLimit-Policy": policy,
+            },
+        )
+
+
+class TokenExpired(Problem):
+    """The token expired while its stream ran. Come back with a new one, and go on behind the last
+    row with `Last-Event-ID` or `after`.
+    """
+
+    status = 401
+    name = "token-expired"
+    title = "Token expired"
+
+    def __init__(self) -> None:
+        super().__init__("The token that let this stream begin has expired.")
+
+
 class HeadersTooLarge(Problem):
     """A header of the request is longer than the service reads."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from feedsvc.auth.tokens import Tokens
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
+from feedsvc.limits.limiter import Limiter
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.settings import Settings
@@ -20,6 +21,7 @@ class Service:
     datasets: Mapping[str, Dataset]
     tokens: Tokens
     tickets: Tickets
+    limits: Limiter
     pools: Pools
     probe: DatabaseProbe
     drain: Drain

@@ -73,6 +73,11 @@ class Redis(_Section):
     """Redis or Valkey: an accelerator, never needed."""
 
     url: SecretStr | None = None
+    # How long an answer may take; one that takes longer is not waited for again until it is back.
+    timeout: float = Field(0.1, gt=0, le=5)
+    connections: Count = 32
+    # What every key begins with, where several services share one Redis.
+    prefix: str = Field("feedsvc", pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
 
 class Claims(_Section):
@@ -103,6 +108,38 @@ class Auth(_Section):
     issuer: str | None = None
     leeway: float = Field(5.0, ge=0, le=300)
     claims: Claims = Claims()
+
+
+class CallerLimits(_Section):
+    """What one principal may ask for; None is without a limit."""
+
+    requests_per_second: float = Field(2_000, gt=0, le=1_000_000)
+    # How many at once, before the rate holds.
+    burst: int = Field(4_000, ge=1, le=10_000_000)
+    tickets_per_second: float = Field(100, gt=0, le=1_000_000)
+    tickets_burst: int = Field(500, ge=1, le=10_000_000)
+    streams: int | None = Field(2_000, ge=1)
+    rows_per_hour: int | None = Field(None, ge=1)
+    bytes_per_hour: int | None = Field(None, ge=1)
+
+
+class CoupleLimits(CallerLimits):
+    """A token that is narrowed to one client: one household."""
+
+    requests_per_second: float = Field(50, gt=0, le=1_000_000)
+    burst: int = Field(100, ge=1, le=10_000_000)
+    tickets_per_second: float = Field(5, gt=0, le=1_000_000)
+    tickets_burst: int = Field(50, ge=1, le=10_000_000)
+    streams: int | None = Field(50, ge=1)
+
+
+class Limits(_Section):
+    """Limits for each principal, by its kind."""
+
+    enabled: bool = True
+    couple: CoupleLimits = CoupleLimits()
+    member: CallerLimits = CallerLimits()
+    admin: CallerLimits = CallerLimits()
 
 
 class Streams(_Section):
@@ -193,6 +230,7 @@ class Settings(BaseSettings):
     database: Database = Database()
     redis: Redis = Redis()
     auth: Auth = Auth()
+    limits: Limits = Limits()
     streams: Streams = Streams()
     pools: Pools = Pools()
     datasets: Datasets = Datasets()

@@ -25,7 +25,7 @@ _WELL_AFTER: Final = 10.0  # seconds after which a worker counts as well
 class _Worker:
     """A child that serves. It says over a pipe when it does."""
 
-    def __init__(self, command: Sequence[str], listener: socket.socket) -> None:
+    def __init__(self, command: Sequence[str], of: int, listener: socket.socket) -> None:
         reader, writer = os.pipe()
         self.ready_pipe = reader
         self.ready = False
@@ -33,6 +33,8 @@ class _Worker:
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
             [*command, f"--listen-fd={listener.fileno()}", f"--ready-fd={writer}"],
             pass_fds=(listener.fileno(), writer),
+            # A worker's share of what all of them may do depends on how many there are.
+            env={**os.environ, "FEEDSVC_SERVER__WORKERS": str(of)},
             # A terminal's Ctrl-C reaches the whole group; each worker is told once, by us.
             start_new_session=True,
         )
@@ -74,7 +76,7 @@ class Workers:
                     on_ready()
 
     def _start(self) -> None:
-        worker = _Worker(self._command, self._listener)
+        worker = _Worker(self._command, self._count, self._listener)
         self._workers.append(worker)
         self._selector.register(worker.ready_pipe, selectors.EVENT_READ, worker)
 

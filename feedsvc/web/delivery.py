@@ -6,8 +6,8 @@ There is one place that ends a stream properly, and it is reached only behind th
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn, TypeAlias
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
@@ -26,6 +26,9 @@ from streams.frames import End, Failure, Open, Ping, Progress, Rows
 
 logger = logging.getLogger(__name__)
 
+Charge: TypeAlias = Callable[[int, int], None]
+"""Told of rows and bytes before they are sent; raises RateLimited where they are too many."""
+
 
 class BrokenOffError(ConnectionResetError):
     """A body was broken off behind its head; nothing more may be sent for the request."""
@@ -35,12 +38,18 @@ class Delivery:
     """The answer to one request for a feed."""
 
     def __init__(
-        self, request: web.Request, query: FeedQuery, coding: str, settings: Streams
+        self,
+        request: web.Request,
+        query: FeedQuery,
+        coding: str,
+        settings: Streams,
+        charge: Charge,
     ) -> None:
         self._request = request
         self._query = query
         self._coding = coding
         self._settings = settings
+        self._charge = charge
         self._encoder = query.format.encoder(query.layout)
         self._stages = request[STAGES]
         self._body: Body | None = None
@@ -137,9 +146,11 @@ class Delivery:
         return None if rows is None else self._rows_frame(rows)
 
     def _rows_frame(self, rows: Rows) -> bytes:
+        encoded = self._encoder.encode(rows)
+        self._charge(len(rows.records), len(encoded))
         self._rows += len(rows.records)
         self._after = rows.last
-        return self._encoder.encode(rows)
+        return encoded
 
     def _open(self, export: Export) -> Open:
         total, kind = export.total()

@@ -1,5 +1,8 @@
 """The feeds: the catalogue, a feed's rows, one row."""
 
+import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -8,33 +11,34 @@ from aiohttp import web
 from feedsvc import parameters, statement, tenancy
 from feedsvc.auth.principal import Principal
 from feedsvc.datasets import Dataset
-from feedsvc.errors import Forbidden, NotAcceptable, NotFound
+from feedsvc.errors import Forbidden, NotAcceptable, NotFound, TokenExpired
 from feedsvc.export import Export, open_export
 from feedsvc.faults import as_problems
 from feedsvc.query import FeedQuery, parse_columns, parse_key
+from feedsvc.service import Service
+from feedsvc.statement import Statement
 from feedsvc.web import headers
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
-from feedsvc.web.keys import SERVICE, STAGES
+from feedsvc.web.keys import SERVICE, STAGES, Work
 from streams import negotiation
 from streams.compression import CODINGS
-from streams.formats import FORMATS, JSON
+from streams.formats import FORMATS, JSON, SSE
 from streams.frames import Rows
 
 _CODINGS: Final = tuple(name for name in CODINGS if name != "identity")
 _ROW_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": headers.VARY}
 
 
-async def catalogue(request: web.Request, principal: Principal) -> web.Response:
+async def catalogue(request: web.Request, principal: Principal) -> Work:
     """`GET /v1/feeds`: what the caller may read."""
     parameters.refuse_unknown(_given(request), ())
     datasets = request.app[SERVICE].datasets.values()
     readable = [d for d in datasets if d.readable_by(principal.role, principal.client)]
-    return _json(orjson.dumps({"feeds": [_described(dataset) for dataset in readable]}))
+    return _answering(_json(orjson.dumps({"feeds": [_described(dataset) for dataset in readable]})))
 
 
-async def row(request: web.Request, principal: Principal) -> web.Response:
+async def row(request: web.Request, principal: Principal) -> Work:
     """`GET /v1/feeds/{dataset}/{key}`: one row as a JSON object."""
-    service, stages = request.app[SERVICE], request[STAGES]
     dataset = _dataset(request, principal)
     columns = parse_columns(_given(request), dataset)
     if negotiation.media_type(_accept(request), {JSON.name: JSON.media_types}) is None:
@@ -45,46 +49,92 @@ async def row(request: web.Request, principal: Principal) -> web.Response:
     except ValueError as error:
         raise NotFound(f"No row can have this key: {error}.") from None
     if request.method == "HEAD":
-        return _json(b"")
-    wanted = statement.one_row(dataset, columns, key, principal)
+        return _answering(_json(b""))
+    return partial(_row, request, principal, statement.one_row(dataset, columns, key, principal))
+
+
+async def _row(request: web.Request, principal: Principal, wanted: Statement) -> web.Response:
+    service, stages = request.app[SERVICE], request[STAGES]
     with as_problems():
         async with tenancy.reading(service.pools["read"], principal, stages) as connection:
             record = await connection.fetchval(wanted.sql, *wanted.arguments)
     stages.lap("db")
     if record is None:
         raise NotFound("There is no row with this key.")
+    service.limits.charge(principal, 1, len(record))
     response = _json(record)
     response.headers["Server-Timing"] = stages.server_timing()
     return response
 
 
-async def feed(request: web.Request, principal: Principal) -> web.StreamResponse:
+async def feed(request: web.Request, principal: Principal) -> Work:
     """`GET /v1/feeds/{dataset}`: the rows."""
-    service, stages = request.app[SERVICE], request[STAGES]
+    service = request.app[SERVICE]
     dataset = _dataset(request, principal)
     given = _given(request)
     query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
-    delivery = Delivery(request, query, _coding(request), service.settings.streams)
+    charge = partial(service.limits.charge, principal)
+    delivery = Delivery(request, query, _coding(request), service.settings.streams, charge)
     if query.is_over:
-        return web.Response(status=204)  # what stops an EventSource
-    is_page = query.limit is not None and query.limit <= service.settings.streams.page_size
-    if not is_page:
+        return _answering(web.Response(status=204))  # what stops an EventSource
+    if query.limit is not None and query.limit <= service.settings.streams.page_size:
+        work = partial(_page, request, principal, query, delivery, given)
+    else:
         refuse_what_cannot_show_its_end(request)
-    if request.method == "HEAD":
-        return delivery.head()
-    pool = service.pools["read" if is_page else dataset.pool]
-    chunk_bytes = service.settings.streams.chunk_bytes
+        work = partial(_stream, request, principal, query, delivery)
+    return _answering(delivery.head()) if request.method == "HEAD" else work
+
+
+async def _page(
+    request: web.Request,
+    principal: Principal,
+    query: FeedQuery,
+    delivery: Delivery,
+    given: Mapping[str, str],
+) -> web.StreamResponse:
+    service = request.app[SERVICE]
+    settings = service.settings.streams
+    export = open_export(
+        query, principal, service.pools["read"], settings.chunk_bytes, request[STAGES]
+    )
     try:
-        async with (
-            service.drain.running(short=is_page),
-            open_export(query, principal, pool, chunk_bytes, stages) as export,
-        ):
+        async with service.drain.running(short=True), export as rows:
             begun: list[Rows] = []
-            if is_page and await _read_page(export, begun, service.settings.streams.page_bytes):
-                return delivery.page(export, begun, given)
-            return await delivery.stream(export, begun)
+            if await _read_page(rows, begun, settings.page_bytes):
+                return delivery.page(rows, begun, given)
+            return await delivery.stream(rows, begun)
     except Exception as error:  # noqa: BLE001 - what no list foresaw must not look like an end
         await delivery.break_off(error)
+
+
+async def _stream(
+    request: web.Request, principal: Principal, query: FeedQuery, delivery: Delivery
+) -> web.StreamResponse:
+    service = request.app[SERVICE]
+    pool, chunk_bytes = service.pools[query.dataset.pool], service.settings.streams.chunk_bytes
+    try:
+        async with (
+            service.drain.running(short=False) as running,
+            service.limits.stream(principal),
+            open_export(query, principal, pool, chunk_bytes, request[STAGES]) as export,
+        ):
+            if query.format is SSE:
+                running.interrupt_at(_expiry(service, principal), TokenExpired())
+            return await delivery.stream(export, ())
+    except Exception as error:  # noqa: BLE001 - as above
+        await delivery.break_off(error)
+
+
+def _expiry(service: Service, principal: Principal) -> float:
+    """Seconds until the principal's token is accepted no more."""
+    return principal.expires_at + service.settings.auth.leeway - time.time()
+
+
+def _answering(response: web.Response) -> Work:
+    async def answer() -> web.Response:
+        return response
+
+    return answer
 
 
 async def _read_page(export: Export, rows: list[Rows], most_bytes: int) -> bool:

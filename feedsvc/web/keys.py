@@ -1,6 +1,7 @@
 """What a request and the application carry."""
 
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
@@ -10,3 +11,8 @@ from feedsvc.timing import Stages
 SERVICE: Final = web.AppKey("service", Service)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 STAGES: Final = web.RequestKey("stages", Stages)
+STANDING: Final = web.RequestKey("standing", Mapping)
+"""The headers that tell a caller what is left of its limits."""
+
+Work: TypeAlias = Callable[[], Awaitable[web.StreamResponse]]
+"""What is left to do for a request that has been judged."""

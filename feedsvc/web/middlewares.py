@@ -18,7 +18,7 @@ from feedsvc.errors import (
 )
 from feedsvc.timing import Stages
 from feedsvc.web import problems
-from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES
+from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES, STANDING
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("feedsvc.access")
@@ -81,6 +81,8 @@ async def mark(request: web.Request, response: web.StreamResponse) -> None:
     """Puts on every answer what every answer carries; runs when the head is about to leave."""
     if REQUEST_ID in request:
         response.headers["X-Request-ID"] = request[REQUEST_ID]
+    for name, value in request.get(STANDING, {}).items():
+        response.headers.setdefault(name, value)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Server"] = "feedsvc"  # aiohttp's own tells versions
     if request.app[SERVICE].drain.begun:

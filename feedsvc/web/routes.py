@@ -2,17 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from feedsvc.auth.principal import Principal
+from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import feeds, operations, problems, tickets
-from feedsvc.web.keys import SERVICE, STAGES
+from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
 
-PrincipalHandler = Callable[[web.Request, Principal], Awaitable[web.StreamResponse]]
+PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
+"""Judges a request; what it gives back does the work, once the limits have admitted it."""
 
 _READ: Final = ("GET", "HEAD")
 
@@ -35,13 +37,14 @@ class Protected:
     methods: tuple[str, ...] = _READ
     # Whether a ticket will do in a token's place.
     tickets: bool = True
+    limit: RouteClass = "requests"
 
 
 ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/v1/feeds", feeds.catalogue),
     Protected("/v1/feeds/{dataset}", feeds.feed),
     Protected("/v1/feeds/{dataset}/{key:(?s:.*)}", feeds.row),
-    Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False),
+    Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False, limit="tickets"),
     Open("/problems/{name}", problems.page),
     Open("/live", operations.live),
     Open("/ready", operations.ready),
@@ -57,12 +60,17 @@ def add_to(application: web.Application) -> None:
 
 
 def _authenticated(route: Protected) -> Handler:
-    async def authenticate(request: web.Request) -> web.StreamResponse:
+    """Who asks, whether it makes sense, whether it is too much, and only then the work."""
+
+    async def admit(request: web.Request) -> web.StreamResponse:
         principal = await _principal(request, tickets_will_do=route.tickets)
         request[STAGES].lap("auth")
-        return await route.handler(request, principal)
+        work = await route.handler(request, principal)
+        request[STANDING] = await request.app[SERVICE].limits.admit(principal, route.limit)
+        request[STAGES].lap("limits")
+        return await work()
 
-    return authenticate
+    return admit
 
 
 async def _principal(request: web.Request, *, tickets_will_do: bool) -> Principal:

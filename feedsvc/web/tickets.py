@@ -1,5 +1,6 @@
 """`POST /v1/tickets`."""
 
+from functools import partial
 from typing import Final
 
 import orjson
@@ -8,15 +9,18 @@ from aiohttp import web
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.tickets import LIFETIME
-from feedsvc.web.keys import SERVICE
+from feedsvc.web.keys import SERVICE, Work
 
 _PREFIX: Final = "/v1/feeds"
 _LONGEST_PATH: Final = 2_048
 
 
-async def issue(request: web.Request, principal: Principal) -> web.Response:
+async def issue(request: web.Request, principal: Principal) -> Work:
     """A ticket for one path of the caller's: `{"path": …}` gives `{"ticket", "expires_in"}`."""
-    path = _path(await request.read())
+    return partial(_issued, request, _path(await request.read()), principal)
+
+
+async def _issued(request: web.Request, path: str, principal: Principal) -> web.Response:
     ticket = await request.app[SERVICE].tickets.issue(path, principal)
     return web.Response(
         status=201,

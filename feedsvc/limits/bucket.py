@@ -1,0 +1,71 @@
+"""The generic cell rate algorithm (ITU-T I.371; brandur.org/rate-limiting), as one number.
+
+What a caller has used is a debt in seconds: each unit adds 1 / rate, and time pays it off. A debt
+of the whole burst means that nothing may be asked for until some is paid.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """So many units at once, and so many a second after that; `unit` is what is counted."""
+
+    name: str
+    burst: int
+    per_second: float
+    unit: str | None = None
+
+    def seconds(self, units: float) -> float:
+        """The debt that so many units make."""
+        return units / self.per_second
+
+    @property
+    def most(self) -> float:
+        """The largest debt that is allowed, in seconds."""
+        return self.burst / self.per_second
+
+    def described(self) -> str:
+        """The policy as a RateLimit-Policy item (draft-ietf-httpapi-ratelimit-headers-10)."""
+        unit = f';qu="{self.unit}"' if self.unit else ""
+        return f'"{self.name}";q={self.burst};w={max(1, round(self.most))}{unit}'
+
+    def standing(self, debt: float) -> str:
+        """What is left, as a RateLimit item; `t` is the seconds until all of it is there again."""
+        left = max(0, math.floor((self.most - debt) * self.per_second + 1e-6))
+        return f'"{self.name}";r={left};t={math.ceil(debt)}'
+
+
+class Bucket:
+    """One caller's debt under one policy, as far as this process knows. Times are monotonic."""
+
+    __slots__ = ("_paid_at", "untold")
+
+    def __init__(self) -> None:
+        self._paid_at = 0.0
+        self.untold = 0.0
+        """Seconds of debt that the other processes have not been told of."""
+
+    def debt(self, now: float) -> float:
+        """What is owed at this time, in seconds."""
+        return max(0.0, self._paid_at - now)
+
+    def add(self, seconds: float, now: float) -> None:
+        """Owes more."""
+        self._paid_at = now + self.debt(now) + seconds
+        self.untold += seconds
+
+    def take_untold(self, now: float) -> float:
+        """What is to be told now, in seconds; what was paid off in the meantime is not."""
+        told, self.untold = min(self.untold, self.debt(now)), 0.0
+        return told
+
+    def learn(self, debt: float, now: float) -> None:
+        """Takes over the debt that all processes together know of, and what they don't know yet."""
+        self._paid_at = now + debt + self.untold
+
+    def excess(self, seconds: float, policy: Policy, now: float) -> float:
+        """By how much a further debt would exceed what is allowed; at most 0 where it may be."""
+        # The sum of many small debts may be off by a rounding, which must not cost the last unit.
+        return self.debt(now) + seconds - policy.most - 1e-9

@@ -1,0 +1,289 @@
+"""Admits requests and streams, and charges rows and bytes, for each principal.
+
+Far from its limit a caller is admitted by this process alone, which tells Redis a moment later;
+near it, Redis is asked first. So most requests cost no trip, and all workers together still hold
+to one limit: what they don't know of each other is at most half a burst. While Redis is away each
+worker admits its own share.
+"""
+
+import asyncio
+import hashlib
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final, Literal, TypeAlias
+from uuid import uuid4
+
+from cachetools import LRUCache
+from redis.asyncio import Redis
+
+from feedsvc.auth.principal import Principal
+from feedsvc.errors import RateLimited
+from feedsvc.limits.bucket import Bucket, Policy
+from feedsvc.redis_link import RedisAwayError, RedisLink
+from feedsvc.settings import CallerLimits, Limits
+
+RouteClass: TypeAlias = Literal["requests", "tickets"]
+
+_SCRIPT: Final = (files("feedsvc.limits") / "limits.lua").read_text()
+_TELL_EVERY: Final = 0.05  # seconds
+_LEASE: Final = 30.0  # seconds after which the streams of a worker that is gone count no more
+_RENEW_EVERY: Final = 10.0
+_MOST_CALLERS: Final = 50_000
+_STREAM_RETRY: Final = 5  # seconds; nobody knows when a stream will end
+_HOUR: Final = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The policies of one kind of principal."""
+
+    requests: Policy
+    tickets: Policy
+    quotas: tuple[Policy, ...]
+    streams: int | None
+
+    @classmethod
+    def of(cls, given: CallerLimits) -> "Allowance":
+        """The policies that the settings come to."""
+        quotas = (("rows", given.rows_per_hour), ("content-bytes", given.bytes_per_hour))
+        return cls(
+            requests=Policy("requests", given.burst, given.requests_per_second),
+            tickets=Policy("tickets", given.tickets_burst, given.tickets_per_second),
+            quotas=tuple(Policy(unit, n, n / _HOUR, unit) for unit, n in quotas if n is not None),
+            streams=given.streams,
+        )
+
+
+class Limiter:
+    """Every caller's standing, as far as this worker knows, and through Redis all workers."""
+
+    def __init__(self, settings: Limits, link: RedisLink | None, workers: int) -> None:
+        self._settings = settings
+        self._link = link
+        self._workers = workers
+        self._allowances = {
+            "couple": Allowance.of(settings.couple),
+            "member": Allowance.of(settings.member),
+            "admin": Allowance.of(settings.admin),
+        }
+        self._buckets: LRUCache[tuple[str, str], Bucket] = LRUCache(_MOST_CALLERS)
+        self._untold: dict[tuple[str, str], Bucket] = {}
+        self._leases: dict[str, set[str]] = {}
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def admit(self, principal: Principal, route: RouteClass) -> dict[str, str]:
+        """Counts a request; the headers that tell the caller where it stands.
+
+        Raises RateLimited.
+        """
+        if not self._settings.enabled:
+            return {}
+        allowance, caller = self._allowance(principal), identity(principal)
+        for quota in allowance.quotas:
+            bucket = self._bucket(caller, quota)
+            await self._ask(caller, quota, bucket, 0.0)
+            self._refuse_above(bucket, quota, quota.seconds(1))
+        policy = allowance.tickets if route == "tickets" else allowance.requests
+        bucket = self._bucket(caller, policy)
+        cost = policy.seconds(1)
+        # Without Redis each worker has its share: a request weighs as much as there are workers.
+        weight = 1 if self._link is not None and not self._link.away else self._workers
+        self._refuse_above(bucket, policy, cost * weight)
+        near = bucket.debt(time.monotonic()) + cost > policy.most / 2 / self._workers
+        if not (near and await self._ask(caller, policy, bucket, cost)):
+            self._owe((caller, policy.name), bucket, cost * weight)
+        standing = policy.standing(bucket.debt(time.monotonic()))
+        return {"RateLimit": standing, "RateLimit-Policy": policy.described()}
+
+    def charge(self, principal: Principal, rows: int, size: int) -> None:
+        """Counts what was sent. Raises RateLimited where the hour's quota is used up."""
+        if not self._settings.enabled:
+            return
+        caller = identity(principal)
+        for quota in self._allowance(principal).quotas:
+            bucket = self._bucket(caller, quota)
+            spent = quota.seconds(rows if quota.unit == "rows" else size)
+            self._owe((caller, quota.name), bucket, spent)
+            self._refuse_above(bucket, quota, 0.0)
+
+    @asynccontextmanager
+    async def stream(self, principal: Principal) -> AsyncIterator[None]:
+        """Counts a stream for as long as the block runs. Raises RateLimited."""
+        most = self._allowance(principal).streams
+        if most is None or not self._settings.enabled:
+            yield
+            return
+        caller, name = identity(principal), uuid4().hex
+        leases = self._leases.setdefault(caller, set())
+        if len(leases) >= most:
+            raise self._too_many_streams(most)
+        leases.add(name)  # before the await, so that nobody else takes the same place
+        try:
+            await self._lease(caller, most, name)
+            yield
+        finally:
+            leases.discard(name)
+            if not leases:
+                self._leases.pop(caller, None)
+            release = asyncio.create_task(self._release(caller, name))
+            self._releases.add(release)
+            release.add_done_callback(self._releases.discard)
+
+    async def run(self) -> None:
+        """Tells Redis what was used and which streams run, until it is cancelled."""
+        renewed = time.monotonic()
+        while True:
+            await asyncio.sleep(_TELL_EVERY)
+            if self._link is None or self._link.away:
+                continue
+            await self._tell()
+            if time.monotonic() - renewed >= _RENEW_EVERY:
+                renewed = time.monotonic()
+                await self._renew()
+
+    async def close(self) -> None:
+        """Tells Redis the last of it."""
+        if self._releases:
+            await asyncio.wait(self._releases)
+        await self._tell()
+
+    def _allowance(self, principal: Principal) -> Allowance:
+        return self._allowances["couple" if principal.client is not None else principal.role]
+
+    def _bucket(self, caller: str, policy: Policy) -> Bucket:
+        bucket = self._buckets.get((caller, policy.name))
+        if bucket is None:
+            bucket = self._buckets[caller, policy.name] = Bucket()
+        return bucket
+
+    def _owe(self, key: tuple[str, str], bucket: Bucket, seconds: float) -> None:
+        bucket.add(seconds, time.monotonic())
+        self._untold[key] = bucket
+
+    def _refuse_above(self, bucket: Bucket, policy: Policy, seconds: float) -> None:
+        """Raises RateLimited where a further debt of so many seconds would be too much."""
+        now = time.monotonic()
+        excess = bucket.excess(seconds, policy, now)
+        if excess > 0:
+            raise RateLimited(
+                f"This token's limit of {policy.name} is used up.",
+                retry_after=math.ceil(excess),
+                standing=policy.standing(bucket.debt(now)),
+                policy=policy.described(),
+            )
+
+    async def _ask(self, caller: str, policy: Policy, bucket: Bucket, cost: float) -> bool:
+        """Has Redis decide, and remember; False where it can't. Raises RateLimited."""
+        told = bucket.take_untold(time.monotonic())
+        key = self._key(caller, policy.name)
+        question: list[str | int] = ["owe", _micro(told), _micro(cost), _micro(policy.most)]
+        try:
+            granted, debt = await self._call(key, question)
+        except RedisAwayError:
+            bucket.untold += told
+            return False
+        bucket.learn(debt / 1e6, time.monotonic())
+        if not granted:
+            self._refuse_above(bucket, policy, cost)
+        return True
+
+    async def _tell(self) -> None:
+        """Reports every debt that Redis does not know of, and learns what it knows."""
+        untold, self._untold = self._untold, {}
+        if self._link is None or not untold:
+            return
+        now = time.monotonic()
+        told = {key: bucket.take_untold(now) for key, bucket in untold.items()}
+
+        async def report(client: Redis) -> list[Any]:
+            pipeline = client.pipeline(transaction=False)
+            for (caller, name), seconds in told.items():
+                pipeline.eval(_SCRIPT, 1, self._key(caller, name), "owe", _micro(seconds), 0, 0)
+            return list(await pipeline.execute())
+
+        try:
+            answers = await self._link.ask(report)
+        except RedisAwayError:
+            for key, bucket in untold.items():
+                bucket.untold += told[key]
+            self._untold = untold | self._untold
+            return
+        for bucket, (_, debt) in zip(untold.values(), answers, strict=True):
+            bucket.learn(int(debt) / 1e6, time.monotonic())
+
+    async def _lease(self, caller: str, most: int, name: str) -> None:
+        share = math.ceil(most / self._workers)
+        if self._link is not None:
+            try:
+                granted, _ = await self._call(
+                    self._key(caller, "streams"), ["lease", most, _micro(_LEASE), name]
+                )
+            except RedisAwayError:
+                pass
+            else:
+                if not granted:
+                    raise self._too_many_streams(most)
+                return
+        if len(self._leases[caller]) > share:
+            raise self._too_many_streams(most)
+
+    async def _renew(self) -> None:
+        for caller, names in list(self._leases.items()):
+            try:
+                # No more than what runs already: nobody is refused here.
+                most = 10**9
+                await self._call(
+                    self._key(caller, "streams"), ["lease", most, _micro(_LEASE), *names]
+                )
+            except RedisAwayError:
+                return
+
+    async def _release(self, caller: str, name: str) -> None:
+        if self._link is None:
+            return
+        key = self._key(caller, "streams")
+
+        async def remove(client: Redis) -> object:
+            return await client.zrem(key, name)
+
+        try:
+            await self._link.ask(remove)
+        except RedisAwayError:
+            return  # it lapses by itself
+
+    async def _call(self, key: str, arguments: Sequence[str | int]) -> tuple[int, int]:
+        if self._link is None:
+            raise RedisAwayError
+
+        async def call(client: Redis) -> Any:
+            return await client.eval(_SCRIPT, 1, key, *arguments)
+
+        granted, number = await self._link.ask(call)
+        return int(granted), int(number)
+
+    def _key(self, caller: str, name: str) -> str:
+        # The braces keep one caller's keys together on a cluster.
+        return f"{self._link.prefix if self._link else ''}:limit:{{{caller}}}:{name}"
+
+    @staticmethod
+    def _too_many_streams(most: int) -> RateLimited:
+        return RateLimited(
+            f"This token has {most} streams at once already.",
+            retry_after=_STREAM_RETRY,
+            standing=f'"streams";r=0;t={_STREAM_RETRY}',
+            policy=f'"streams";q={most};qu="streams"',
+        )
+
+
+def identity(principal: Principal) -> str:
+    """A name for a principal that tells nothing of it."""
+    who = repr((principal.tenant, principal.role, principal.client, principal.subject))
+    return hashlib.blake2b(who.encode(), digest_size=16).hexdigest()
+
+
+def _micro(seconds: float) -> int:
+    return round(seconds * 1e6)
