@@ -1,0 +1,231 @@
+"""Limits over a real Redis and a real Valkey: several workers, frozen, flushed, away."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from feedsvc.auth.principal import Principal
+from feedsvc.embedded.valkey import ValkeyServer
+from feedsvc.errors import RateLimited
+from feedsvc.limits import limiter as module
+from feedsvc.limits.limiter import Limiter, identity
+from feedsvc.redis_link import RedisLink
+from feedsvc.settings import CallerLimits, Limits, Redis
+from tests.support.redis_server import redis_running
+
+BURST = 100
+
+
+@pytest.fixture(scope="module", params=["redis", "valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
+    with redis_running(request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def caller(request: pytest.FixtureRequest) -> Principal:
+    """Somebody whom no other test is."""
+    return Principal(request.node.name, "member", None, 0.0)
+
+
+def limits(**member: Any) -> Limits:
+    given = {"requests_per_second": 10, "burst": BURST, "streams": None, **member}
+    return Limits(member=CallerLimits(**given))
+
+
+@asynccontextmanager
+async def workers(url: str | None, count: int, settings: Limits) -> AsyncIterator[list[Limiter]]:
+    """The limiters of so many workers that share a Redis, running as the service runs them."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for _ in range(count):
+            link = None if url is None else RedisLink(url, Redis())
+            limiter = Limiter(settings, link, count)
+            running = asyncio.create_task(limiter.run())
+            stack.callback(running.cancel)
+            if link is not None:
+                stack.push_async_callback(link.close)
+            stack.push_async_callback(limiter.close)
+            made.append(limiter)
+        yield made
+
+
+async def admitted(limiters: list[Limiter], caller: Principal, asked: int) -> int:
+    """How many of so many requests, spread over the workers, are let in."""
+
+    async def ask(number: int) -> bool:
+        try:
+            await limiters[number % len(limiters)].admit(caller, "requests")
+        except RateLimited:
+            return False
+        return True
+
+    return sum([await ask(number) for number in range(asked)])
+
+
+async def test_one_worker_admits_exactly_the_burst(server: ValkeyServer, caller: Principal) -> None:
+    async with workers(server.url, 1, limits(requests_per_second=0.1)) as made:
+        assert await admitted(made, caller, 3 * BURST) == BURST
+        with pytest.raises(RateLimited) as refused:
+            await made[0].admit(caller, "requests")
+        headers = refused.value.headers
+        assert headers["RateLimit"].startswith('"requests";r=0;t=')
+        assert headers["RateLimit-Policy"] == '"requests";q=100;w=1000'
+        assert 1 <= int(headers["Retry-After"]) <= 10
+        other = Principal("another tenant", "member", None, 0.0)
+        assert (await made[0].admit(other, "requests"))["RateLimit"] == '"requests";r=99;t=10'
+        assert await made[0].admit(caller, "tickets"), "tickets are counted apart"
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_all_workers_hold_to_one_limit(
+    server: ValkeyServer, caller: Principal, together: bool
+) -> None:
+    async with workers(server.url, 4, limits(requests_per_second=0.1)) as made:
+        if together:
+            batches = await asyncio.gather(*(admitted([w], caller, 2 * BURST) for w in made))
+            total = sum(batches)
+        else:
+            total = await admitted(made, caller, 8 * BURST)
+        assert BURST - 5 <= total <= BURST * 1.5
+        await asyncio.sleep(0.2)
+        assert await admitted(made, caller, 40) == 0, "the workers did not hear of each other"
+
+
+async def test_a_limit_that_another_worker_used_up_is_known_within_a_moment(
+    server: ValkeyServer, caller: Principal
+) -> None:
+    async with workers(server.url, 2, limits(requests_per_second=0.1)) as (first, second):
+        assert await admitted([first], caller, BURST) == BURST
+        await asyncio.sleep(0.2)
+        assert await admitted([second], caller, 100) <= BURST / 4 + 1
+
+
+async def test_the_rate_lets_more_in_as_time_goes_by(
+    server: ValkeyServer, caller: Principal
+) -> None:
+    async with workers(server.url, 2, limits(requests_per_second=100, burst=10)) as made:
+        began, let_in = time.monotonic(), 0
+        while time.monotonic() - began < 1.0:
+            let_in += await admitted(made, caller, 4)
+            await asyncio.sleep(0.005)
+        assert 80 <= let_in <= 130
+
+
+async def test_a_frozen_redis_costs_a_moment_once_and_limits_still_bind(
+    server: ValkeyServer, caller: Principal
+) -> None:
+    async with workers(server.url, 2, limits(requests_per_second=0.1)) as made:
+        await admitted(made, caller, 10)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            longest, let_in = 0.0, 0
+            for number in range(300):
+                began = time.monotonic()
+                let_in += await admitted([made[number % 2]], caller, 1)
+                longest = max(longest, time.monotonic() - began)
+            assert longest < 0.2
+            assert BURST * 0.5 <= let_in <= BURST * 1.5
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while any(m._link is None or m._link.away for m in made):
+                await asyncio.sleep(0.05)
+        assert await admitted(made, caller, 50) == 0, "what was used meanwhile is forgotten"
+
+
+async def test_without_redis_each_worker_admits_its_share(caller: Principal) -> None:
+    async with workers(None, 4, limits(requests_per_second=0.1)) as made:
+        assert BURST - 4 <= await admitted(made, caller, 4 * BURST) <= BURST
+
+
+async def test_streams_at_once_are_counted_over_all_workers(
+    server: ValkeyServer, caller: Principal
+) -> None:
+    async with workers(server.url, 2, limits(streams=3)) as (first, second):
+        async with first.stream(caller), second.stream(caller), second.stream(caller):
+            for worker in (first, second):
+                with pytest.raises(RateLimited) as refused:
+                    async with worker.stream(caller):
+                        pass
+                assert refused.value.headers["RateLimit-Policy"] == '"streams";q=3;qu="streams"'
+        await asyncio.sleep(0.1)
+        async with first.stream(caller), first.stream(caller), first.stream(caller):
+            pass
+
+
+async def test_streams_of_a_worker_that_died_lapse(
+    server: ValkeyServer, caller: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LEASE", 0.5)
+    monkeypatch.setattr(module, "_RENEW_EVERY", 0.1)
+    async with workers(server.url, 1, limits(streams=2)) as (living,):
+        link = RedisLink(server.url, Redis())
+        dead = Limiter(limits(streams=2), link, 1)
+        lost = dead.stream(caller)
+        await lost.__aenter__()
+        async with living.stream(caller):
+            with pytest.raises(RateLimited):
+                await living.stream(caller).__aenter__()
+            await asyncio.sleep(1.0)  # the dead one's lapses, the living one's is renewed
+            async with living.stream(caller):
+                with pytest.raises(RateLimited):
+                    await living.stream(caller).__aenter__()
+        await lost.__aexit__(None, None, None)
+        await dead.close()
+        await link.close()
+
+
+async def test_without_redis_streams_are_counted_by_each_worker(caller: Principal) -> None:
+    async with (
+        workers(None, 2, limits(streams=4)) as (first, _),
+        first.stream(caller),
+        first.stream(caller),
+    ):
+        with pytest.raises(RateLimited):
+            await first.stream(caller).__aenter__()
+
+
+async def test_an_hours_rows_are_counted_over_all_workers(
+    server: ValkeyServer, caller: Principal
+) -> None:
+    async with workers(server.url, 2, limits(rows_per_hour=1_000)) as (first, second):
+        first.charge(caller, 600, 1)
+        second.charge(caller, 400, 1)
+        await asyncio.sleep(0.2)
+        for worker in (first, second):
+            with pytest.raises(RateLimited) as refused:
+                await worker.admit(caller, "requests")
+            assert refused.value.headers["RateLimit-Policy"] == '"rows";q=1000;w=3600;qu="rows"'
+            assert 1 <= int(refused.value.headers["Retry-After"]) <= 4
+        with pytest.raises(RateLimited):
+            first.charge(caller, 10, 1)
+
+
+async def test_nothing_of_a_principal_is_in_redis(server: ValkeyServer) -> None:
+    caller = Principal("canary-tenant", "member", "canary-client", 0.0, "canary-subject")
+    async with workers(server.url, 1, limits()) as (worker,), worker.stream(caller):
+        await worker.admit(caller, "requests")
+        await asyncio.sleep(0.2)
+        assert worker._link is not None
+        found = await worker._link.ask(lambda client: client.keys("*"))
+        assert any(identity(caller).encode() in key for key in found)
+        assert not any(b"canary" in key for key in found)
+
+
+def test_principals_that_differ_anywhere_are_not_the_same() -> None:
+    base = Principal("a", "member", None, 0.0)
+    others = [
+        Principal("b", "member", None, 0.0),
+        Principal("a", "admin", None, 0.0),
+        Principal("a", "member", "None", 0.0),
+        Principal("a", "member", None, 0.0, "s"),
+    ]
+    assert len({identity(p) for p in (base, *others)}) == 5
+    assert identity(base) == identity(Principal("a", "member", None, 99.0))
