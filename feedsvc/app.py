@@ -50,7 +50,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             settings=settings,
             datasets=datasets,
             tokens=tokens,
-            tickets=Tickets(made["read"]),
+            tickets=Tickets(made["write"], link),
             limits=Limiter(settings.limits, link, settings.server.workers),
             pools=made,
             probe=DatabaseProbe(settings.database),

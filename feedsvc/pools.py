@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -13,6 +13,7 @@ from feedsvc.datasets import PoolName
 from feedsvc.errors import Busy
 from feedsvc.settings import Database, PoolSettings, Settings
 
+Operation: TypeAlias = PoolName | Literal["write"]
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ async def connect(
 class Pool:
     """A bounded number of connections, and who waits for one."""
 
-    def __init__(self, name: PoolName, settings: PoolSettings, database: Database) -> None:
+    def __init__(self, name: Operation, settings: PoolSettings, database: Database) -> None:
         self.name = name
         self.settings = settings
         self.release_timeout = database.release_timeout
@@ -129,14 +130,15 @@ class Pools:
     """Every pool by its name."""
 
     def __init__(self, settings: Settings) -> None:
-        sizes: Mapping[PoolName, PoolSettings] = {
+        sizes: Mapping[Operation, PoolSettings] = {
             "read": settings.pools.read,
             "bulk": settings.pools.bulk,
             "analytics": settings.pools.analytics,
+            "write": settings.pools.write,
         }
         self._pools = {name: Pool(name, size, settings.database) for name, size in sizes.items()}
 
-    def __getitem__(self, name: PoolName) -> Pool:
+    def __getitem__(self, name: Operation) -> Pool:
         return self._pools[name]
 
     async def open(self) -> None:

@@ -188,12 +188,19 @@ class AnalyticsPool(BulkPool):
     size: Count = 2
 
 
+class WritePool(PoolSettings):
+    """The service's own tables: tickets, the audit log. Whoever has no token can reach no other."""
+
+    size: Count = 3
+
+
 class Pools(_Section):
     """Pools by operation, so that exports never starve small requests."""
 
     read: ReadPool = ReadPool()
     bulk: BulkPool = BulkPool()
     analytics: AnalyticsPool = AnalyticsPool()
+    write: WritePool = WritePool()
 
 
 class Datasets(_Section):

@@ -1,28 +1,29 @@
 """Tickets: what a browser sends instead of a token where it can't send a header.
 
-A ticket is good once, for half a minute, for one path. PostgreSQL keeps its digest alone, so
-that any worker honours it and nobody who reads the table can use it.
+A ticket is good once, for half a minute, for one path. It is kept in Redis, or in PostgreSQL where
+there is none or it is away, so that any worker honours it; its first letter says where. What is
+kept is its digest alone, so that nobody who can read there can use it.
 """
 
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-import asyncpg
+from redis.asyncio import Redis
 
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized, Unavailable
-from feedsvc.faults import as_problems
-from feedsvc.pools import Connection, Pool
+from feedsvc.own_tables import writing
+from feedsvc.pools import Pool
+from feedsvc.redis_link import RedisAwayError, RedisLink
 
 LIFETIME: Final = 30
 """Seconds that a ticket is good for."""
 
 _LONGEST: Final = 128
+_IN_REDIS, _IN_POSTGRES = "r", "p"
 _TAKE: Final = (files("feedsvc") / "tickets.sql").read_text()
 _KEEP: Final = (
     "insert into feedsvc.tickets (id, path, principal, expires_at) "
@@ -34,45 +35,85 @@ _FORGET: Final = "delete from feedsvc.tickets where expires_at < now()"
 class Tickets:
     """Issues tickets and takes them back."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, link: RedisLink | None) -> None:
         self._pool = pool
+        self._link = link
 
     async def issue(self, path: str, principal: Principal) -> str:
         """A ticket for this path in the principal's name. Raises Problem."""
-        ticket = secrets.token_urlsafe(32)
-        who = json.dumps(
-            {
-                "tenant": principal.tenant,
-                "role": principal.role,
-                "client": principal.client,
-                "expires_at": principal.expires_at,
-            }
-        )
-        async with self._writing() as connection:
-            await connection.execute(_FORGET)
-            await connection.execute(_KEEP, _digest(ticket), path, who, float(LIFETIME))
-        return ticket
+        if self._link is not None:
+            try:
+                return await self._issue_in_redis(self._link, path, principal)
+            except RedisAwayError:
+                # A new one: Redis may have kept the other after all, and each is good once.
+                pass
+        return await self._issue_in_postgres(path, principal)
 
     async def redeem(self, ticket: str, path: str) -> Principal:
         """The principal in whose name the ticket was issued. Raises Unauthorized, and Problem."""
-        if not ticket or len(ticket) > _LONGEST:
+        if len(ticket) > _LONGEST:
             raise Unauthorized
-        async with self._writing() as connection:
-            kept = await connection.fetchval(_TAKE, _digest(ticket), path)
+        match ticket[:1]:
+            case "r" if self._link is not None:
+                return await self._redeem_from_redis(self._link, ticket, path)
+            case "p":
+                return await self._redeem_from_postgres(ticket, path)
+            case _:
+                raise Unauthorized
+
+    async def _issue_in_redis(self, link: RedisLink, path: str, principal: Principal) -> str:
+        ticket = _new(_IN_REDIS)
+        digest = _digest(ticket, path)
+        kept = json.dumps({"ticket": digest, "principal": principal.plain()})
+        key = f"{link.prefix}:ticket:{digest}"
+
+        async def keep(client: Redis) -> Any:
+            return await client.set(key, kept, ex=LIFETIME, nx=True)
+
+        await link.ask(keep)
+        return ticket
+
+    async def _issue_in_postgres(self, path: str, principal: Principal) -> str:
+        ticket = _new(_IN_POSTGRES)
+        digest, who = bytes.fromhex(_digest(ticket, path)), json.dumps(principal.plain())
+        async with writing(self._pool) as connection:
+            await connection.execute(_FORGET)
+            await connection.execute(_KEEP, digest, path, who, float(LIFETIME))
+        return ticket
+
+    async def _redeem_from_redis(self, link: RedisLink, ticket: str, path: str) -> Principal:
+        digest = _digest(ticket, path)
+        key = f"{link.prefix}:ticket:{digest}"
+
+        async def take(client: Redis) -> Any:
+            return await client.getdel(key)
+
+        try:
+            kept = await link.ask(take)
+        except RedisAwayError:
+            what = "Where this ticket is kept can't be reached; ask for another."
+            raise Unavailable(what) from None
+        try:
+            found = json.loads(kept)
+            # Whatever a cache answers is held against the question: another's ticket is no ticket.
+            if found["ticket"] != digest:
+                raise Unauthorized
+            return Principal(**found["principal"])
+        except (ValueError, TypeError, KeyError):
+            raise Unauthorized from None
+
+    async def _redeem_from_postgres(self, ticket: str, path: str) -> Principal:
+        async with writing(self._pool) as connection:
+            kept = await connection.fetchval(_TAKE, bytes.fromhex(_digest(ticket, path)), path)
         if kept is None:
             raise Unauthorized
         return Principal(**json.loads(kept))
 
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[Connection]:
-        with as_problems():
-            try:
-                async with self._pool.lease() as connection, connection.transaction():
-                    await connection.execute("SET TRANSACTION READ WRITE")
-                    yield connection
-            except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
-                raise Unavailable("Tickets are not set up in this database.", 60) from error
+
+def _new(place: str) -> str:
+    return place + secrets.token_urlsafe(32)
 
 
-def _digest(ticket: str) -> bytes:
-    return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
+def _digest(ticket: str, path: str) -> str:
+    """A ticket is another one for another path; no path holds a NUL."""
+    return hashlib.sha256(f"{ticket}\0{path}".encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,23 @@
+"""The one place that opens a transaction to write: into the service's own schema, nowhere else."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from feedsvc.errors import Unavailable
+from feedsvc.faults import as_problems
+from feedsvc.pools import Connection, Pool
+
+
+@asynccontextmanager
+async def writing(pool: Pool) -> AsyncIterator[Connection]:
+    """A transaction that may write. Raises Problem, whatever the database does."""
+    with as_problems():
+        try:
+            async with pool.lease() as connection, connection.transaction():
+                await connection.execute("SET TRANSACTION READ WRITE")
+                yield connection
+        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
+            what = "The service's own tables are not set up in this database."
+            raise Unavailable(what, 60) from error
