@@ -58,6 +58,10 @@ class Tokens:
             raise Unavailable("The keys that tokens are verified with are out of reach.", 5)
         return self.verify(authorization)
 
+    def seconds_left(self, principal: Principal) -> float:
+        """How long the principal's token will still be accepted."""
+        return principal.expires_at + self._settings.leeway - time.time()
+
     def verify(self, authorization: str | None) -> Principal:
         """The principal of an Authorization header, by the keys that are known now.
 
@@ -67,7 +71,7 @@ class Tokens:
         try:
             known = (self.published.version if self.published else 0, _digest(token))
             principal = self._remembered.get(known)
-            if principal is None or principal.expires_at + self._settings.leeway <= time.time():
+            if principal is None or self.seconds_left(principal) <= 0:
                 principal = self._principal(self._claims(token))
                 self._remembered[known] = principal
         except _NOT_A_TOKEN:
@@ -146,7 +150,7 @@ def _fixed_keys(settings: Auth) -> tuple[Key, ...]:
     if not settings.algorithms:
         raise KeyMissingError("auth.algorithms must list at least one: HS256, RS256, ES256, EdDSA")
     found: tuple[Key, ...] = ()
-    if settings.key is not None:
+    if settings.key is not None and settings.key.get_secret_value():
         found = keys.from_text(settings.key.get_secret_value(), "auth.key")
     elif settings.key_file is not None:
         found = keys.from_file(settings.key_file, "auth.key_file")

@@ -1,6 +1,5 @@
 """The feeds: the catalogue, a feed's rows, one row."""
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -15,7 +14,6 @@ from feedsvc.errors import Forbidden, NotAcceptable, NotFound, TokenExpired
 from feedsvc.export import Export, open_export
 from feedsvc.faults import as_problems
 from feedsvc.query import FeedQuery, parse_columns, parse_key
-from feedsvc.service import Service
 from feedsvc.statement import Statement
 from feedsvc.web import headers
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
@@ -119,15 +117,10 @@ async def _stream(
             open_export(query, principal, pool, chunk_bytes, request[STAGES]) as export,
         ):
             if query.format is SSE:
-                running.interrupt_at(_expiry(service, principal), TokenExpired())
+                running.interrupt_at(service.tokens.seconds_left(principal), TokenExpired())
             return await delivery.stream(export, ())
     except Exception as error:  # noqa: BLE001 - as above
         await delivery.break_off(error)
-
-
-def _expiry(service: Service, principal: Principal) -> float:
-    """Seconds until the principal's token is accepted no more."""
-    return principal.expires_at + service.settings.auth.leeway - time.time()
 
 
 def _answering(response: web.Response) -> Work:

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from feedsvc.auth.principal import Principal
+from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import feeds, operations, problems, tickets
 from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
@@ -80,5 +81,8 @@ async def _principal(request: web.Request, *, tickets_will_do: bool) -> Principa
     if authorization is None and tickets_will_do and "ticket=" in request.rel_url.raw_query_string:
         given = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
         ticket = given.get("ticket", [""])[0]
-        return await service.tickets.redeem(ticket, request.rel_url.raw_path)
+        principal = await service.tickets.redeem(ticket, request.rel_url.raw_path)
+        if service.tokens.seconds_left(principal) <= 0:
+            raise Unauthorized
+        return principal
     return await service.tokens.authenticate(authorization)

@@ -16,7 +16,7 @@ import statistics
 import struct
 import time
 import uuid
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 import asyncpg
@@ -84,7 +84,7 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float) -> N
         await asyncio.sleep(0.02)
 
 
-def ask(service: Running, path: str, **who: str) -> socket.socket:
+def ask(service: Running, path: str, **who: Any) -> socket.socket:
     """Sends a request through a socket with little room, and reads nothing."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)

@@ -20,19 +20,34 @@ REPOSITORY = Path(__file__).parents[2]
 _SERVES = re.compile(r"feedsvc serves (http://\S+)")
 
 
-def token(tenant: str = "rosewood", role: str = "member", client: str | None = None) -> str:
+def token(
+    tenant: str = "rosewood",
+    role: str = "member",
+    client: str | None = None,
+    *,
+    subject: str | None = None,
+    lifetime: float = 3_600,
+) -> str:
     """A token as an issuer of its own would make it, not as `feedsvc token` does."""
-    claims = {"aud": "feedsvc", "exp": int(time.time()) + 3_600, "tenant": tenant, "role": role}
+    claims = {"aud": "feedsvc", "exp": time.time() + lifetime, "tenant": tenant, "role": role}
     if client is not None:
         claims["client"] = client
+    if subject is not None:
+        claims["sub"] = subject
     return jwt.encode(claims, KEY, algorithm="HS256")
 
 
 def bearer(
-    tenant: str = "rosewood", role: str = "member", client: str | None = None
+    tenant: str = "rosewood",
+    role: str = "member",
+    client: str | None = None,
+    *,
+    subject: str | None = None,
+    lifetime: float = 3_600,
 ) -> dict[str, str]:
     """The header that carries such a token."""
-    return {"Authorization": f"Bearer {token(tenant, role, client)}"}
+    signed = token(tenant, role, client, subject=subject, lifetime=lifetime)
+    return {"Authorization": f"Bearer {signed}"}
 
 
 @dataclass
