@@ -142,6 +142,14 @@ class Limits(_Section):
     admin: CallerLimits = CallerLimits()
 
 
+class Audit(_Section):
+    """The log of who read what, in `feedsvc.audit`."""
+
+    enabled: bool = True
+    # How many entries may wait for PostgreSQL; what is beyond them is dropped and counted.
+    most_waiting: int = Field(20_000, ge=100, le=1_000_000)
+
+
 class Streams(_Section):
     """A stream's life."""
 
@@ -238,6 +246,7 @@ class Settings(BaseSettings):
     redis: Redis = Redis()
     auth: Auth = Auth()
     limits: Limits = Limits()
+    audit: Audit = Audit()
     streams: Streams = Streams()
     pools: Pools = Pools()
     datasets: Datasets = Datasets()

@@ -1,0 +1,140 @@
+"""The audit log: who read what, when, from where, how much of it, and what was refused.
+
+Entries are written in the background, in batches, into a table that the service can add to and
+neither read nor change. While PostgreSQL is slow or away they wait, up to a number; what is dropped
+beyond it is counted, and said in the log and in the table.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from importlib.resources import files
+from typing import Any, Final
+from uuid import uuid4
+
+from feedsvc.errors import Problem, Timeout, Unavailable
+from feedsvc.observations import RequestEnded
+from feedsvc.own_tables import writing
+from feedsvc.pools import Pool
+from feedsvc.settings import Audit
+
+logger = logging.getLogger(__name__)
+
+_WRITE: Final = (files("feedsvc") / "audit.sql").read_text()
+_BATCH: Final = 500
+_EVERY: Final = 0.5  # seconds
+_LONGEST_PAUSE: Final = 5.0
+_SAY_EVERY: Final = 60.0  # seconds between lines about one and the same lack
+_LAST_CHANCE: Final = 5.0  # seconds that the last entries get on an orderly stop
+
+Entry = dict[str, Any]
+
+
+class AuditLog:
+    """Observes requests and writes them down."""
+
+    def __init__(self, pool: Pool, settings: Audit) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._waiting: deque[Entry] = deque()
+        self._unnamed = 0
+        self._dropped = 0
+        self._said_at = -_SAY_EVERY
+
+    def observe(self, ended: RequestEnded) -> None:
+        """Notes a request to a guarded route, or drops it where too many wait already."""
+        if not ended.guarded or not self._settings.enabled:
+            return
+        # Whoever has no token can be endless: they must not push out those who have one.
+        unnamed = ended.principal is None
+        full = len(self._waiting) >= self._settings.most_waiting
+        if full or (unnamed and self._unnamed >= self._settings.most_waiting // 4):
+            self._dropped += 1
+            return
+        self._unnamed += unnamed
+        self._waiting.append(_entry(ended))
+
+    async def run(self) -> None:
+        """Writes until it is cancelled."""
+        pause = _EVERY
+        while True:
+            await asyncio.sleep(pause)
+            well = await self._write_all()
+            pause = _EVERY if well else min(pause * 2, _LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        """Writes what is left, for an orderly stop loses nothing that PostgreSQL will take."""
+        try:
+            async with asyncio.timeout(_LAST_CHANCE):
+                while not await self._write_all():
+                    await asyncio.sleep(_EVERY)
+        except TimeoutError:
+            lost = len(self._waiting) + self._dropped
+            logger.error("audit: %d entries are lost, for PostgreSQL did not take them", lost)  # noqa: TRY400
+
+    async def _write_all(self) -> bool:
+        """Writes what waits now; False where PostgreSQL does not take it."""
+        self._note_what_was_dropped()
+        while self._waiting:
+            batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
+            try:
+                async with writing(self._pool) as connection:
+                    await connection.execute(_WRITE, json.dumps(batch))
+            except (Unavailable, Timeout) as problem:
+                self._say(problem)
+                return False
+            except Problem as problem:
+                # It would be refused for ever, and hold up all that comes behind it.
+                logger.error("audit: %d entries were refused: %s", len(batch), problem.__cause__)  # noqa: TRY400
+            for entry in batch:
+                self._waiting.popleft()
+                self._unnamed -= entry["role"] is None
+        return True
+
+    def _note_what_was_dropped(self) -> None:
+        """Says so in the table, as soon as there is room for saying it."""
+        if self._dropped and len(self._waiting) < self._settings.most_waiting:
+            entry = {"id": str(uuid4()), "at": time.time(), "role": None}
+            entry |= {"result": "dropped", "rows": self._dropped}
+            logger.warning("audit: %d entries were dropped", self._dropped)
+            self._dropped = 0
+            self._unnamed += 1
+            self._waiting.append(entry)
+
+    def _say(self, problem: Problem) -> None:
+        if time.monotonic() - self._said_at >= _SAY_EVERY:
+            self._said_at = time.monotonic()
+            what = "audit: %d entries wait and %d were dropped: %s"
+            logger.warning(what, len(self._waiting), self._dropped, problem.detail)
+
+
+def _entry(ended: RequestEnded) -> Entry:
+    who = ended.principal
+    return {
+        "id": str(uuid4()),
+        "at": ended.at,
+        "request_id": ended.request_id,
+        "method": ended.method,
+        "route": ended.route,
+        "status": ended.status,
+        "result": ended.result,
+        "why": ended.why,
+        "elapsed_ms": ended.elapsed_ms,
+        "address": ended.address,
+        "tenant": who.tenant if who else None,
+        "role": who.role if who else None,
+        "client": who.client if who else None,
+        "subject": who.subject if who else None,
+        "dataset": ended.dataset,
+        "format": ended.format,
+        "query": None if ended.query is None else _storable(ended.query),
+        "rows": ended.rows,
+        "bytes": ended.size,
+    }
+
+
+def _storable(text: str) -> str:
+    """The text as PostgreSQL can hold it."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
