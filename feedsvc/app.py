@@ -10,11 +10,13 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc import pools, preflight
+from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
 from feedsvc.datasets import Dataset, DatasetsError
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
+from feedsvc.observations import Observers
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
@@ -46,12 +48,14 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         link = _redis(settings)
         if link is not None:
             stack.push_async_callback(link.close)
+        audit = AuditLog(made["write"], settings.audit)
         service = Service(
             settings=settings,
             datasets=datasets,
             tokens=tokens,
             tickets=Tickets(made["write"], link),
             limits=Limiter(settings.limits, link, settings.server.workers),
+            observers=Observers(audit.observe),
             pools=made,
             probe=DatabaseProbe(settings.database),
             drain=Drain(),
@@ -59,9 +63,11 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         await made.open()
         stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(service.limits.close)
+        stack.push_async_callback(audit.close)
         await service.probe.probe()
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
+        await stack.enter_async_context(_in_background(audit.run()))
         if tokens.published is not None:
             await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service

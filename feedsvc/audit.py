@@ -6,6 +6,7 @@ beyond it is counted, and said in the log and in the table.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import time
@@ -68,11 +69,16 @@ class AuditLog:
         """Writes what is left, for an orderly stop loses nothing that PostgreSQL will take."""
         try:
             async with asyncio.timeout(_LAST_CHANCE):
-                while not await self._write_all():
-                    await asyncio.sleep(_EVERY)
+                await self._write_until_empty()
         except TimeoutError:
             lost = len(self._waiting) + self._dropped
             logger.error("audit: %d entries are lost, for PostgreSQL did not take them", lost)  # noqa: TRY400
+
+    async def _write_until_empty(self) -> None:
+        for pause in itertools.repeat(_EVERY):
+            if await self._write_all():
+                return
+            await asyncio.sleep(pause)
 
     async def _write_all(self) -> bool:
         """Writes what waits now; False where PostgreSQL does not take it."""

@@ -7,6 +7,7 @@ from feedsvc.auth.tokens import Tokens
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
+from feedsvc.observations import Observers
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.settings import Settings
@@ -22,6 +23,7 @@ class Service:
     tokens: Tokens
     tickets: Tickets
     limits: Limiter
+    observers: Observers
     pools: Pools
     probe: DatabaseProbe
     drain: Drain

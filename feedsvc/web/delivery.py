@@ -20,7 +20,7 @@ from feedsvc.query import FeedQuery
 from feedsvc.settings import Streams
 from feedsvc.web import headers
 from feedsvc.web.body import Body
-from feedsvc.web.keys import REQUEST_ID, STAGES
+from feedsvc.web.keys import PARTICULARS, REQUEST_ID, STAGES
 from streams.compression import CODINGS
 from streams.frames import End, Failure, Open, Ping, Progress, Rows
 
@@ -150,6 +150,8 @@ class Delivery:
         self._charge(len(rows.records), len(encoded))
         self._rows += len(rows.records)
         self._after = rows.last
+        known = self._request[PARTICULARS]
+        known.rows, known.size = self._rows, known.size + len(encoded)
         return encoded
 
     def _open(self, export: Export) -> Open:
@@ -173,6 +175,7 @@ class Delivery:
 
     def _failure(self, error: Exception) -> Failure:
         problem = problem_of(error)
+        self._request[PARTICULARS].problem = problem
         body = problem.body(self._request.path, self._request[REQUEST_ID])
         return Failure(body, self._after, retry_ms() if isinstance(problem, Draining) else None)
 

@@ -17,7 +17,7 @@ from feedsvc.query import FeedQuery, parse_columns, parse_key
 from feedsvc.statement import Statement
 from feedsvc.web import headers
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
-from feedsvc.web.keys import SERVICE, STAGES, Work
+from feedsvc.web.keys import PARTICULARS, SERVICE, STAGES, Work
 from streams import negotiation
 from streams.compression import CODINGS
 from streams.formats import FORMATS, JSON, SSE
@@ -59,6 +59,7 @@ async def _row(request: web.Request, principal: Principal, wanted: Statement) ->
     stages.lap("db")
     if record is None:
         raise NotFound("There is no row with this key.")
+    request[PARTICULARS].rows, request[PARTICULARS].size = 1, len(record)
     service.limits.charge(principal, 1, len(record))
     response = _json(record)
     response.headers["Server-Timing"] = stages.server_timing()
@@ -71,6 +72,7 @@ async def feed(request: web.Request, principal: Principal) -> Work:
     dataset = _dataset(request, principal)
     given = _given(request)
     query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
+    request[PARTICULARS].format = query.format.name
     charge = partial(service.limits.charge, principal)
     delivery = Delivery(request, query, _coding(request), service.settings.streams, charge)
     if query.is_over:
@@ -154,6 +156,7 @@ def _dataset(request: web.Request, principal: Principal) -> Dataset:
     dataset = request.app[SERVICE].datasets.get(name)
     if dataset is None:
         raise NotFound("There is no feed of this name; /v1/feeds lists them.")
+    request[PARTICULARS].dataset = dataset.name
     if not dataset.readable_by(principal.role, principal.client):
         raise Forbidden("This token may not read this feed.")
     if not dataset.admits(principal.tenant, principal.client):

@@ -12,7 +12,7 @@ from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import feeds, operations, problems, tickets
-from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
+from feedsvc.web.keys import PARTICULARS, SERVICE, STAGES, STANDING, Work
 
 PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
 """Judges a request; what it gives back does the work, once the limits have admitted it."""
@@ -64,9 +64,12 @@ def _authenticated(route: Protected) -> Handler:
     """Who asks, whether it makes sense, whether it is too much, and only then the work."""
 
     async def admit(request: web.Request) -> web.StreamResponse:
-        principal = await _principal(request, tickets_will_do=route.tickets)
+        known = request[PARTICULARS]
+        known.guarded = True
+        known.principal = principal = await _principal(request, tickets_will_do=route.tickets)
         request[STAGES].lap("auth")
         work = await route.handler(request, principal)
+        known.keep_query(request.rel_url.raw_query_string)
         request[STANDING] = await request.app[SERVICE].limits.admit(principal, route.limit)
         request[STAGES].lap("limits")
         return await work()

@@ -1,0 +1,80 @@
+"""What becomes known of a request on its way, for those who observe its end."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from urllib.parse import unquote_plus
+
+from aiohttp import web
+
+from feedsvc.auth.principal import Principal
+from feedsvc.errors import Problem
+from feedsvc.observations import RequestEnded, Result
+
+_LONGEST_QUERY = 2_000
+
+
+@dataclass(slots=True)
+class Particulars:
+    """Filled in as they become known; `query` only once the request was found to make sense."""
+
+    guarded: bool = False
+    principal: Principal | None = None
+    dataset: str | None = None
+    format: str | None = None
+    query: str | None = None
+    rows: int = 0
+    size: int = 0
+    problem: Problem | None = None
+    """Why the request was refused or broke off, where that has a name."""
+
+    def keep_query(self, raw: str) -> None:
+        """Keeps the query string, without what let the request in."""
+        parts = [p for p in raw.split("&") if unquote_plus(p.partition("=")[0]) != "ticket"]
+        self.query = "&".join(parts)[:_LONGEST_QUERY]
+
+    def ended(
+        self,
+        request: web.Request,
+        request_id: str,
+        address: str | None,
+        outcome: web.StreamResponse | BaseException,
+        elapsed_ms: int,
+    ) -> RequestEnded:
+        """The observation of the request's end, by an answer or by what broke it."""
+        resource = request.match_info.route.resource
+        status, result = self._result(outcome)
+        return RequestEnded(
+            at=time.time(),
+            request_id=request_id,
+            method=request.method,
+            # The route's pattern, for a raw path may hold what does not belong in a log.
+            route=resource.canonical if resource is not None else "unknown",
+            guarded=self.guarded,
+            status=status,
+            result=result,
+            why=None if self.problem is None else self.problem.name,
+            elapsed_ms=elapsed_ms,
+            address=address,
+            principal=self.principal,
+            dataset=self.dataset,
+            format=self.format,
+            query=self.query,
+            rows=self.rows,
+            size=self.size,
+        )
+
+    def _result(self, outcome: web.StreamResponse | BaseException) -> tuple[int, Result]:
+        match outcome:
+            case web.StreamResponse(status=status) if status < 400:
+                return status, "complete"
+            case web.StreamResponse(status=status) if status < 500:
+                return status, "refused"
+            case web.StreamResponse(status=status):
+                return status, "failed"
+            case asyncio.CancelledError():
+                return 499, "cancelled"  # nginx's number for a client that left
+            case _ if self.problem is None:
+                return 499, "cancelled"
+            case _:
+                return 200, "failed"  # a body that was broken off behind its head
