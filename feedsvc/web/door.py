@@ -120,11 +120,11 @@ class _Connection(RequestHandler):
             if self._discarded > _MOST_DISCARDED and self.transport is not None:
                 self.transport.abort()
             return
-        before = self._request_count
+        before, is_body = self._request_count, not self._arriving.is_eof()
         super().data_received(data)
         if self._request_count != before:
-            self._requests_have_come(data)
-        elif data and self._arriving.is_eof():
+            self._requests_have_come(bytes(self._head) + data)
+        elif data and not is_body:
             self._part_of_a_head_has_come(data)
 
     async def finish_response(
@@ -189,6 +189,7 @@ class _Connection(RequestHandler):
     def _requests_have_come(self, data: bytes) -> None:
         """At least one head is whole, or could not be parsed."""
         self._clear_timers()
+        self._head.clear()
         message, self._arriving = self._messages[-1]
         if len(self._messages) > _PIPELINE:
             self._door.flooded.add()
@@ -196,12 +197,11 @@ class _Connection(RequestHandler):
         elif isinstance(message, _ErrInfo):
             self._discards = True
             if isinstance(message.exc, LineTooLong):
-                self._token_too_long = _holds_long_token(
-                    bytes(self._head) + data, self.max_field_size
-                )
+                self._token_too_long = _holds_long_token(data, self.max_field_size)
         elif not self._arriving.is_eof():
             self._expect_body()
-        self._head.clear()
+        elif self._arriving is EMPTY_PAYLOAD and (begun := data.rpartition(b"\r\n\r\n")[2]):
+            self._part_of_a_head_has_come(begun)
 
     def _part_of_a_head_has_come(self, data: bytes) -> None:
         self._head += data
