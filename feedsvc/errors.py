@@ -127,6 +127,17 @@ class NotAcceptable(Problem):
     title = "Not acceptable"
 
 
+class RequestTimeout(Problem):
+    """The request's body did not arrive in time. The connection is closed.
+
+    Send the body right behind the headers, and only as long as `Content-Length` says.
+    """
+
+    status = 408
+    name = "request-timeout"
+    title = "Request timeout"
+
+
 class ContentTooLarge(Problem):
     """The request's body is larger than the service reads."""
 

@@ -4,15 +4,27 @@
 and `REDIS_URL` are understood too. Times are seconds, sizes bytes.
 """
 
+import json
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -20,6 +32,12 @@ from pydantic_settings import (
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
+
+# As a browser writes it in Origin: lower case, IDNA's ASCII, nothing behind host and port.
+_ORIGIN: Final = re.compile(
+    r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?"
+)
+_UNWRITTEN_PORTS: Final = {"http": "80", "https": "443"}
 
 _PREFIX = "FEEDSVC_"
 _DEFAULT_FILE = Path("config/feedsvc.toml")
@@ -43,6 +61,47 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    if not _ORIGIN.fullmatch(text):
+        raise ValueError(
+            "an origin is scheme://host[:port] in lower case without a path,"
+            ' such as "https://app.example.com", or "*"'
+        )
+    scheme, _, rest = text.partition("://")
+    if rest.endswith(f":{_UNWRITTEN_PORTS.get(scheme)}"):
+        raise ValueError("a browser leaves out the port that its scheme implies, so leave it out")
+    return text
+
+
+def _alone_if_any(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in origins and len(origins) > 1:
+        raise ValueError('"*" lets every origin in, so it stands alone')
+    return origins
+
+
+def _listed(given: Any) -> Any:
+    """A list in the environment: JSON, or simply its items with commas between them."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given) if given.lstrip().startswith("[") else _split(given)
+    except ValueError:
+        raise ValueError("this is neither a list in JSON nor items with commas") from None
+
+
+def _split(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+# NoDecode, for pydantic-settings' own refusal of what is no JSON does not name the variable.
+FromText = (NoDecode, BeforeValidator(_listed))
+Networks = Annotated[tuple[IPvAnyNetwork, ...], *FromText]
+Origin = Annotated[str, AfterValidator(_origin)]
+Origins = Annotated[tuple[Origin, ...], *FromText, AfterValidator(_alone_if_any)]
+
+
 class Server(_Section):
     """Where and how the service listens."""
 
@@ -53,9 +112,24 @@ class Server(_Section):
     max_header: int = Field(16_384, ge=1_024, le=1_048_576)
     max_body: int = Field(65_536, ge=1_024, le=67_108_864)
     keepalive_timeout: Seconds = 75.0
+    # From the connection's beginning, or from a later request's first byte, to its last header.
+    header_timeout: Seconds = 10.0
+    body_timeout: Seconds = 10.0
+    # In each process. Many, for an office or a proxy that nobody listed has a single address.
+    connections_per_address: Count = 4_096
+    # Whose X-Forwarded-For is believed, and whose connections are not counted.
+    trusted_proxies: Networks = ()
     # The kernel's share of what a client has not read yet. A fixed size bounds what a thousand
     # stalled clients may hold; over long and fast lines a larger one is quicker.
     send_buffer: int = Field(262_144, ge=16_384, le=16_777_216)
+
+
+class Cors(_Section):
+    """Which web pages of other origins may read the answers; none unless they are listed."""
+
+    origins: Origins = ()
+    # How long a browser may remember that it asked; browsers have their own upper bounds.
+    max_age: int = Field(600, ge=0, le=86_400)
 
 
 class Database(_Section):
@@ -242,6 +316,7 @@ class Settings(BaseSettings):
     )
 
     server: Server = Server()
+    cors: Cors = Cors()
     database: Database = Database()
     redis: Redis = Redis()
     auth: Auth = Auth()
@@ -341,8 +416,16 @@ def _lines(error: ValidationError, path: Path | None) -> list[str]:
     lines = []
     for item in error.errors():
         place = [str(part) for part in item["loc"]]
-        variable = _PREFIX + "__".join(place[:3]).upper()
-        where = variable if variable in os.environ else f"{path or 'settings'}: {'.'.join(place)}"
+        where = _variable(place) or f"{path or 'settings'}: {'.'.join(place)}"
         what = "there is no such setting" if item["type"] == "extra_forbidden" else item["msg"]
         lines.append(f"{where}: {what}")
     return lines
+
+
+def _variable(place: list[str]) -> str | None:
+    """The variable that set what stands at this place, or the list that it stands in."""
+    for end in range(len(place), 0, -1):
+        variable = _PREFIX + "__".join(place[:end]).upper()
+        if variable in os.environ:
+            return variable
+    return None

@@ -20,7 +20,8 @@ from feedsvc.query import FeedQuery
 from feedsvc.settings import Streams
 from feedsvc.web import headers
 from feedsvc.web.body import Body
-from feedsvc.web.keys import PARTICULARS, REQUEST_ID, STAGES
+from feedsvc.web.keys import REQUEST_ID, STAGES
+from feedsvc.web.particulars import PARTICULARS
 from streams.compression import CODINGS
 from streams.frames import End, Failure, Open, Ping, Progress, Rows
 

@@ -17,7 +17,8 @@ from feedsvc.query import FeedQuery, parse_columns, parse_key
 from feedsvc.statement import Statement
 from feedsvc.web import headers
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
-from feedsvc.web.keys import PARTICULARS, SERVICE, STAGES, Work
+from feedsvc.web.keys import SERVICE, STAGES, Work
+from feedsvc.web.particulars import PARTICULARS
 from streams import negotiation
 from streams.compression import CODINGS
 from streams.formats import FORMATS, JSON, SSE

@@ -7,12 +7,12 @@ from aiohttp import web
 
 from feedsvc.service import Service
 from feedsvc.timing import Stages
-from feedsvc.web.particulars import Particulars
 
 SERVICE: Final = web.AppKey("service", Service)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Absent where the client was gone before it could be asked. For the audit, and for no log.
+CLIENT_ADDRESS: Final = web.RequestKey("client_address", str)
 STAGES: Final = web.RequestKey("stages", Stages)
-PARTICULARS: Final = web.RequestKey("particulars", Particulars)
 STANDING: Final = web.RequestKey("standing", Mapping)
 """The headers that tell a caller what is left of its limits."""
 

@@ -15,16 +15,23 @@ from feedsvc.errors import (
     MethodNotAllowed,
     NotFound,
     Problem,
+    RequestTimeout,
 )
 from feedsvc.timing import Stages
-from feedsvc.web import problems
-from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES, STANDING
+from feedsvc.web import cors, problems, security
+from feedsvc.web.address import client_address
+from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, SERVICE, STAGES, STANDING
+from feedsvc.web.particulars import PARTICULARS, Particulars
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("feedsvc.access")
 
 _WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+
+class LateBodyError(TimeoutError):
+    """A request's body has not arrived in time; what reading it raises."""
 
 
 def request_id(given: str | None) -> str:
@@ -36,26 +43,32 @@ def request_id(given: str | None) -> str:
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request its id and its clock, and logs one line when it ends."""
+    """Gives the request what every other step asks for, and logs one line when it ends."""
     request[REQUEST_ID] = request_id(request.headers.get("X-Request-ID"))
-    request[STAGES] = stages = Stages()
-    status = "gone"
+    request[STAGES] = Stages()
+    request[PARTICULARS] = Particulars()
+    if (address := client_address(request)) is not None:
+        request[CLIENT_ADDRESS] = address
     try:
         response = await handler(request)
-        status = str(response.status)
-        return response
-    finally:
-        # The route's pattern, for a raw path may hold what does not belong in a log.
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "unknown"
-        access_logger.info(
-            "%s %s %s %d ms %s",
-            request.method,
-            route,
-            status,
-            stages.elapsed_ms(),
-            request[REQUEST_ID],
-        )
+    except BaseException as error:
+        _tell_end(request, error)
+        raise
+    _tell_end(request, response)
+    return response
+
+
+def _tell_end(request: web.Request, outcome: web.StreamResponse | BaseException) -> None:
+    ended = request[PARTICULARS].ended(request, outcome)
+    access_logger.info(
+        "%s %s %s %d ms %s",
+        ended.method,
+        ended.route,
+        "gone" if ended.result == "cancelled" else ended.status,
+        ended.elapsed_ms,
+        ended.request_id,
+    )
+    request.app[SERVICE].observers.tell(ended)
 
 
 @web.middleware
@@ -70,6 +83,10 @@ async def tell_problems(request: web.Request, handler: Handler) -> web.StreamRes
         if problem.status >= 500:
             logger.warning("%s: %s", request[REQUEST_ID], problem, exc_info=problem.__cause__)
         return _answer(request, problem)
+    except LateBodyError:
+        return _answer(request, RequestTimeout("The body did not arrive in time."))
+    except web.RequestPayloadError:
+        return _answer(request, BadRequest("The body can't be read as HTTP."))
     except web.HTTPException as error:
         return _answer(request, _problem_of(error))
     except Exception:
@@ -83,8 +100,8 @@ async def mark(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["X-Request-ID"] = request[REQUEST_ID]
     for name, value in request.get(STANDING, {}).items():
         response.headers.setdefault(name, value)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Server"] = "feedsvc"  # aiohttp's own tells versions
+    security.protect(response)
+    cors.mark(request, response)
     if request.app[SERVICE].drain.begun:
         # The next request of this client is for another process.
         response.force_close()
@@ -97,8 +114,9 @@ def _refuse_body(request: web.Request) -> None:
 
 
 def _answer(request: web.Request, problem: Problem) -> web.Response:
+    request[PARTICULARS].problem = problem
     response = problems.answer(problem, request.rel_url.raw_path, request[REQUEST_ID])
-    if isinstance(problem, BadRequest):
+    if isinstance(problem, (BadRequest, RequestTimeout)):
         response.force_close()  # an unread body is not worth reading to keep the connection
     return response
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import unquote_plus
 
 from aiohttp import web
@@ -10,8 +11,9 @@ from aiohttp import web
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Problem
 from feedsvc.observations import RequestEnded, Result
+from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, STAGES
 
-_LONGEST_QUERY = 2_000
+_LONGEST_QUERY: Final = 2_000
 
 
 @dataclass(slots=True)
@@ -34,19 +36,14 @@ class Particulars:
         self.query = "&".join(parts)[:_LONGEST_QUERY]
 
     def ended(
-        self,
-        request: web.Request,
-        request_id: str,
-        address: str | None,
-        outcome: web.StreamResponse | BaseException,
-        elapsed_ms: int,
+        self, request: web.Request, outcome: web.StreamResponse | BaseException
     ) -> RequestEnded:
         """The observation of the request's end, by an answer or by what broke it."""
         resource = request.match_info.route.resource
         status, result = self._result(outcome)
         return RequestEnded(
             at=time.time(),
-            request_id=request_id,
+            request_id=request[REQUEST_ID],
             method=request.method,
             # The route's pattern, for a raw path may hold what does not belong in a log.
             route=resource.canonical if resource is not None else "unknown",
@@ -54,8 +51,8 @@ class Particulars:
             status=status,
             result=result,
             why=None if self.problem is None else self.problem.name,
-            elapsed_ms=elapsed_ms,
-            address=address,
+            elapsed_ms=request[STAGES].elapsed_ms(),
+            address=request.get(CLIENT_ADDRESS),
             principal=self.principal,
             dataset=self.dataset,
             format=self.format,
@@ -78,3 +75,6 @@ class Particulars:
                 return 499, "cancelled"
             case _:
                 return 200, "failed"  # a body that was broken off behind its head
+
+
+PARTICULARS: Final = web.RequestKey("particulars", Particulars)

@@ -12,7 +12,8 @@ from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import feeds, operations, problems, tickets
-from feedsvc.web.keys import PARTICULARS, SERVICE, STAGES, STANDING, Work
+from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
+from feedsvc.web.particulars import PARTICULARS
 
 PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
 """Judges a request; what it gives back does the work, once the limits have admitted it."""
