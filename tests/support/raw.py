@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -84,11 +85,17 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(service: Running, address: str = "127.0.0.1") -> AsyncIterator[Wire]:
+async def wire(
+    service: Running, address: str = "127.0.0.1", receive_buffer: int | None = None
+) -> AsyncIterator[Wire]:
     """A connection to the service from this address of the loopback network."""
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", service.port, local_addr=(address, 0)
-    )
+    client = socket.socket()
+    if receive_buffer is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    client.bind((address, 0))
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", service.port))
+    reader, writer = await asyncio.open_connection(sock=client)
     try:
         yield Wire(reader, writer)
     finally:

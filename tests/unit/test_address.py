@@ -1,12 +1,27 @@
 """Whom a request comes from: what proxies say, and what only claims to be said by them."""
 
 from ipaddress import IPv4Network, IPv6Address, ip_network
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from feedsvc.web.address import Address, Crowd, CrowdedError, behind_proxies
+from feedsvc.service import Service
+from feedsvc.settings import Server, Settings
+from feedsvc.web.address import (
+    Address,
+    Crowd,
+    CrowdedError,
+    Networks,
+    behind_proxies,
+    client_address,
+)
+from feedsvc.web.keys import SERVICE
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 PROXY = "10.1.2.3"
@@ -111,3 +126,14 @@ def test_one_ipv6_network_is_one_address() -> None:
 def test_a_trusted_proxy_is_not_counted() -> None:
     crowd = Crowd(1, (IPv4Network("10.0.0.0/8"),))
     assert [crowd.admit(PROXY) for _ in range(9)] == [None] * 9
+
+
+@pytest.mark.parametrize(("trusted", "found"), [((), PROXY), (PROXIES, "198.51.100.7")])
+def test_a_requests_address_is_found_by_the_settings(trusted: Networks, found: str) -> None:
+    settings = Settings(server=Server(trusted_proxies=tuple(trusted)))
+    app = web.Application()
+    app[SERVICE] = cast("Service", SimpleNamespace(settings=settings))
+    fields = (("X-Forwarded-For", "192.0.2.1, 198.51.100.7"), ("X-Forwarded-For", "10.9.9.9"))
+    request = make_mocked_request("GET", "/", CIMultiDict(fields), app=app)
+    assert client_address(request.clone(remote=PROXY)) == found
+    assert client_address(request.clone(remote="")) is None

@@ -85,6 +85,13 @@ def test_the_datasets_file_stands_beside_the_settings_file(write: Write, tmp_pat
         ("[pools.read]\nsize = 0", "pools.read.size"),
         ('[auth]\nalgorithms = ["none"]', "auth.algorithms.0"),
         ("[auth.claims]\ntenants = 1", "auth.claims.tenants"),
+        ("[server]\nheader_timeout = 0", "server.header_timeout"),
+        ("[server]\nconnections_per_address = 0", "server.connections_per_address"),
+        ('[server]\ntrusted_proxies = ["proxy"]', "server.trusted_proxies.0"),
+        ('[server]\ntrusted_proxies = ["::1", "10.0.0.1/8"]', "server.trusted_proxies.1"),
+        ('[cors]\norigin = ["*"]', "cors.origin"),
+        ('[cors]\norigins = ["*", "https://a.example"]', "cors.origins"),
+        ("[cors]\nmax_age = -1", "cors.max_age"),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_file_and_key(
@@ -111,6 +118,9 @@ def test_each_mistake_has_a_line(write: Write) -> None:
         ("FEEDSVC_SEVER__PORT", "1"),
         ("FEEDSVC_POOLS__READ__SIZE", "0"),
         ("FEEDSVC_POOLS__READ__SPEED", "1"),
+        ("FEEDSVC_SERVER__TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("FEEDSVC_CORS__ORIGINS", '["https://a.example/"]'),
+        ("FEEDSVC_CORS__ORIGINS", "[https://a.example]"),
     ],
 )
 def test_a_mistake_in_the_environment_is_named_with_its_variable(
@@ -121,6 +131,45 @@ def test_a_mistake_in_the_environment_is_named_with_its_variable(
         load()
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{variable}: ")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://app.example.com", "http://localhost:5173", "http://[::1]:8080", "capacitor://app"],
+)
+def test_an_origin_is_as_a_browser_writes_it(write: Write, origin: str) -> None:
+    assert load(write(f'[cors]\norigins = ["{origin}"]')).cors.origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "null",
+        "app.example.com",
+        "https://",
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://*.example.com",
+        "https://App.example.com",
+        "https://ann@app.example.com",
+        "https://app.example.com:443",
+        "https://app.example.com:x",
+        "https://app.example.com\\nX: y",
+        "https://a.example https://b.example",
+    ],
+)
+def test_what_no_browser_would_write_is_no_origin(write: Write, origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"cors\.origins\.0: "):
+        load(write(f'[cors]\norigins = ["{origin}"]'))
+
+
+@pytest.mark.parametrize("text", ['["10.0.0.0/8", "::1"]', "10.0.0.0/8, ::1", "10.0.0.0/8,::1,"])
+def test_a_list_in_the_environment_is_json_or_has_commas(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("FEEDSVC_SERVER__TRUSTED_PROXIES", text)
+    assert [str(network) for network in load().server.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
 
 
 def test_a_file_that_is_no_toml_or_not_there_is_named(write: Write, tmp_path: Path) -> None:
