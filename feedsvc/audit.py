@@ -16,6 +16,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from feedsvc.errors import Problem, Timeout, Unavailable
+from feedsvc.faults import told
 from feedsvc.observations import RequestEnded
 from feedsvc.own_tables import writing
 from feedsvc.pools import Pool
@@ -82,8 +83,10 @@ class AuditLog:
 
     async def _write_all(self) -> bool:
         """Writes what waits now; False where PostgreSQL does not take it."""
-        self._note_what_was_dropped()
-        while self._waiting:
+        while True:
+            self._note_what_was_dropped()
+            if not self._waiting:
+                return True
             batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
             try:
                 async with writing(self._pool) as connection:
@@ -93,11 +96,11 @@ class AuditLog:
                 return False
             except Problem as problem:
                 # It would be refused for ever, and hold up all that comes behind it.
-                logger.error("audit: %d entries were refused: %s", len(batch), problem.__cause__)  # noqa: TRY400
+                cause = told(problem.__cause__ or problem)
+                logger.error("audit: %d entries were refused: %s", len(batch), cause)  # noqa: TRY400
             for entry in batch:
                 self._waiting.popleft()
                 self._unnamed -= entry["role"] is None
-        return True
 
     def _note_what_was_dropped(self) -> None:
         """Says so in the table, as soon as there is room for saying it."""

@@ -11,6 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from feedsvc.datasets import PoolName
 from feedsvc.errors import Busy
+from feedsvc.faults import told
 from feedsvc.settings import Database, PoolSettings, Settings
 
 Operation: TypeAlias = PoolName | Literal["write"]
@@ -123,7 +124,7 @@ class Pool:
         try:
             await self._pool.release(connection, timeout=self.release_timeout)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            logger.warning("a connection of the %s pool was lost: %r", self.name, error)
+            logger.warning("a connection of the %s pool was lost: %s", self.name, told(error))
 
 
 class Pools:

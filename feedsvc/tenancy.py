@@ -11,6 +11,8 @@ import asyncpg
 from asyncpg.transaction import Transaction
 
 from feedsvc.auth.principal import Principal
+from feedsvc.errors import Internal
+from feedsvc.faults import told
 from feedsvc.pools import Connection, Pool
 from feedsvc.timing import Stages
 
@@ -31,12 +33,22 @@ async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIter
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
         try:
             await transaction.start()
-            await connection.execute(
-                _WHO_READS, principal.tenant, principal.role, principal.client or ""
-            )
+            await _tell_who_reads(connection, principal)
             yield connection
         finally:
             await _end(transaction, connection, pool.release_timeout)
+
+
+async def _tell_who_reads(connection: Connection, principal: Principal) -> None:
+    """Tells row-level security who the caller is, and makes sure that it was understood.
+
+    Without a tenant no policy lets a row through, which would look like an empty feed.
+    """
+    who = (principal.tenant, principal.role, principal.client or "")
+    kept = await connection.fetchrow(_WHO_READS, *who)
+    if kept is None or tuple(kept) != who or not principal.tenant:
+        logger.critical("row-level security was not told who reads; nothing was read")
+        raise Internal("The service could not tell the database who asks.")
 
 
 async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:
@@ -50,7 +62,9 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
         async with asyncio.timeout(timeout):
             await transaction.rollback()
     except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
-        logger.warning("a transaction could not be ended, so its connection is cut: %r", error)
+        logger.warning(
+            "a transaction could not be ended, so its connection is cut: %s", told(error)
+        )
         _cut(connection)
     except asyncio.CancelledError:
         _cut(connection)

@@ -1,0 +1,268 @@
+"""The audit log: who read what, when, from where, and what was refused; held back, never forged."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from feedsvc.audit import AuditLog
+from feedsvc.auth.principal import Principal
+from feedsvc.observations import RequestEnded
+from feedsvc.pools import Pools
+from feedsvc.settings import Audit, Database, Settings
+from tests.support.servers import LOGIN
+from tests.support.service import Running, bearer, serving
+
+FEED = "/v1/feeds/clients"
+
+
+@pytest.fixture(scope="module")
+def audited(world_url: str) -> Iterator[Running]:
+    settings = {
+        "FEEDSVC_SERVER__SEND_BUFFER": "16384",
+        "FEEDSVC_SERVER__TRUSTED_PROXIES": "127.0.0.1",
+    }
+    with serving(world_url, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(audited: Running) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(audited.url, read_bufsize=1_024) as session:
+        yield session
+
+
+async def entry(world: asyncpg.Connection, request_id: str) -> dict[str, Any]:
+    """The one entry of this request, once it is written."""
+    async with asyncio.timeout(10):
+        while True:
+            rows = await world.fetch(
+                "SELECT * FROM feedsvc.audit WHERE request_id = $1", request_id
+            )
+            if rows:
+                (row,) = rows
+                return dict(row)
+            await asyncio.sleep(0.05)
+
+
+async def test_a_read_says_who_what_when_where_and_how_much(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    headers = bearer(role="admin", subject="ann@example.org")
+    headers |= {"X-Request-ID": "audit-read", "X-Forwarded-For": "203.0.113.7"}
+    path = f"{FEED}?format=ndjson&columns=id&status.in=booked,planning"
+    async with client.get(path, headers=headers) as answer:
+        body = await answer.read()
+    found = await entry(world, "audit-read")
+    assert abs(found["at"].timestamp() - time.time()) < 20
+    expected = {
+        "result": "complete", "why": None, "method": "GET", "route": "/v1/feeds/{dataset}",
+        "status": 200, "tenant": "rosewood", "role": "admin", "client": None,
+        "subject": "ann@example.org", "dataset": "clients", "format": "ndjson",
+        "query": path.partition("?")[2], "rows": body.count(b"\n"), "bytes": len(body),
+    }  # fmt: skip
+    assert {name: found[name] for name in expected} == expected
+    assert str(found["address"]) == "203.0.113.7"
+
+
+async def test_a_page_a_row_the_catalogue_and_a_ticket(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    key = await world.fetchval(
+        "SELECT id FROM wedding.clients WHERE tenant_id = 'rosewood' LIMIT 1"
+    )
+    asked = {
+        "audit-page": (FEED + "?limit=3", 3),
+        "audit-row": (f"{FEED}/{key}", 1),
+        "audit-catalogue": ("/v1/feeds", 0),
+        "audit-head": (FEED, 0),
+    }
+    for name, (path, rows) in asked.items():
+        method = "HEAD" if name == "audit-head" else "GET"
+        async with client.request(method, path, headers={**bearer(), "X-Request-ID": name}):
+            pass
+        found = await entry(world, name)
+        assert (found["result"], found["rows"], found["tenant"]) == ("complete", rows, "rosewood")
+    headers = {**bearer(), "X-Request-ID": "audit-ticket"}
+    async with client.post("/v1/tickets", json={"path": FEED}, headers=headers) as answer:
+        ticket = (await answer.json())["ticket"]
+    assert (await entry(world, "audit-ticket"))["route"] == "/v1/tickets"
+    parameters = {"limit": "1", "ticket": ticket}
+    async with client.get(FEED, params=parameters, headers={"X-Request-ID": "by-ticket"}):
+        pass
+    found = await entry(world, "by-ticket")
+    assert (found["tenant"], found["query"]) == ("rosewood", "limit=1")
+    everything = await world.fetchval("SELECT string_agg(a::text, ' ') FROM feedsvc.audit a")
+    assert ticket not in everything
+
+
+async def test_every_refusal(client: aiohttp.ClientSession, world: asyncpg.Connection) -> None:
+    couple = bearer(client="1")
+    asked: dict[str, tuple[str, dict[str, str], int, str]] = {
+        "refused-401": (FEED, {"Authorization": "Bearer forged"}, 401, "unauthorized"),
+        "refused-403": ("/v1/feeds/analytics", couple, 403, "forbidden"),
+        "refused-404": ("/v1/feeds/nothing", bearer(), 404, "not-found"),
+        "refused-400": (f"{FEED}?tenant_id=atelier-blanc", bearer(), 400, "bad-parameter"),
+        "refused-406": (FEED, {**bearer(), "Accept": "image/png"}, 406, "not-acceptable"),
+    }
+    for name, (path, headers, status, why) in asked.items():
+        async with client.get(path, headers={**headers, "X-Request-ID": name}) as answer:
+            assert answer.status == status
+        found = await entry(world, name)
+        assert (found["result"], found["status"], found["why"]) == ("refused", status, why)
+        assert found["tenant"] == (None if status == 401 else "rosewood")
+        assert found["query"] is None, "what was refused may be anything, a token as well"
+        assert str(found["address"]) == "127.0.0.1"
+
+
+async def test_a_stream_that_broke_off(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    headers = {**bearer(), "X-Request-ID": "audit-gone"}
+    answer = await client.get(FEED, headers=headers)
+    await answer.content.readany()
+    answer.close()
+    found = await entry(world, "audit-gone")
+    assert found["result"] == "cancelled"
+    assert 0 < found["rows"] <= 3_000
+
+    headers = {**bearer(), "X-Request-ID": "audit-killed", "Accept": "text/event-stream"}
+    async with client.get(FEED, headers=headers) as answer:
+        await answer.content.readany()
+        kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 "
+        await world.execute(kill + "AND datname = current_database() AND query ~ 'clients'", LOGIN)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+    found = await entry(world, "audit-killed")
+    assert (found["result"], found["why"]) == ("failed", "database-unavailable")
+
+
+async def test_nobody_but_the_operator_reads_or_changes_it(
+    client: aiohttp.ClientSession, world: asyncpg.Connection, world_url: str
+) -> None:
+    login = await asyncpg.connect(world_url)
+    for statement in ("SELECT * FROM", "DELETE FROM", "TRUNCATE"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await login.execute(f"{statement} feedsvc.audit")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await login.execute("UPDATE feedsvc.audit SET tenant = 'x'")
+    await login.close()
+
+
+async def test_an_orderly_stop_loses_nothing(world_url: str, world: asyncpg.Connection) -> None:
+    with serving(world_url) as running:
+        async with aiohttp.ClientSession(running.url) as session:
+
+            async def ask(number: int) -> None:
+                headers = {**bearer(), "X-Request-ID": f"orderly-{number}"}
+                async with session.get(FEED + "?limit=1", headers=headers) as answer:
+                    assert answer.status == 200
+
+            await asyncio.gather(*(ask(number) for number in range(700)))
+            running.terminate()
+            await asyncio.to_thread(running.process.wait, 20)
+    sql = "SELECT count(*) FROM feedsvc.audit WHERE request_id LIKE 'orderly-%'"
+    assert await world.fetchval(sql) == 700
+
+
+@asynccontextmanager
+async def audit_log(url: str, **settings: Any) -> AsyncIterator[AuditLog]:
+    """An audit log over the service's own pool."""
+    whole = Settings(database=Database(url=url))
+    pools = Pools(whole)
+    await pools.open()
+    try:
+        yield AuditLog(pools["write"], Audit(**settings))
+    finally:
+        await pools.close(1.0)
+
+
+def ended(request_id: str, principal: Principal | None, **more: Any) -> RequestEnded:
+    given: dict[str, Any] = {
+        "at": time.time(), "request_id": request_id, "method": "GET", "route": "/r",
+        "guarded": True, "status": 200, "result": "complete", "why": None, "elapsed_ms": 1,
+        "address": "::1", "principal": principal, "dataset": "d", "format": "json", "query": "q",
+        "rows": 1, "size": 2,
+    }  # fmt: skip
+    return RequestEnded(**{**given, **more})
+
+
+ANN = Principal("rosewood", "member", None, 0.0)
+
+
+async def test_while_postgresql_is_slow_so_many_wait_and_the_rest_is_counted(
+    world_url: str, world: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with audit_log(world_url, most_waiting=100) as log:
+        async with world.transaction():
+            await world.execute("LOCK feedsvc.audit IN ACCESS EXCLUSIVE MODE")
+            for number in range(1_000):
+                log.observe(ended(f"flood-{number}", None, status=401, result="refused"))
+            for number in range(90):
+                log.observe(ended(f"slow-{number}", ANN))
+            writing = asyncio.create_task(log.run())
+            await asyncio.sleep(1.0)
+            assert not writing.done()
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await log.close()
+    count = "SELECT count(*) FROM feedsvc.audit WHERE request_id LIKE $1"
+    assert await world.fetchval(count, "slow-%") >= 75, "who had no token pushed them out"
+    assert await world.fetchval(count, "flood-%") <= 26
+    dropped = await world.fetchval(
+        "SELECT sum(rows)::int FROM feedsvc.audit WHERE result = 'dropped'"
+    )
+    written = await world.fetchval(count, "slow-%") + await world.fetchval(count, "flood-%")
+    assert written + dropped == 1_090
+    assert "were dropped" in caplog.text
+
+
+async def test_an_entry_is_written_once_though_it_was_told_twice(
+    world_url: str, world: asyncpg.Connection
+) -> None:
+    async with audit_log(world_url) as log:
+        log.observe(ended("twice", ANN))
+        kept = list(log._waiting)
+        assert await log._write_all()
+        log._waiting.extend(kept)
+        assert await log._write_all()
+    assert (
+        await world.fetchval("SELECT count(*) FROM feedsvc.audit WHERE request_id = 'twice'") == 1
+    )
+
+
+async def test_nothing_that_can_be_asked_stops_the_log(
+    world_url: str, world: asyncpg.Connection
+) -> None:
+    async with audit_log(world_url) as log:
+        for number, query in enumerate(("\0", "\ud800", "\u2028'\"\\", "x" * 100_000)):
+            log.observe(ended(f"odd-{number}", ANN, query=query))
+        log.observe(ended("no address", ANN, address=None))
+        log.observe(ended("mad address", ANN, address="nowhere"))  # can't be, and must not block
+        assert await log._write_all()
+        log.observe(ended("after", ANN))
+        assert await log._write_all()
+        assert not log._waiting
+    assert (
+        await world.fetchval("SELECT count(*) FROM feedsvc.audit WHERE request_id = 'after'") == 1
+    )
+
+
+async def test_a_database_without_the_table_is_served_all_the_same(
+    world_url: str, world: asyncpg.Connection
+) -> None:
+    await world.execute("ALTER TABLE feedsvc.audit RENAME TO elsewhere")
+    try:
+        async with audit_log(world_url) as log:
+            log.observe(ended("no table", ANN))
+            assert not await log._write_all()
+            await world.execute("ALTER TABLE feedsvc.elsewhere RENAME TO audit")
+            assert await log._write_all()
+    finally:
+        if await world.fetchval("SELECT to_regclass('feedsvc.elsewhere')"):
+            await world.execute("ALTER TABLE feedsvc.elsewhere RENAME TO audit")
