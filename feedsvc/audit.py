@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Any, Final
 from uuid import uuid4
 
-from feedsvc.errors import Problem, Timeout, Unavailable
+from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
 from feedsvc.observations import RequestEnded
 from feedsvc.own_tables import writing
@@ -44,6 +44,7 @@ class AuditLog:
         self._unnamed = 0
         self._dropped = 0
         self._said_at = -_SAY_EVERY
+        self._set_up = True
 
     def observe(self, ended: RequestEnded) -> None:
         """Notes a request to a guarded route, or drops it where too many wait already."""
@@ -69,7 +70,7 @@ class AuditLog:
     async def close(self) -> None:
         """Writes what is left, for an orderly stop loses nothing that PostgreSQL will take."""
         try:
-            async with asyncio.timeout(_LAST_CHANCE):
+            async with asyncio.timeout(_LAST_CHANCE if self._set_up else _EVERY):
                 await self._write_until_empty()
         except TimeoutError:
             lost = len(self._waiting) + self._dropped
@@ -91,7 +92,9 @@ class AuditLog:
             try:
                 async with writing(self._pool) as connection:
                     await connection.execute(_WRITE, json.dumps(batch))
+                self._set_up = True
             except (Unavailable, Timeout) as problem:
+                self._set_up = not isinstance(problem, NotSetUp)
                 self._say(problem)
                 return False
             except Problem as problem:

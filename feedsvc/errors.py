@@ -254,6 +254,16 @@ class DatasetUnavailable(Unavailable):
     title = "Dataset unavailable"
 
 
+class NotSetUp(Unavailable):
+    """The service's own tables, for tickets and the audit log, are not in this database.
+
+    Its operator makes them with `feedsvc migrate up` and grants `feedsvc_service` to its login.
+    """
+
+    name = "not-set-up"
+    title = "Not set up"
+
+
 class Timeout(Problem):
     """PostgreSQL took longer over the next rows than the service waits.
 

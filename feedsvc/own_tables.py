@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from feedsvc.errors import Unavailable
+from feedsvc.errors import NotSetUp
 from feedsvc.faults import as_problems
 from feedsvc.pools import Connection, Pool
 
@@ -20,4 +20,4 @@ async def writing(pool: Pool) -> AsyncIterator[Connection]:
                 yield connection
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             what = "The service's own tables are not set up in this database."
-            raise Unavailable(what, 60) from error
+            raise NotSetUp(what, 60) from error
