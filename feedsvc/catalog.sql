@@ -126,7 +126,7 @@ indexes as (
 select
     w.ordinal::int as ordinal,
     w.relkind::text as relkind,
-    pg_has_role(w.relowner, 'usage') as owned,
+    pg_has_role(w.relowner, 'member') as owned,
     columns.columns::text as columns,
     coalesce(indexes.indexes, '[]')::text as indexes
 from wanted w

@@ -34,6 +34,7 @@ SESSION: Final[Mapping[str, str]] = {
     "client_connection_check_interval": "1s",
     "idle_in_transaction_session_timeout": "60s",
     "default_transaction_read_only": "on",
+    "row_security": "on",
 }
 """The settings of every session."""
 

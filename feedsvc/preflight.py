@@ -1,17 +1,17 @@
 """What must hold before the service answers: its login, and its datasets on the real relations."""
 
-from collections.abc import Iterator
-from importlib.resources import files
 from typing import Final
 
 import asyncpg
 
-from feedsvc import catalog
+from feedsvc import catalog, protection
 from feedsvc.catalog import Finding
 from feedsvc.datasets import Dataset, declarations
 from feedsvc.settings import Settings
 
-_LOGIN_SQL: Final = (files("feedsvc") / "login.sql").read_text()
+_AUDIT_SQL: Final = (
+    "select coalesce(has_table_privilege(to_regclass('feedsvc.audit'), 'insert'), false)"
+)
 
 
 async def inspect(
@@ -19,20 +19,14 @@ async def inspect(
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """The datasets, and every finding about them and about the login. Raises DatasetsError."""
     declared = declarations(settings.datasets.file)
-    login = await connection.fetchrow(_LOGIN_SQL)
-    datasets, findings = await catalog.resolve(connection, declared)
-    return datasets, [*_login_findings(login), *findings]
-
-
-def _login_findings(login: asyncpg.Record | None) -> Iterator[Finding]:
-    if login is None:
-        return
-    mistakes = {
-        "superuser": "is a superuser, whom row-level security does not bind",
-        "bypasses": "has BYPASSRLS, so row-level security does not bind it",
-        "owns": "owns objects, and an owner is above row-level security",
-    }
-    for column, what in mistakes.items():
-        if login[column]:
-            mend = "give the service a login of its own that has nothing but SELECT"
-            yield Finding("error", "database.url", f"{login['name']} {what}: {mend}")
+    datasets, found = await catalog.resolve(connection, declared)
+    findings = await protection.login_findings(connection)
+    findings += found
+    findings += await protection.relation_findings(connection, declared)
+    if settings.audit.enabled and not await connection.fetchval(_AUDIT_SQL):
+        what = (
+            "nobody writes down who reads what, for the login can't write to feedsvc.audit: "
+            "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
+        )
+        findings.append(Finding("warning", "audit.enabled", what))
+    return datasets, findings

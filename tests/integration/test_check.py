@@ -32,7 +32,11 @@ SCHEMA = """
     CREATE TABLE shop.parted (tenant text, at date, id int, PRIMARY KEY (tenant, at, id))
         PARTITION BY RANGE (at);
     CREATE TABLE shop.owned (id int PRIMARY KEY);
-    CREATE VIEW shop.view AS
+    ALTER TABLE shop.goods ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE shop.parted ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY own ON shop.goods USING (tenant = current_setting('feedsvc.tenant', true));
+    CREATE POLICY own ON shop.parted USING (tenant = current_setting('feedsvc.tenant', true));
+    CREATE VIEW shop.view WITH (security_invoker = true) AS
         SELECT g.tenant, g.id, g.code, o.sure FROM shop.goods g LEFT JOIN shop.goods o ON false;
     CREATE TABLE shop.kept_back (id int PRIMARY KEY);
     GRANT USAGE ON SCHEMA shop TO PUBLIC;
@@ -93,7 +97,7 @@ def mistaken(name: str) -> str:
 def environment(database_url: str, **variables: str) -> dict[str, str]:
     plain = {name: v for name, v in os.environ.items() if not name.startswith("FEEDSVC_")}
     plain |= {"DATABASE_URL": database_url, "FEEDSVC_AUTH__KEY": KEY, "FEEDSVC_SERVER__PORT": "0"}
-    plain["FEEDSVC_DATABASE__STARTUP_TIMEOUT"] = "1"
+    plain |= {"FEEDSVC_DATABASE__STARTUP_TIMEOUT": "1", "FEEDSVC_AUDIT__ENABLED": "false"}
     return plain | variables
 
 

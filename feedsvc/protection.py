@@ -1,0 +1,132 @@
+"""Whether row-level security really guards the datasets, and really binds the service's login."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import groupby
+from typing import Final
+
+import asyncpg
+
+from feedsvc.catalog import Finding
+from feedsvc.datasets import Declaration
+
+_RELATIONS_SQL: Final = (files("feedsvc") / "protection.sql").read_text()
+_LOGIN_SQL: Final = (files("feedsvc") / "login.sql").read_text()
+_TABLES: Final = frozenset("rp")
+_SEE: Final = "see docs/row-level-security.md"
+_UNBOUND: Final = {"m": "a materialized view", "f": "a foreign table"}
+
+# What each column of login.sql says of a role.
+_LOGIN_FAULTS: Final[Mapping[str, str]] = {
+    "superuser": "is a superuser, whom row-level security does not bind",
+    "bypasses": "has BYPASSRLS, so row-level security does not bind it",
+    "replicates": "has REPLICATION, and a stream of the log has every tenant's rows in it",
+    "makes_roles": "has CREATEROLE, and could make itself a role that is bound by nothing",
+    "beside": "reads or writes files or runs programs of the server, beside row-level security",
+    "owns": "owns objects, and an owner is above row-level security",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A relation that a dataset's query reaches; what its fields mean is in protection.sql."""
+
+    ordinal: int
+    asked_for: bool
+    name: str
+    kind: str
+    as_its_reader: bool
+    asks_who_reads: bool
+    enabled: bool
+    has_policy: bool
+    lets_all_in: bool
+    has_tenant: bool
+
+    @property
+    def is_guarded(self) -> bool:
+        return self.enabled and self.has_policy
+
+
+async def relation_findings(
+    connection: asyncpg.Connection, declarations: Mapping[str, Declaration]
+) -> list[Finding]:
+    """The datasets of one tenant's rows that no policy would guard.
+
+    What is declared as shared is the operator's word that its rows are the same for everybody.
+    """
+    names: list[str] = []
+    wanted: list[tuple[str, str, str]] = []
+    for name, declaration in declarations.items():
+        if declaration.tenant is not None:
+            try:
+                wanted.append((*declaration.relation_parts(), declaration.tenant))
+            except ValueError:
+                continue  # the catalog's findings say so
+            names.append(name)
+    columns = [[parts[n] for parts in wanted] for n in range(3)]
+    rows = [_Reached(**row) for row in await connection.fetch(_RELATIONS_SQL, *columns)]
+    findings: list[Finding] = []
+    for ordinal, reached in groupby(rows, lambda row: row.ordinal):
+        place = f"{names[ordinal - 1]}.relation"
+        asked_for, *behind = reached
+        findings += [Finding("error", place, what) for what in _mistakes(asked_for, behind)]
+    return findings
+
+
+async def login_findings(connection: asyncpg.Connection) -> list[Finding]:
+    """What the login is, or could become by SET ROLE, that row-level security does not bind."""
+    findings: list[Finding] = []
+    for role in await connection.fetch(_LOGIN_SQL):
+        who = role["login"]
+        if role["role"] != who:
+            who += f" is a member of {role['role']}, which"
+        for column, what in _LOGIN_FAULTS.items():
+            if role[column]:
+                mend = "give the service a login of its own that has nothing but SELECT"
+                findings.append(Finding("error", "database.url", f"{who} {what}: {mend}"))
+    return findings
+
+
+def _mistakes(relation: _Reached, behind: Sequence[_Reached]) -> Iterator[str]:
+    if relation.kind in _TABLES:
+        yield from _table_mistakes(relation)
+    elif relation.kind in _UNBOUND:
+        yield (
+            f"{relation.name} is {_UNBOUND[relation.kind]}, which row-level security does not "
+            f"bind: serve a view over it that has security_invoker and a condition; {_SEE}"
+        )
+    else:
+        yield from _view_mistakes(relation, behind)
+
+
+def _table_mistakes(table: _Reached) -> Iterator[str]:
+    if not table.enabled:
+        yield (
+            f"{table.name} has no row-level security: ALTER TABLE {table.name} "
+            f"ENABLE ROW LEVEL SECURITY, and a policy; {_SEE}"
+        )
+    elif not table.has_policy:
+        yield f"{table.name} has no policy by which the login could read: CREATE POLICY; {_SEE}"
+    elif table.lets_all_in:
+        yield f"a policy of {table.name} lets every tenant's rows through: USING (true); {_SEE}"
+
+
+def _view_mistakes(view: _Reached, behind: Sequence[_Reached]) -> Iterator[str]:
+    """A view reads as its owner, whom policies don't bind, unless it has security_invoker."""
+    views = [view, *(relation for relation in behind if relation.kind == "v")]
+    for each in views:
+        if not each.as_its_reader:
+            yield (
+                f"{each.name} reads as its owner, beside row-level security: "
+                f"ALTER VIEW {each.name} SET (security_invoker = true); {_SEE}"
+            )
+    tables = [relation for relation in behind if relation.kind in _TABLES]
+    for table in tables:
+        if table.has_tenant or table.has_policy:
+            yield from _table_mistakes(table)
+    if not any(v.asks_who_reads for v in views) and not any(t.is_guarded for t in tables):
+        yield (
+            f"nothing behind {view.name} has a policy, and the view itself does not ask for "
+            f"feedsvc.tenant; {_SEE}"
+        )
