@@ -115,8 +115,7 @@ FAULTY = {
         "v is a materialized view, which row-level security does not bind",
     ),
     "a materialized view behind one that asks nothing": (
-        "CREATE MATERIALIZED VIEW m AS SELECT * FROM t;"
-        f"CREATE VIEW v {INVOKER} AS SELECT * FROM m",
+        f"CREATE MATERIALIZED VIEW m AS SELECT * FROM t;CREATE VIEW v {INVOKER} AS SELECT * FROM m",
         "v",
         "nothing behind",
     ),
