@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections import deque
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final
 from uuid import uuid4
@@ -69,16 +70,15 @@ class AuditLog:
 
     async def close(self) -> None:
         """Writes what is left, for an orderly stop loses nothing that PostgreSQL will take."""
-        try:
-            async with asyncio.timeout(_LAST_CHANCE if self._set_up else _EVERY):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_CHANCE):
                 await self._write_until_empty()
-        except TimeoutError:
-            lost = len(self._waiting) + self._dropped
-            logger.error("audit: %d entries are lost, for PostgreSQL did not take them", lost)  # noqa: TRY400
+        if lost := len(self._waiting) + self._dropped:
+            logger.error("audit: %d entries are lost, for PostgreSQL did not take them", lost)
 
     async def _write_until_empty(self) -> None:
         for pause in itertools.repeat(_EVERY):
-            if await self._write_all():
+            if await self._write_all() or not self._set_up:
                 return
             await asyncio.sleep(pause)
 

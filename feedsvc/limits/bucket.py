@@ -40,12 +40,14 @@ class Policy:
 class Bucket:
     """One caller's debt under one policy, as far as this process knows. Times are monotonic."""
 
-    __slots__ = ("_paid_at", "untold")
+    __slots__ = ("_paid_at", "_telling", "_untold")
 
     def __init__(self) -> None:
         self._paid_at = 0.0
-        self.untold = 0.0
-        """Seconds of debt that the other processes have not been told of."""
+        # Seconds of debt that the other processes have not been told of, and of which a message
+        # is on its way.
+        self._untold = 0.0
+        self._telling = 0.0
 
     def debt(self, now: float) -> float:
         """What is owed at this time, in seconds."""
@@ -54,16 +56,26 @@ class Bucket:
     def add(self, seconds: float, now: float) -> None:
         """Owes more."""
         self._paid_at = now + self.debt(now) + seconds
-        self.untold += seconds
+        self._untold += seconds
 
-    def take_untold(self, now: float) -> float:
+    def tell(self, now: float) -> float:
         """What is to be told now, in seconds; what was paid off in the meantime is not."""
-        told, self.untold = min(self.untold, self.debt(now)), 0.0
-        return told
+        telling, self._untold = min(self._untold, self.debt(now)), 0.0
+        self._telling += telling
+        return telling
 
-    def learn(self, debt: float, now: float) -> None:
-        """Takes over the debt that all processes together know of, and what they don't know yet."""
-        self._paid_at = now + debt + self.untold
+    def told(self, seconds: float, debt: float, now: float) -> None:
+        """Takes over the debt that all processes together know of, after they were told of this.
+
+        What they may not know yet is added: of two messages the later may have arrived first.
+        """
+        self._telling -= seconds
+        self._paid_at = now + debt + self._untold + max(0.0, self._telling)
+
+    def not_told(self, seconds: float) -> None:
+        """The message did not arrive."""
+        self._telling -= seconds
+        self._untold += seconds
 
     def excess(self, seconds: float, policy: Policy, now: float) -> float:
         """By how much a further debt would exceed what is allowed; at most 0 where it may be."""

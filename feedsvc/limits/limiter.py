@@ -166,29 +166,24 @@ class Limiter:
 
     def _refuse_above(self, bucket: Bucket, policy: Policy, seconds: float) -> None:
         """Raises RateLimited where a further debt of so many seconds would be too much."""
-        now = time.monotonic()
-        excess = bucket.excess(seconds, policy, now)
-        if excess > 0:
-            raise RateLimited(
-                f"This token's limit of {policy.name} is used up.",
-                retry_after=math.ceil(excess),
-                standing=policy.standing(bucket.debt(now)),
-                policy=policy.described(),
-            )
+        if bucket.excess(seconds, policy, time.monotonic()) > 0:
+            raise _refusal(bucket, policy, seconds)
 
     async def _ask(self, caller: str, policy: Policy, bucket: Bucket, cost: float) -> bool:
         """Has Redis decide, and remember; False where it can't. Raises RateLimited."""
-        told = bucket.take_untold(time.monotonic())
+        told = bucket.tell(time.monotonic())
         key = self._key(caller, policy.name)
         question: list[str | int] = ["owe", _micro(told), _micro(cost), _micro(policy.most)]
         try:
             granted, debt = await self._call(key, question)
-        except RedisAwayError:
-            bucket.untold += told
-            return False
-        bucket.learn(debt / 1e6, time.monotonic())
+        except BaseException as error:  # a request that was cancelled has told nobody, either
+            bucket.not_told(told)
+            if isinstance(error, RedisAwayError):
+                return False
+            raise
+        bucket.told(told, debt / 1e6, time.monotonic())
         if not granted:
-            self._refuse_above(bucket, policy, cost)
+            raise _refusal(bucket, policy, cost)
         return True
 
     async def _tell(self) -> None:
@@ -197,7 +192,7 @@ class Limiter:
         if self._link is None or not untold:
             return
         now = time.monotonic()
-        told = {key: bucket.take_untold(now) for key, bucket in untold.items()}
+        told = {key: bucket.tell(now) for key, bucket in untold.items()}
 
         async def report(client: Redis) -> list[Any]:
             pipeline = client.pipeline(transaction=False)
@@ -209,11 +204,12 @@ class Limiter:
             answers = await self._link.ask(report)
         except RedisAwayError:
             for key, bucket in untold.items():
-                bucket.untold += told[key]
+                bucket.not_told(told[key])
             self._untold = untold | self._untold
             return
-        for bucket, (_, debt) in zip(untold.values(), answers, strict=True):
-            bucket.learn(int(debt) / 1e6, time.monotonic())
+        now = time.monotonic()
+        for (key, bucket), (_, debt) in zip(untold.items(), answers, strict=True):
+            bucket.told(told[key], int(debt) / 1e6, now)
 
     async def _lease(self, caller: str, most: int, name: str) -> None:
         share = math.ceil(most / self._workers)
@@ -277,6 +273,16 @@ class Limiter:
             standing=f'"streams";r=0;t={_STREAM_RETRY}',
             policy=f'"streams";q={most};qu="streams"',
         )
+
+
+def _refusal(bucket: Bucket, policy: Policy, seconds: float) -> RateLimited:
+    now = time.monotonic()
+    return RateLimited(
+        f"This token's limit of {policy.name} is used up.",
+        retry_after=math.ceil(max(0.0, bucket.excess(seconds, policy, now))),
+        standing=policy.standing(bucket.debt(now)),
+        policy=policy.described(),
+    )
 
 
 def identity(principal: Principal) -> str:

@@ -156,7 +156,8 @@ async def test_nobody_but_the_operator_reads_or_changes_it(
 
 async def test_an_orderly_stop_loses_nothing(world_url: str, world: asyncpg.Connection) -> None:
     with serving(world_url) as running:
-        async with aiohttp.ClientSession(running.url) as session:
+        few = aiohttp.TCPConnector(limit=16)
+        async with aiohttp.ClientSession(running.url, connector=few) as session:
 
             async def ask(number: int) -> None:
                 headers = {**bearer(), "X-Request-ID": f"orderly-{number}"}

@@ -82,7 +82,11 @@ def feedsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             {"FEEDSVC_STREAMS__PAGE_SIZE": "many", "FEEDSVC_POOLS__READ__SIZE": "-1"},
             ["FEEDSVC_STREAMS__PAGE_SIZE: ", "FEEDSVC_POOLS__READ__SIZE: "],
         ),
-        ("", {"FEEDSVC_AUTH__KEY": "short"}, ["auth.key must be at least 32 bytes long"]),
+        (
+            "",
+            {"FEEDSVC_AUTH__KEY": "short"},
+            ["auth.key has no usable key: a secret must be at least 32 bytes long"],
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_settings_stops_the_start_by_name(
