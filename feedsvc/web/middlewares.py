@@ -109,7 +109,9 @@ async def mark(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _refuse_body(request: web.Request) -> None:
-    if request.method in _BODILESS and request.can_read_body:
+    # Where nothing is answered, that is what to say.
+    answered = request.match_info.http_exception is None
+    if answered and request.method in _BODILESS and request.can_read_body:
         raise BadRequest(f"A {request.method} request has no body.")
 
 

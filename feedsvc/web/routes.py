@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
-from feedsvc.web import feeds, operations, problems, tickets
+from feedsvc.web import feeds, openapi, operations, problems, tickets
 from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
@@ -48,6 +48,7 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/v1/feeds/{dataset}/{key:(?s:.*)}", feeds.row),
     Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False, limit="tickets"),
     Open("/problems/{name}", problems.page),
+    Open("/openapi.json", openapi.describe),
     Open("/live", operations.live),
     Open("/ready", operations.ready),
 )

@@ -77,6 +77,7 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
         )
     ],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
+    ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
     ("GET", "/live"): [Case("/live", EVERYBODY)],
     ("GET", "/ready"): [Case("/ready", EVERYBODY)],
 }
@@ -147,7 +148,7 @@ def test_every_route_has_a_decision() -> None:
 def test_what_is_open_is_known_to_be() -> None:
     """Whoever opens a route to everybody has to say so here, too."""
     is_open = {route.path for route in ROUTES if not isinstance(route, Protected)}
-    assert is_open == {"/problems/{name}", "/live", "/ready"}
+    assert is_open == {"/problems/{name}", "/openapi.json", "/live", "/ready"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
