@@ -6,11 +6,13 @@ each connection one tenant's request follows another's.
 
 import asyncio
 import random
+import re
 import socket
 import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 from urllib.parse import quote, urlsplit
@@ -53,6 +55,9 @@ SETTINGS: Final[Mapping[str, str]] = {
     "FEEDSVC_SERVER__HEADER_TIMEOUT": "90",
     "FEEDSVC_SERVER__BODY_TIMEOUT": "90",
     "FEEDSVC_REDIS__TIMEOUT": "5",
+    # Bodies of a hundred kilobytes must be enough for a client to fall behind.
+    "FEEDSVC_SERVER__SEND_BUFFER": "16384",
+    "FEEDSVC_STREAMS__PATIENCE": "0.02",
     "FEEDSVC_LIMITS__COUPLE__REQUESTS_PER_SECOND": "100000",
     "FEEDSVC_LIMITS__COUPLE__BURST": "1000000",
     "FEEDSVC_LIMITS__COUPLE__TICKETS_PER_SECOND": "100000",
@@ -62,10 +67,12 @@ SETTINGS: Final[Mapping[str, str]] = {
 }
 """Settings of a service that is to be read in this way."""
 
+_SEVERAL: Final = re.compile(rb'"snapshots":(?!1\b)')
 _LONGEST: Final = 120.0  # seconds that no request takes on any machine
 _REPORTED: Final = 20
 _EACH: Final = 3  # how often each kind of request must have been received whole
-_PATIENCE: Final = 0.5  # the share of requests whose whole answer is waited for
+# The shares of requests whose whole answer is waited for, and of those that end in their body.
+_PATIENT, _IN_BODY = 0.5, 0.2
 
 Ending: TypeAlias = Callable[["Findings"], bool]
 
@@ -80,6 +87,8 @@ class Findings:
     cut_before_head: int = 0
     cut_in_body: int = 0
     reset: int = 0
+    resumed: int = 0
+    """Bodies whose cursor had been given up, so that they came from several snapshots."""
     reused: int = 0
     """Requests on a connection that had served another before."""
     marks: int = 0
@@ -101,6 +110,7 @@ class Findings:
             self.cut_in_body += 1
             return
         self.whole[ask.what] += 1
+        self.resumed += _SEVERAL.search(body) is not None
         if ask.marks and answer.status == 200 and ask.method == "GET":
             self.marks += len(ask.marks)
             self.satisfied.add(ask.caller.tenant)
@@ -163,6 +173,7 @@ class _Crowd:
             len(found.satisfied) == (len(self.world.tenants) if self.rows_at_all else 0)
             and all(found.whole[what.__name__] >= _EACH for what in _Reader.KINDS)
             and min(found.cut_before_head, found.cut_in_body, found.reset) >= _EACH
+            and (found.resumed > 0 or not self.rows_at_all)
         )
 
     async def read(
@@ -201,22 +212,32 @@ class _Reader:
     async def cut_by_reset(self) -> None:
         """All rows, over a connection that ends with an RST."""
         caller, name, order = self._draw()
-        rows = self._world.rows(caller, name, order)
-        ask = self._feed("cut_by_reset", caller, name, order, rows)
-        parts = urlsplit(self._crowd.url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        answer = Answer()
+        ask = self._feed("cut_by_reset", caller, name, order, self._world.rows(caller, name, order))
+        await self._slowly(ask, 0.0, self._dice.choice((self._sometime(), None)))
+
+    async def slowly(self) -> None:
+        """A large body, so slowly that its cursor is given up, and its connection with it."""
+        caller, order = Caller(self._tenant), self._dice.choice(ORDERS)
+        marks = [row.mark for row in self._world.rows(caller, "letters", order)]
+        form = self._dice.choice(("ndjson&frames=1", "sse"))
+        target = f"/v1/feeds/letters?format={form}&order={order}"
+        await self._slowly(Ask("slowly", caller, target, marks), 0.01, None)
+
+    async def _slowly(self, ask: Ask, pause: float, patience: float | None) -> None:
+        """Asks over a connection of its own with hardly a buffer, that ends with an RST."""
+        ask, answer = self._expected(ask), Answer()
+        reader, writer = await _hardly_buffered(self._crowd.url)
         try:
-            async with asyncio.timeout(self._sometime()):
+            async with asyncio.timeout(patience):
                 fields = [f"{n}: {value}" for n, value in ask.all_headers().items()]
                 head = [f"GET {ask.target} HTTP/1.1", "Host: x", *fields, "", ""]
                 writer.write("\r\n".join(head).encode())
-                await _receive(reader, answer)
+                await _receive(reader, answer, pause)
         except TimeoutError:
             self._crowd.findings.reset += 1
         finally:
             _reset(writer)
-        self._crowd.findings.note(self._expected(ask), answer)
+        self._crowd.findings.note(ask, answer)
 
     async def a_page_and_again(self) -> None:
         """A page, the same page, the same with its own tag, and with its tag by another tenant."""
@@ -338,6 +359,7 @@ class _Reader:
     KINDS: Final[Sequence[Callable[["_Reader"], Awaitable[None]]]] = (
         all_rows,
         cut_by_reset,
+        slowly,
         a_page_and_again,
         behind_own_row,
         behind_anothers_row,
@@ -414,43 +436,59 @@ class _Reader:
 
     async def _exchange(self, ask: Ask, *, patient: bool = False) -> Answer:
         """Asks, and gives up at some moment or waits for all of it. What came of it is judged."""
-        ask, answer, began = self._expected(ask), Answer(), time.monotonic()
-        patient = patient or self._dice.random() < _PATIENCE
-        try:
-            async with asyncio.timeout(None if patient else self._sometime()):
-                await self._request(ask, answer)
-        except TimeoutError:
-            if patient:
-                raise
-        else:
+        ask, answer, drawn = self._expected(ask), Answer(), self._dice.random()
+        if patient or drawn < _PATIENT:
+            began = time.monotonic()
+            await self._request(ask, answer)
             self._crowd.usual += (time.monotonic() - began - self._crowd.usual) / 50
+        elif drawn < _PATIENT + _IN_BODY:
+            await self._request(ask, answer, self._dice.choice((0, 100, 5_000, 30_000)))
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._sometime()):
+                    await self._request(ask, answer)
         self._crowd.findings.note(ask, answer)
         return answer
 
-    async def _request(self, ask: Ask, answer: Answer) -> None:
+    async def _request(self, ask: Ask, answer: Answer, most: int = 2**62) -> None:
+        """Receives an answer, or of its body so many bytes."""
         url = URL(self._crowd.url + ask.target, encoded=True)
         async with self._http.request(
             ask.method, url, headers=ask.all_headers(), data=ask.body
         ) as response:
             answer.status, answer.headers = response.status, response.headers
-            async for piece in response.content.iter_any():
-                answer.raw += piece
-            answer.whole = True
+            while len(answer.raw) < most:
+                piece = await response.content.readany()
+                if not piece:
+                    answer.whole = True
+                    return
+                answer.raw += piece[: most - len(answer.raw)]
 
 
-async def _receive(reader: asyncio.StreamReader, answer: Answer) -> None:
+async def _receive(reader: asyncio.StreamReader, answer: Answer, pause: float) -> None:
     """As much as comes, taken apart as far as it came, until the caller has had enough."""
     head = await reader.readuntil(b"\r\n\r\n")
     first, *fields = head.decode().strip().split("\r\n")
     answer.headers = dict(field.split(": ", 1) for field in fields)
     answer.status = int(first.split()[1])
     raw = b""
-    while piece := await reader.read(65_536):
+    while piece := await reader.read(8_192):
         raw += piece
+        await asyncio.sleep(pause)
         answer.raw[:] = unchunked(raw)
         if raw.endswith(b"\r\n0\r\n\r\n"):
             answer.whole = True
             return
+
+
+async def _hardly_buffered(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose kernel and whose reader keep a few kilobytes."""
+    parts = urlsplit(url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, (parts.hostname, parts.port))
+    return await asyncio.open_connection(sock=client, limit=8_192)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -146,7 +146,7 @@ def _row(tenant: int, name: Name, number: int) -> Row:
     shuffled = number * 7919 % 10_000
     match name:
         case "letters":
-            values |= {"id": number * 3 + 1, "client_id": client, "filler": "x" * 160}
+            values |= {"id": number * 3 + 1, "client_id": client, "filler": "x" * 480}
             values |= {"sorted_by": f"{shuffled:04}.{canary('o')}"}
         case "stamps":
             values |= {"code": f"{shuffled:04}.{canary('k')}", "seq": number % 5}
