@@ -8,12 +8,11 @@ format and coding, is searched for anybody else's; what it receives whole is exa
 import os
 from collections.abc import AsyncIterator, Iterator
 
-import asyncpg
 import pytest
 
 from tests.integration.conftest import NewDatabase
 from tests.support.canaries.readers import SETTINGS, Findings, read_all
-from tests.support.canaries.world import CLIENTS, DATASETS_FILE, NAMES, Caller, World, peopled
+from tests.support.canaries.world import DATASETS_FILE, World, peopled
 from tests.support.redis_server import redis_running
 from tests.support.servers import as_login
 from tests.support.service import serving

@@ -11,8 +11,8 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 from urllib.parse import quote, urlsplit
@@ -37,6 +37,7 @@ from tests.support.canaries.world import (
 FORMS: Final = ("json", "csv", "ndjson", "ndjson&frames=1", "sse", "csv&bom=1&delimiter=;")
 CODINGS: Final = ("identity", "gzip", "zstd")
 ORDERS: Final[Sequence[Order]] = ("key", "sorted")
+NARROWED: Final[Sequence[Name]] = ("letters", "stamps")  # of which a couple has rows of its own
 # With `mark`, so that each row can be told.
 COLUMNS: Final = ("", "&columns=mark", "&columns=extra,mark,tenant_id")
 SETTINGS: Final[Mapping[str, str]] = {
@@ -122,19 +123,41 @@ async def read_all(
     seconds: float,
     *,
     rows_at_all: bool = True,
-    over: Ending = lambda _: False,
 ) -> Findings:
     """Every tenant reads for so long, and then until nothing was left out by chance.
 
-    Without `rows_at_all` each is to see no row. `over` ends it earlier.
+    Without `rows_at_all` each is to see no row.
     """
+    async with _reading(url, world, seconds, world.tenants, rows_at_all=rows_at_all) as (found, _):
+        pass
+    return found
+
+
+async def read_until(url: str, world: World, seconds: float, over: Ending) -> Findings:
+    """A few tenants read until this is so, or for so long.
+
+    Few, because each may be sent everything that all of them have.
+    """
+    async with _reading(url, world, seconds, world.tenants[::20]) as (found, readers):
+        while not (over(found) or all(reader.done() for reader in readers)):
+            await asyncio.sleep(0.05)
+        for reader in readers:
+            reader.cancel()
+    return found
+
+
+@asynccontextmanager
+async def _reading(
+    url: str, world: World, seconds: float, tenants: Sequence[str], *, rows_at_all: bool = True
+) -> AsyncIterator[tuple[Findings, Sequence[asyncio.Task[None]]]]:
+    """The readers of these tenants at work; the block's end waits for theirs."""
     findings = Findings()
     crowd = _Crowd(url, world, findings, rows_at_all=rows_at_all)
     began = time.monotonic()
 
     def ended() -> bool:
         spent = time.monotonic() - began
-        return over(findings) or (spent >= seconds and (crowd.is_content() or spent > seconds + 90))
+        return spent >= seconds and (crowd.is_content() or spent > seconds + 90)
 
     tracing = aiohttp.TraceConfig()
 
@@ -151,9 +174,7 @@ async def read_all(
         ) as http,
         asyncio.TaskGroup() as group,
     ):
-        for tenant in world.tenants:
-            group.create_task(crowd.read(http, tenant, ended))
-    return findings
+        yield findings, [group.create_task(crowd.read(http, who, ended)) for who in tenants]
 
 
 class _Crowd:
@@ -307,7 +328,7 @@ class _Reader:
     async def filtered_by_another(self) -> None:
         """Filters that name another client or another tenant's canary."""
         caller, _, order = self._draw()
-        name = self._dice.choice(("letters", "stamps"))
+        name: Name = self._dice.choice(NARROWED)
         client = self._dice.choice(CLIENTS)
         mark = self._any_row(self._another(), name).mark
         own = self._world.rows(caller, name, order)
@@ -427,7 +448,9 @@ class _Reader:
             return ask
         is_row = "?" not in ask.target
         # One empty page is like the other, so that another tenant's tag fits.
-        statuses = {404} if is_row else ask.statuses | {304} * ("If-None-Match" in ask.headers)
+        statuses = (
+            {404} if is_row else ask.statuses | ({304} if "If-None-Match" in ask.headers else set())
+        )
         return replace(ask, marks=(), statuses=frozenset(statuses))
 
     def _sometime(self) -> float:
