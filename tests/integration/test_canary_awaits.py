@@ -130,8 +130,6 @@ async def left_on(connection: Connection) -> list[str]:
         " coalesce(current_setting('feedsvc.role', true), '') AS role,"
         " coalesce(current_setting('feedsvc.client', true), '') AS client,"
         " CASE WHEN current_user <> session_user THEN current_user::text ELSE '' END AS became,"
-        # Within one and the same transaction these are the same; in one of its own they are, too.
-        " CASE WHEN now() <> statement_timestamp() THEN 'open' ELSE '' END AS transaction,"
         " coalesce((SELECT string_agg(name, ' ') FROM pg_cursors WHERE name <> ''), '') AS cursors,"
         " (SELECT count(*)::text FROM post.letters) AS rows"
     )
