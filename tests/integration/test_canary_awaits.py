@@ -29,7 +29,7 @@ FIRST = Principal("t000", "admin", "1", 0.0)
 NEXT = Principal("t001", "member", None, 0.0)
 CONNECTIONS = 2
 MOST_AWAITS = 500
-TWICE = 40
+TWICE = 60
 """How many pairs of awaits are tried."""
 
 Work = Callable[[Pool, Dataset], Coroutine[Any, Any, None]]

@@ -18,7 +18,7 @@ from tests.support.service import bearer
 HERE: Final = Path(__file__).parent
 DATASETS_FILE: Final = HERE / "datasets.toml"
 CLIENTS: Final = (1, 2, 3)
-FORBIDDEN: Final = "t999"
+NOBODY: Final = "t999"
 """A tenant that nobody has ever heard of."""
 
 Name: TypeAlias = Literal["letters", "stamps", "notices"]
