@@ -148,11 +148,14 @@ class Export:
     async def close(self) -> None:
         """Gives up everything at once; a query that still runs is cancelled."""
         ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead.cancel()
-            # What it read was not taken, so it would be read again; what it raised, met again.
-            await asyncio.gather(ahead, return_exceptions=True)
-        await self._end_snapshot()
+        try:
+            if ahead is not None:
+                ahead.cancel()
+                # What it read was not taken, so it would be read again; what it raised, met again.
+                await asyncio.gather(ahead, return_exceptions=True)
+        finally:
+            # Also where this is cancelled in its turn: the connection must come back.
+            await self._end_snapshot()
 
     def _reading(self) -> asyncio.Task[_Batch]:
         if self._ahead is None:

@@ -1,0 +1,122 @@
+"""Each lock alone: what holds when the code forgets one, and what shows when it forgets both.
+
+The service is copied, what keeps the tenants apart is taken out of the copy, and the same readers
+as in test_canaries.py read from it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.integration.conftest import NewDatabase
+from tests.support.canaries.mutants import Change, serving_mutant
+from tests.support.canaries.readers import Findings, read_all, read_until
+from tests.support.canaries.world import NAMES, World, peopled
+from tests.support.servers import as_login
+
+TENANTS = 200
+SECONDS = 3.0
+WATCHED = 30.0
+"""How long readers may take to find a leak that is there."""
+
+NO_PREDICATE = Change(
+    "feedsvc/statement.py",
+    "    conditions = []\n    if dataset.tenant is not None:\n",
+    "    return []\n    if dataset.tenant is not None:\n",
+)
+NOT_TOLD = Change(
+    "feedsvc/tenancy.py",
+    "            await _tell_who_reads(connection, principal)\n",
+    "",
+)
+TOLD_BESIDE = [
+    # The settings are made, and checked, under names that no policy asks for.
+    Change(
+        "feedsvc/tenancy.sql", f"set_config('feedsvc.{name}', ${n}", f"set_config('x.{name}', ${n}"
+    )
+    for n, name in enumerate(("tenant", "role", "client"), 1)
+]
+KEPT_FOR_THE_NEXT = [
+    # For the session and not for the transaction, which ends well; told only where nobody was
+    # told before, "to spare a round trip"; and no reset when a connection comes back.
+    *(Change("feedsvc/tenancy.sql", f"${n}, true)", f"${n}, false)") for n in (1, 2, 3)),
+    Change("feedsvc/tenancy.py", "await transaction.rollback()", "await transaction.commit()"),
+    Change(
+        "feedsvc/tenancy.py",
+        NOT_TOLD.before,
+        "            known = \"select current_setting('feedsvc.tenant', true)\"\n"
+        "            if not await connection.fetchval(known):\n"
+        f"    {NOT_TOLD.before}",
+    ),
+    Change(
+        "feedsvc/pools.py",
+        'return "RESET ROLE; RESET SESSION AUTHORIZATION;\\n" + super().get_reset_query()',
+        'return "SELECT 1"',
+    ),
+    NO_PREDICATE,
+]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+async def world(new_database: NewDatabase) -> AsyncIterator[World]:
+    async with peopled(new_database, TENANTS) as made:
+        yield made
+
+
+@asynccontextmanager
+async def without_policies(world: World) -> AsyncIterator[None]:
+    """The tables without row-level security, for as long as the block runs."""
+    superuser = await asyncpg.connect(world.url)
+    try:
+        for name in NAMES:
+            await superuser.execute(f"ALTER TABLE post.{name} DISABLE ROW LEVEL SECURITY")
+        yield
+    finally:
+        for name in NAMES:
+            await superuser.execute(f"ALTER TABLE post.{name} ENABLE ROW LEVEL SECURITY")
+        await superuser.close()
+
+
+def sees_a_stranger(found: Findings) -> bool:
+    return bool(found.foreign and found.amiss)
+
+
+async def test_without_the_predicate_row_level_security_alone_holds(
+    world: World, tmp_path: Path
+) -> None:
+    """And without row-level security, too, the readers do see that nothing holds."""
+    with serving_mutant(as_login(world.url), tmp_path, [NO_PREDICATE]) as running:
+        found = await read_all(running.url, world, SECONDS)
+        assert (found.foreign, found.amiss) == ([], [])
+        assert found.satisfied == set(world.tenants)
+        async with without_policies(world):
+            found = await read_until(running.url, world, WATCHED, sees_a_stranger)
+        assert found.foreign, "the readers would notice nothing"
+        assert found.amiss, "the readers would not notice too many rows"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [[NOT_TOLD], [*TOLD_BESIDE, NO_PREDICATE]],
+    ids=["not told", "told beside and no predicate"],
+)
+async def test_without_the_setting_nobody_sees_a_row(
+    world: World, tmp_path: Path, changes: list[Change]
+) -> None:
+    with serving_mutant(as_login(world.url), tmp_path, changes) as running:
+        found = await read_all(running.url, world, SECONDS, rows_at_all=False)
+    assert (found.foreign, found.amiss) == ([], [])
+    assert (found.satisfied, found.marks) == (set(), 0)
+    assert found.whole["all_rows"] > 0
+
+
+async def test_a_setting_that_outlives_its_caller_is_noticed(world: World, tmp_path: Path) -> None:
+    """What the readers are there to find: a connection that goes on as the one before."""
+    with serving_mutant(as_login(world.url), tmp_path, KEPT_FOR_THE_NEXT) as running:
+        found = await read_until(running.url, world, WATCHED, sees_a_stranger)
+    assert found.foreign, "the readers would notice nothing"

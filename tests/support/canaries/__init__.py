@@ -1,0 +1,1 @@
+"""Many tenants whose every row says whose it is, and readers who look for anybody else's."""
