@@ -7,6 +7,7 @@ import socket
 import sys
 from enum import StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Final, NoReturn
 
 import asyncpg
@@ -20,10 +21,8 @@ from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
 from feedsvc.catalog import Finding
 from feedsvc.datasets import DatasetsError
-from feedsvc.demo.demo import Options, run_demo
-from feedsvc.embedded import EmbeddedError
+from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.errors import Unauthorized
-from feedsvc.migrations import runner
 from feedsvc.migrations.errors import MigrationError
 from feedsvc.migrations.lines import Line
 from feedsvc.run import run
@@ -107,6 +106,8 @@ def demo(
     config: ConfigOption = None,
 ) -> None:
     """Start a PostgreSQL and a Valkey of its own, fill in a wedding business, and serve it."""
+    from feedsvc.demo.demo import Options, run_demo  # noqa: PLC0415 - as for migrations
+
     logs.configure("WARNING")
     run_demo(Options(port, rows, seed, ready_file, workers, data, config))
 
@@ -155,21 +156,21 @@ def show_config(config: ConfigOption = None) -> None:
 @migrate_cli.command()
 def up(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Apply what is pending."""
-    after = asyncio.run(runner.up(_owner_url(config), _line(line)))
+    after = asyncio.run(_runner().up(_owner_url(config), _line(line)))
     typer.echo(f"{line}: at {after.current}")
 
 
 @migrate_cli.command()
 def down(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Take back everything."""
-    asyncio.run(runner.down(_owner_url(config), _line(line)))
+    asyncio.run(_runner().down(_owner_url(config), _line(line)))
     typer.echo(f"{line}: nothing of it is left")
 
 
 @migrate_cli.command("status")
 def show_status(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Show where the database stands."""
-    now = asyncio.run(runner.status(_owner_url(config), _line(line)))
+    now = asyncio.run(_runner().status(_owner_url(config), _line(line)))
     typer.echo(f"{line}: at {now.current or 'nothing'}, head is {now.head}")
     for revision in now.pending:
         typer.echo(f"  pending: {revision}")
@@ -178,7 +179,7 @@ def show_status(line: LineArgument = LineName.service, config: ConfigOption = No
 @migrate_cli.command()
 def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Look for what is wrong with a migrated database; exit 1 if anything is."""
-    findings = asyncio.run(runner.verify(_owner_url(config), _line(line)))
+    findings = asyncio.run(_runner().verify(_owner_url(config), _line(line)))
     for finding in findings:
         typer.echo(f"{line}: {finding}")
     if findings:
@@ -201,6 +202,13 @@ async def _inspect(effective: Settings, tokens: Tokens) -> tuple[int, list[Findi
     finally:
         await connection.close(timeout=1.0)
     return len(datasets), findings
+
+
+def _runner() -> ModuleType:
+    """Migrations, read in when they are asked for: half of all that a worker would import."""
+    from feedsvc.migrations import runner  # noqa: PLC0415
+
+    return runner
 
 
 def _owner_url(config: Path | None) -> str:

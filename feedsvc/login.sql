@@ -10,8 +10,9 @@ select
     r.rolname in (
         'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'
     ) as beside,
-    -- Of a group's objects only the datasets' relations matter, and the catalog is asked for those.
-    r.oid = me.oid and exists (
+    -- Also of a group: a table that it owns may be behind a dataset's view, and no policy binds a
+    -- member of the owner there.
+    exists (
         select from pg_shdepend d
         where d.refclassid = 'pg_authid'::regclass and d.refobjid = r.oid and d.deptype = 'o'
             and d.dbid in (0, (select oid from pg_database where datname = current_database()))

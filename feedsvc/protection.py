@@ -70,7 +70,10 @@ async def relation_findings(
     for ordinal, reached in groupby(rows, lambda row: row.ordinal):
         place = f"{names[ordinal - 1]}.relation"
         asked_for, *behind = reached
-        findings += [Finding("error", place, what) for what in _mistakes(asked_for, behind)]
+        mistakes = [Finding("error", place, what) for what in _mistakes(asked_for, behind)]
+        findings += mistakes or [
+            Finding("warning", place, what) for what in _doubts(asked_for, behind)
+        ]
     return findings
 
 
@@ -98,6 +101,18 @@ def _mistakes(relation: _Reached, behind: Sequence[_Reached]) -> Iterator[str]:
         )
     else:
         yield from _view_mistakes(relation, behind)
+
+
+def _doubts(view: _Reached, behind: Sequence[_Reached]) -> Iterator[str]:
+    """What may be right, and only whoever wrote the view can tell."""
+    if any(relation.asks_who_reads for relation in (view, *behind)):
+        return
+    for relation in behind:
+        if relation.kind in _UNBOUND:
+            yield (
+                f"{relation.name}, behind {view.name}, is {_UNBOUND[relation.kind]}, and nothing "
+                f"there asks for feedsvc.tenant: make sure that a join does; {_SEE}"
+            )
 
 
 def _table_mistakes(table: _Reached) -> Iterator[str]:

@@ -15,18 +15,21 @@ reached (ordinal, oid) as (
     select r.ordinal, d.refobjid
     from reached r
     join pg_class v on v.oid = r.oid and v.relkind = 'v'
-    join pg_rewrite rule on rule.ev_class = v.oid
+    -- A rule for SELECT is what the view reads; others say where it writes.
+    join pg_rewrite rule on rule.ev_class = v.oid and rule.ev_type = '1'
     join pg_depend d
         on d.classid = 'pg_rewrite'::regclass and d.objid = rule.oid
         and d.refclassid = 'pg_class'::regclass
 ),
--- Policies that apply when the login reads.
+-- Policies that apply when the login reads. A restrictive one that is itself true restricts nothing.
 policies as (
     select
         p.polrelid,
         bool_or(p.polpermissive) as lets_in,
         bool_or(p.polpermissive and pg_get_expr(p.polqual, p.polrelid) = 'true')
-            and not bool_or(not p.polpermissive) as lets_all_in
+            and not bool_or(
+                not p.polpermissive and pg_get_expr(p.polqual, p.polrelid) is distinct from 'true'
+            ) as lets_all_in
     from pg_policy p
     where p.polcmd in ('r', '*') and exists (
         select from unnest(p.polroles) as r (oid)
@@ -44,7 +47,9 @@ select
         from pg_options_to_table(c.reloptions) as o
         where o.option_name = 'security_invoker'
     ), false) as as_its_reader,
-    c.relkind = 'v' and pg_get_viewdef(c.oid) like '%feedsvc.tenant%' as asks_who_reads,
+    -- The call, and not the name alone, which a constant or a column may have as well.
+    c.relkind = 'v'
+        and pg_get_viewdef(c.oid) ~* 'current_setting\(''feedsvc\.tenant''' as asks_who_reads,
     c.relrowsecurity as enabled,
     coalesce(policies.lets_in, false) as has_policy,
     coalesce(policies.lets_all_in, false) as lets_all_in,

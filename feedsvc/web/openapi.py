@@ -27,7 +27,7 @@ _DATASET: Final = {
     "required": True,
     "description": "A feed's name, as `/v1/feeds` lists it.",
     "schema": {"type": "string", "minLength": 1},
-    "example": "clients",
+    "example": "invoices",
 }
 _KEY: Final = {
     "name": "key",
@@ -35,7 +35,7 @@ _KEY: Final = {
     "required": True,
     "description": "The row's key: its values, each percent-encoded, joined with `,`.",
     "schema": {"type": "string", "minLength": 1},
-    "example": "100000001",
+    "example": "1042",
 }
 _TICKET: Final = {"type": "apiKey", "in": "query", "name": "ticket"}
 _BEARER: Final = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
@@ -182,7 +182,7 @@ _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
                             "path": {"type": "string", "pattern": "^/v1/feeds(/[^?]*)?$"},
                         },
                     },
-                    "example": {"path": "/v1/feeds/clients"},
+                    "example": {"path": "/v1/feeds/invoices"},
                 }
             },
         },

@@ -94,14 +94,17 @@ async def test_a_couple_has_fifty_requests_a_second_and_a_burst_of_a_hundred(
 async def test_every_answer_tells_what_is_left(limited: Running, world: asyncpg.Connection) -> None:
     async with aiohttp.ClientSession(limited.url) as http:
         headers = await couple(world, 3)
+        # While Redis is late a request weighs as much as there are workers.
         async with http.get(FEED, headers=headers) as answer:
-            assert answer.headers["RateLimit"] == '"requests";r=99;t=1'
-        async with http.get("/v1/feeds/clients?limit=x", headers=headers) as answer:
-            assert answer.status == 400
-            assert "RateLimit" not in answer.headers
+            assert answer.headers["RateLimit"] in ('"requests";r=99;t=1', '"requests";r=98;t=1')
+            assert answer.headers["RateLimit-Policy"] == '"requests";q=100;w=2'
+        for _ in range(20):
+            async with http.get("/v1/feeds/clients?limit=x", headers=headers) as answer:
+                assert answer.status == 400
+                assert "RateLimit" not in answer.headers
         async with http.get("/v1/feeds", headers=headers) as answer:
-            left = answer.headers["RateLimit"]
-            assert left in ('"requests";r=98;t=1', '"requests";r=99;t=1'), "a bad request counted"
+            left = int(answer.headers["RateLimit"].split(";")[1].removeprefix("r="))
+            assert left >= 96, "a bad request counted"
 
 
 async def test_streams_at_once(limited: Running, world: asyncpg.Connection) -> None:

@@ -20,7 +20,12 @@ from feedsvc.settings import Auth, Claims
 
 KEY = "a key of these tests' own, long enough for HS256"
 NOW = int(time.time())
-VALID: dict[str, Any] = {"aud": "feedsvc", "exp": NOW + 600, "tenant": "rosewood", "role": "member"}
+VALID: dict[str, Any] = {
+    "aud": "feedsvc",
+    "exp": NOW + 86_400,
+    "tenant": "rosewood",
+    "role": "member",
+}
 
 
 def auth(**settings: Any) -> Auth:
@@ -54,7 +59,7 @@ BAD_TOKENS = {
     "expired": signed({**VALID, "exp": NOW - 60}),
     "exp that is no number": signed({**VALID, "exp": "soon"}),
     "no exp": signed(without("exp")),
-    "not valid yet": signed({**VALID, "nbf": NOW + 600}),
+    "not valid yet": signed({**VALID, "nbf": NOW + 86_400}),
     "no aud": signed(without("aud")),
     "another aud": signed({**VALID, "aud": "elsewhere"}),
     "no tenant": signed(without("tenant")),
@@ -134,7 +139,7 @@ def test_a_tenant_is_any_printable_text_or_a_number(given: object, meant: str) -
 
 
 def test_a_token_that_expired_within_the_leeway_is_still_good() -> None:
-    token = signed({**VALID, "exp": NOW - 5})
+    token = signed({**VALID, "exp": time.time() - 5})
     assert Tokens(auth(leeway=60)).verify(f"Bearer {token}").tenant == "rosewood"
 
 
