@@ -96,7 +96,7 @@ def test_schemathesis_finds_no_5xx_and_no_undocumented_answer(
         [
             str(Path(sys.executable).with_name("schemathesis")),
             *("run", str(file), f"--url={service.url}", f"--checks={CHECKS}", *given),
-            *("--phases=examples,coverage,fuzzing", "--max-examples=25", "--seed=7"),
+            *("--phases=examples,coverage,fuzzing", "--max-examples=15", "--seed=7"),
             *("--generation-deterministic", "--no-color"),
             *("--warnings=off", "--request-timeout=20"),
         ],
