@@ -75,13 +75,19 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Has the work done until the block ends."""
+    """Has the work done until the block ends. None of it should end by itself."""
     task = asyncio.create_task(work)
+    task.add_done_callback(_tell_of_a_death)
     try:
         yield
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _tell_of_a_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        logger.critical("a background task died: %s", task.get_coro(), exc_info=task.exception())
 
 
 def _redis(settings: Settings) -> RedisLink | None:

@@ -162,7 +162,8 @@ class Limiter:
 
     def _owe(self, key: tuple[str, str], bucket: Bucket, seconds: float) -> None:
         bucket.add(seconds, time.monotonic())
-        self._untold[key] = bucket
+        if self._link is not None and len(self._untold) < _MOST_CALLERS:
+            self._untold[key] = bucket
 
     def _refuse_above(self, bucket: Bucket, policy: Policy, seconds: float) -> None:
         """Raises RateLimited where a further debt of so many seconds would be too much."""
