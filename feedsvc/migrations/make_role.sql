@@ -4,13 +4,17 @@ DECLARE
     wanted constant text := current_setting('feedsvc.migrated_role');
     mark constant text := 'made by feedsvc migrate';
     found oid;
+    marked boolean;
 BEGIN
     FOR attempt IN 1..20 LOOP
-        SELECT oid INTO found FROM pg_roles WHERE rolname = wanted;
+        -- In one statement, so from one snapshot: a role that is dropped between two of them would
+        -- look like one without the mark.
+        SELECT oid, shobj_description(oid, 'pg_authid') IS NOT DISTINCT FROM mark
+            INTO found, marked FROM pg_roles WHERE rolname = wanted;
         BEGIN
             IF found IS NULL THEN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
-            ELSIF shobj_description(found, 'pg_authid') IS DISTINCT FROM mark THEN
+            ELSIF NOT marked THEN
                 RETURN;  -- an operator made it: it is theirs to keep
             END IF;
             -- COMMENT also locks the role until this transaction has granted to it, so that no

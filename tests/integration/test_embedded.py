@@ -516,6 +516,11 @@ def test_command_lines_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("there is no ps here")
     with subprocess.Popen(["sleep", "600"]) as sleeper:
         try:
+            # For a moment after the exec the kernel has not set the arguments yet.
+            for _ in range(500):
+                if command_line(sleeper.pid):
+                    break
+                time.sleep(0.01)
             assert command_line(sleeper.pid) == "sleep 600"
             monkeypatch.setattr(Path, "exists", lambda _path: False)
             assert command_line(sleeper.pid) == "sleep 600"
