@@ -18,6 +18,7 @@ from feedsvc.datasets import (
     order_columns,
     quote_identifier,
 )
+from feedsvc.tags import Template
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
 _PARTITIONED: Final = "p"
@@ -134,9 +135,17 @@ def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset
         shared_with_clients=declaration.shared_with_clients,
         roles=declaration.roles,
         pool=declaration.pool,
-        tags=declaration.tags,
+        cache=declaration.cache,
+        fresh=declaration.fresh,
+        stale=declaration.stale,
+        tags=_templates(name, declaration),
         filename=declaration.filename or name,
     )
+
+
+def _templates(name: str, declaration: Declaration) -> tuple[Template, ...]:
+    texts = dict.fromkeys((name, *declaration.tags))
+    return tuple(map(Template.parse, texts))
 
 
 def _orders(

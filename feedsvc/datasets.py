@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from feedsvc import literals
+from feedsvc.tags import Template, text_of
 
 Op: TypeAlias = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "prefix", "is"]
 PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
@@ -30,6 +31,7 @@ RESERVED: Final = frozenset(
 )
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+_Tag = Annotated[str, AfterValidator(lambda text: Template.parse(text).text)]
 _Columns = Annotated[tuple[str, ...], Field(min_length=1)]
 _IDENTIFIER: Final = r'(?:"(?:[^"]|"")+"|[^".\s]+)'
 _RELATION = re.compile(rf"({_IDENTIFIER})\.({_IDENTIFIER})")
@@ -55,7 +57,16 @@ class Declaration(BaseModel):
     shared_with_clients: bool = False
     roles: tuple[Role, ...] = ("member", "admin")
     pool: PoolName = "bulk"
-    tags: tuple[str, ...] = ()
+    # Whether first pages are cached at all, how long one is as good as new, and for how long
+    # after that it may be shown while a new one is read, or while PostgreSQL is away.
+    cache: bool = True
+    fresh: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+    stale: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    # What a change throws out of the cache.
+    tags: tuple[_Tag, ...] = ()
+    # Other tables whose changes show in the rows, each with the tags that a change of it fills
+    # in; without any, every page of the dataset is thrown out.
+    watch: dict[str, tuple[_Tag, ...]] = {}
     # The name of a downloaded file, without its ending; the dataset's own name if left out.
     filename: str | None = None
     # Columns of a view that are never NULL: a view's catalog entry can't tell.
@@ -121,6 +132,8 @@ class Column:
     labels: tuple[str, ...] = ()
     # Whether JSON as it was typed, white space and all, may be inside: json, or what holds it.
     holds_json: bool = False
+    # Whether values that are equal have the same text: not under a collation that says otherwise.
+    one_text: bool = True
 
     @property
     def is_text(self) -> bool:
@@ -143,6 +156,11 @@ class Column:
         except ValueError:
             return False
 
+    def canonical(self, value: str) -> str | None:
+        """A parameter's value as PostgreSQL writes it, None where equal values differ in text."""
+        reading = text_of(self.kind, self.category) if self.one_text else None
+        return None if reading is None else reading(value)
+
     def ops(self) -> tuple[Op, ...]:
         """The operators that make sense for this type."""
         if self.reader() is None:
@@ -161,7 +179,11 @@ class OrderColumn:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A declaration, resolved against the catalog. `relation` is quoted and qualified."""
+    """A declaration, resolved against the catalog. `relation` is quoted and qualified.
+
+    `tags` holds the dataset's own name first, which every page of it carries. `fresh` and `stale`
+    are seconds.
+    """
 
     name: str
     title: str
@@ -176,8 +198,22 @@ class Dataset:
     shared_with_clients: bool
     roles: tuple[Role, ...]
     pool: PoolName
-    tags: tuple[str, ...]
+    cache: bool
+    fresh: float
+    stale: float
+    tags: tuple[Template, ...]
     filename: str
+
+    def pinned(self, tenant: str, client: str | None) -> dict[str, str]:
+        """What every row that such a caller sees has in common, as PostgreSQL writes it."""
+        held = [(self.tenant, tenant)]
+        if client is not None and not self.shared_with_clients:
+            held.append((self.client, client))
+        return {
+            column.name: text
+            for column, value in held
+            if column is not None and (text := column.canonical(value)) is not None
+        }
 
     def readable_by(self, role: str, client: str | None) -> bool:
         """Whether such a caller may ask for it at all; which rows, row-level security decides."""

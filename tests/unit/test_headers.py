@@ -27,6 +27,9 @@ DATASET = Dataset(
     shared_with_clients=False,
     roles=("member",),
     pool="read",
+    cache=True,
+    fresh=300.0,
+    stale=0.0,
     tags=(),
     filename="Dînge",
 )
