@@ -154,6 +154,24 @@ class Redis(_Section):
     prefix: str = Field("feedsvc", pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
 
+class Cache(_Section):
+    """First pages, in memory and in Redis. A dataset's own bounds stand in the datasets file."""
+
+    enabled: bool = True
+    # In each process; 0 leaves pages to Redis alone.
+    memory_bytes: int = Field(67_108_864, ge=0, le=1 << 40)
+    # Whether pages are kept in Redis too, where there is one.
+    shared: bool = True
+    # How long a request waits for a page that somebody else is reading before it reads it itself.
+    wait_timeout: Seconds = 3.0
+    # How long a dataset that may be shown stale waits for PostgreSQL while nobody listens to it.
+    stale_patience: Seconds = 0.2
+    # How many of the pages that were asked for most are read anew at a start; 0 for none.
+    warm: int = Field(200, ge=0, le=10_000)
+    # Whether the next page of a caller who is paging is read before it is asked for.
+    prefetch: bool = True
+
+
 class Claims(_Section):
     """Where in a token a claim stands; a dot descends into an object."""
 
@@ -319,6 +337,7 @@ class Settings(BaseSettings):
     cors: Cors = Cors()
     database: Database = Database()
     redis: Redis = Redis()
+    cache: Cache = Cache()
     auth: Auth = Auth()
     limits: Limits = Limits()
     audit: Audit = Audit()

@@ -54,19 +54,24 @@ class Template:
         return _PLACEHOLDER.sub(lambda found: values[found[1]], self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class PageTags:
-    """What a page is looked up under, as digests: its narrowest tag, and all that it carries."""
+def lookup_items(templates: Iterable[Template], pinned: Mapping[str, str]) -> tuple[str, ...]:
+    """What may be told that puts a page out of date whose rows all have these values.
 
-    narrowest: str
-    carried: tuple[str, ...]
-
-
-def page_tags(templates: Iterable[Template], pinned: Mapping[str, str]) -> PageTags:
-    """The tags of a page whose rows all have these values. One template has no columns."""
+    One of the templates has no columns, so there is always one item.
+    """
     filled = [(len(t.columns), tag) for t in templates if (tag := t.fill(pinned)) is not None]
     _, narrowest = max(filled, key=lambda item: item[0])
-    return PageTags(digest(narrowest), tuple(digest(tag) for _, tag in filled))
+    return (exactly(narrowest), *(all_under(tag) for _, tag in filled))
+
+
+def exactly(tag: str) -> str:
+    """The item that tells of changes to rows that have this tag."""
+    return f"={digest(tag)}"
+
+
+def all_under(tag: str) -> str:
+    """The item that tells of a change to whatever carries this tag."""
+    return f"*{digest(tag)}"
 
 
 @lru_cache(4_096)

@@ -1,0 +1,135 @@
+"""What is known to have changed, and so which snapshots are too old for which pages.
+
+The rule that everything rests on: a page may be shown only while somebody listens to PostgreSQL,
+and only if its snapshot sees every transaction that was told for one of the page's tags.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from feedsvc.cache.snapshot import Snapshot
+
+_MOST_ITEMS: Final = 200_000
+_MOST_WRITERS: Final = 256
+
+
+class _Writers:
+    """The transactions that changed what has one tag."""
+
+    __slots__ = ("floor", "newest", "xids")
+
+    def __init__(self) -> None:
+        self.xids: set[int] = set()
+        self.newest = 0
+        # Sees all that were forgotten to keep this small.
+        self.floor: Snapshot | None = None
+
+    def add(self, xid: int) -> None:
+        self.xids.add(xid)
+        self.newest = max(self.newest, xid)
+
+    def forget(self, snapshot: Snapshot) -> None:
+        """Forgets the transactions that the snapshot sees, for which it stands from now on."""
+        self.xids = {xid for xid in self.xids if not snapshot.sees(xid)}
+        self.floor = snapshot
+
+    def all_seen_by(self, snapshot: Snapshot) -> bool:
+        if self.floor is not None and not snapshot.covers(self.floor):
+            return False
+        return self.newest < snapshot.xmin or all(map(snapshot.sees, self.xids))
+
+
+class Ledger:
+    """Who wrote what, for as long as a page from before may be somewhere.
+
+    Items are those of `feedsvc.tags`. `keep` is how old a page can get, in seconds; `silence` is
+    how long nothing need be heard from PostgreSQL until nothing is believed any more.
+    """
+
+    def __init__(
+        self, *, keep: float, silence: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._keep = keep
+        self._silence = silence
+        self._clock = clock
+        self._writers: dict[str, _Writers] = {}
+        self._older: dict[str, _Writers] = {}
+        self._floor: Snapshot | None = None
+        self._next_floor: Snapshot | None = None
+        self._heard = self._turned = -float("inf")
+
+    @property
+    def listening(self) -> bool:
+        """Whether what has not been told has not happened."""
+        return self._floor is not None and self._clock() - self._heard <= self._silence
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """From here on everything is told; what this snapshot sees may have been missed.
+
+        What was told while the snapshot was on its way is kept: it need not see it.
+        """
+        self._floor = self._next_floor = snapshot
+        self._heard = self._turned = self._clock()
+
+    def lose(self) -> None:
+        """Nobody listens any more."""
+        self._floor = None
+
+    def told(self, xid: int, items: Iterable[str]) -> None:
+        """A committed transaction changed what has these items."""
+        for item in items:
+            writers = self._writers.get(item)
+            if writers is None:
+                writers = self._writers[item] = _Writers()
+            writers.add(xid)
+
+    def heard(self, snapshot: Snapshot) -> None:
+        """PostgreSQL answered just now, and every change that this snapshot sees has been told."""
+        if self._floor is None:
+            return
+        self._heard = self._clock()
+        if len(self._writers) > _MOST_ITEMS:
+            self._floor = self._next_floor = snapshot
+            self._older, self._writers = {}, _unseen(self._writers, snapshot)
+        elif self._heard - self._turned > self._keep:
+            self._forget_the_older(snapshot)
+        for writers in self._writers.values():
+            if len(writers.xids) > _MOST_WRITERS:
+                writers.forget(snapshot)
+
+    def admits(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
+        """Whether a page of this snapshot, looked up under these items, is up to date."""
+        return (
+            self.listening
+            and self._floor is not None
+            and snapshot.covers(self._floor)
+            and self.knows_nothing_against(snapshot, items)
+        )
+
+    def knows_nothing_against(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
+        """Whether no change was told that the page lacks; others may have been missed."""
+        return all(
+            writers is None or writers.all_seen_by(snapshot)
+            for told in (self._writers, self._older)
+            if told
+            for writers in map(told.get, items)
+        )
+
+    def _forget_the_older(self, snapshot: Snapshot) -> None:
+        """Whatever a forgotten transaction changed is seen by every page that is young enough."""
+        self._floor, self._next_floor = self._next_floor, snapshot
+        self._older, self._writers = self._writers, _unseen(self._writers, snapshot)
+        self._turned = self._heard
+
+
+def _unseen(told: Mapping[str, _Writers], snapshot: Snapshot) -> dict[str, _Writers]:
+    """Of what was told, the part that overtook the snapshot on its way here."""
+    left = {}
+    for item, writers in told.items():
+        xids = [xid for xid in writers.xids if not snapshot.sees(xid)]
+        if xids:
+            left[item] = _Writers()
+            for xid in xids:
+                left[item].add(xid)
+    return left

@@ -1,0 +1,49 @@
+"""The tier in this process's memory: bounded in bytes, the least recently used goes first."""
+
+from typing import Final
+
+from cachetools import LRUCache
+
+from feedsvc.cache.page import Key, Page
+
+_A_RECORD: Final = 48  # bytes that Python needs for each record beside its own
+_A_PAGE: Final = 1_024
+
+
+class Held:
+    """A page in memory, with the bodies that were made of it."""
+
+    __slots__ = ("bodies", "page", "unused_prefetch")
+
+    def __init__(self, page: Page, *, prefetched: bool = False) -> None:
+        self.page = page
+        self.bodies: dict[object, bytes] = {}
+        self.unused_prefetch = prefetched
+
+    def size(self) -> int:
+        """Bytes of memory that it takes, roughly."""
+        records = self.page.size() + _A_RECORD * len(self.page.records)
+        return _A_PAGE + records + sum(map(len, self.bodies.values()))
+
+
+class Memory(LRUCache[Key, Held]):
+    """Pages by key. What is larger than a sixteenth of the whole is not kept."""
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(most_bytes, getsizeof=Held.size)
+        self.evicted = 0
+        self.wasted = 0
+        """Prefetched pages that went before anybody asked for them."""
+
+    def put(self, key: Key, held: Held) -> None:
+        """Keeps it, also anew when it has grown."""
+        if held.size() > self.maxsize // 16:
+            self.pop(key, None)
+        else:
+            self[key] = held
+
+    def popitem(self) -> tuple[Key, Held]:
+        """Throws out the least recently used."""
+        key, held = super().popitem()
+        self.evicted += 1
+        return key, held

@@ -1,0 +1,119 @@
+"""A page, what it is looked up by, and the envelope that it travels in."""
+
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import orjson
+import zstandard
+
+from feedsvc.cache.snapshot import Snapshot
+from feedsvc.datasets import Dataset
+
+_VERSION: Final = b"feedsvc-page-1\n"
+_COMPRESS_FROM: Final = 1_024  # bytes; below that an envelope's own size decides
+_LARGEST: Final = 1 << 28
+# What no record can hold: PostgreSQL has no NUL in a text.
+_BETWEEN: Final = b"\0"
+
+
+class EnvelopeError(ValueError):
+    """An envelope is damaged, of another release, or holds another page than the one asked for."""
+
+
+Key: TypeAlias = str
+"""Everything that the page's records depend on, readable: who asks, and for what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A page that may be cached: under what, and what would put it out of date."""
+
+    key: Key
+    items: tuple[str, ...]
+    dataset: Dataset
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """Encoded records in order, and what they were read from.
+
+    `last` is the token of the last record, `more` whether there were rows behind it, `loaded`
+    seconds since 1970, `cost` the seconds that reading took, `estimate` the planner's guess at
+    the number of rows of the whole feed.
+    """
+
+    records: Sequence[bytes]
+    last: str | None
+    more: bool
+    snapshot: Snapshot
+    loaded: float
+    cost: float
+    estimate: int | None = None
+
+    def age(self) -> float:
+        """Seconds since it was read."""
+        return max(0.0, time.time() - self.loaded)
+
+    def size(self) -> int:
+        """Bytes of its records."""
+        return sum(map(len, self.records))
+
+
+def pack(key: Key, page: Page) -> bytes:
+    """The page in its envelope."""
+    plain = _BETWEEN.join(page.records)
+    packed = zstandard.compress(plain, 1) if len(plain) >= _COMPRESS_FROM else plain
+    is_smaller = len(packed) < len(plain) * 9 // 10
+    body = packed if is_smaller else plain
+    head = {
+        "key": key,
+        "rows": len(page.records),
+        "last": page.last,
+        "more": page.more,
+        "snapshot": str(page.snapshot),
+        "loaded": page.loaded,
+        "cost": page.cost,
+        "estimate": page.estimate,
+        "coding": "zstd" if is_smaller else "identity",
+        "crc": zlib.crc32(body),
+    }
+    return _VERSION + orjson.dumps(head) + b"\n" + body
+
+
+def unpack(key: Key, envelope: bytes) -> Page:
+    """The page that the envelope holds. Raises EnvelopeError unless it is the one of this key."""
+    try:
+        return _unpacked(key, envelope)
+    except (ValueError, KeyError, TypeError, zstandard.ZstdError, RecursionError) as error:
+        raise EnvelopeError(str(error)) from None
+
+
+def _unpacked(key: Key, envelope: bytes) -> Page:
+    if not envelope.startswith(_VERSION):
+        raise EnvelopeError("it is no page of this release")
+    end = envelope.index(b"\n", len(_VERSION))
+    head: dict[str, Any] = orjson.loads(envelope[len(_VERSION) : end])
+    if head["key"] != key:
+        raise EnvelopeError("it holds another page")
+    body = envelope[end + 1 :]
+    if zlib.crc32(body) != head["crc"]:
+        raise EnvelopeError("it is damaged")
+    if head["coding"] == "zstd":
+        if zstandard.frame_content_size(body) > _LARGEST:
+            raise EnvelopeError("it is too large")
+        body = zstandard.ZstdDecompressor().decompress(body, max_output_size=_LARGEST)
+    records = body.split(_BETWEEN) if head["rows"] else []
+    if len(records) != head["rows"]:
+        raise EnvelopeError("it is damaged")
+    return Page(
+        records=records,
+        last=head["last"],
+        more=head["more"],
+        snapshot=Snapshot.parse(head["snapshot"]),
+        loaded=float(head["loaded"]),
+        cost=float(head["cost"]),
+        estimate=head["estimate"],
+    )

@@ -1,0 +1,102 @@
+"""The tier in Redis, which all workers share, and who of them reads a page from PostgreSQL."""
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
+from typing import Any, Final, cast
+
+from redis.asyncio import Redis
+
+from feedsvc.cache.page import Key
+from feedsvc.redis_link import RedisAwayError, RedisLink
+
+CLAIM_SECONDS: Final = 1.0
+"""How long a claim outlives a worker that died with it."""
+
+_CLAIM: Final = (files("feedsvc.cache") / "claim.lua").read_text()
+_RENEW: Final = (files("feedsvc.cache") / "renew.lua").read_text()
+
+
+class Claim:
+    """This worker's right to read one page."""
+
+    def __init__(self, name: str, owner: str, found: bytes | None) -> None:
+        self.name = name
+        self.owner = owner
+        self.found = found
+        """What was there when the claim was made."""
+
+
+class Shared:
+    """Envelopes in Redis. Every method raises RedisAwayError where Redis is of no use."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    async def get(self, key: Key) -> bytes | None:
+        """The envelope under this key."""
+        name = self._name(key)
+
+        async def get(client: Redis) -> Any:
+            return await client.get(name)
+
+        return _bytes(await self._link.ask(get))
+
+    async def put(self, key: Key, envelope: bytes, seconds: float) -> None:
+        """Keeps the envelope for so long."""
+        name, lifetime = self._name(key), max(1, round(seconds * 1_000))
+
+        async def put(client: Redis) -> None:
+            await client.set(name, envelope, px=lifetime)
+
+        await self._link.ask(put)
+
+    async def claim(self, key: Key) -> Claim | bytes | None:
+        """A claim to read the page; if somebody else has it, what there is of the page."""
+        name, owner = self._name(key), uuid.uuid4().hex
+
+        async def claim(client: Redis) -> Any:
+            lifetime = round(CLAIM_SECONDS * 1_000)
+            asked = client.eval(_CLAIM, 2, name, f"{name}:claim", owner, str(lifetime))
+            return await cast(Awaitable[Any], asked)
+
+        answer = await self._link.ask(claim)
+        if not isinstance(answer, list) or len(answer) != 2:
+            return None
+        found = _bytes(answer[1])
+        return Claim(f"{name}:claim", owner, found) if answer[0] == 1 else found
+
+    @asynccontextmanager
+    async def holding(self, claim: Claim) -> AsyncIterator[None]:
+        """Keeps the claim while the block runs, and gives it up behind it."""
+        keeping = asyncio.create_task(self._keep(claim))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, self._renew(claim, 0.0), return_exceptions=True)
+
+    async def _keep(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(CLAIM_SECONDS / 3)
+            with suppress(RedisAwayError):
+                await self._renew(claim, CLAIM_SECONDS)
+
+    async def _renew(self, claim: Claim, seconds: float) -> None:
+        async def renew(client: Redis) -> None:
+            lifetime = str(round(seconds * 1_000))
+            asked = client.eval(_RENEW, 1, claim.name, claim.owner, lifetime)
+            await cast(Awaitable[Any], asked)
+
+        await self._link.ask(renew)
+
+    def _name(self, key: Key) -> str:
+        digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:40]
+        return f"{self._link.prefix}:page:{{{digest}}}"
+
+
+def _bytes(answer: object) -> bytes | None:
+    return answer if isinstance(answer, bytes) else None

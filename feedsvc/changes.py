@@ -1,0 +1,158 @@
+"""What PostgreSQL tells of committed writes, on a connection of its own.
+
+The triggers of `feedsvc migrate` notify in the transaction that writes, and PostgreSQL delivers
+what was committed, in the order of the commits. A beat, our own note to ourselves, comes back
+behind everything that was told before it. So a connection that is dead, or behind a pooler that
+can't listen, is found out, and whoever asks for a beat knows that nothing is still on its way.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final, NoReturn, Protocol
+
+import asyncpg
+
+from feedsvc import pools
+from feedsvc.cache.snapshot import Snapshot
+from feedsvc.faults import told
+from feedsvc.settings import Database
+
+logger = logging.getLogger(__name__)
+
+CHANNEL: Final = "feedsvc_changes"
+INTERVAL: Final = 1.0
+"""Seconds between beats."""
+DEADLINE: Final = 1.0
+"""Seconds that a beat may take."""
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+_LOOK_INTERVAL: Final = 30.0
+_LOOK_DEADLINE: Final = 10.0
+
+_BEAT: Final = (files("feedsvc") / "changes.sql").read_text()
+
+
+class Hearer(Protocol):
+    """Who wants to know. Nothing here may wait."""
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """From here on everything is told; what this snapshot sees may have been missed."""
+        ...
+
+    def told(self, xid: int, items: Sequence[str]) -> None:
+        """A transaction that has committed changed what these items of `feedsvc.tags` name."""
+        ...
+
+    def heard(self, snapshot: Snapshot) -> None:
+        """A beat: all that this snapshot sees has been told."""
+        ...
+
+    def lose(self) -> None:
+        """Nothing is told any more, until `begin`."""
+        ...
+
+
+class Changes:
+    """Listens for one hearer. `look` gets the connection at first, and now and then after that."""
+
+    def __init__(
+        self,
+        database: Database,
+        hearer: Hearer,
+        look: Callable[[asyncpg.Connection], Awaitable[None]],
+    ) -> None:
+        self._database = database
+        self._hearer = hearer
+        self._look = look
+        self._own = f"feedsvc_beat_{uuid.uuid4().hex}"
+        self._connection: asyncpg.Connection | None = None
+        self._lock = asyncio.Lock()
+        self._note: asyncio.Future[None] | None = None
+        self._next_look = 0.0
+
+    async def run(self) -> None:
+        """Listens until it is cancelled; whatever goes wrong, it begins anew."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with _connected(self._database) as connection:
+                    await self._begin(connection)
+                    pause = _FIRST_PAUSE
+                    await self._beat_until_it_fails(connection)
+            except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
+                logger.warning("changes: not heard, so nothing is cached: %s", told(error))
+            finally:
+                self._connection = None
+                self._hearer.lose()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def catch_up(self) -> bool:
+        """Makes sure that all that is committed now has been told. False if nobody listens."""
+        connection = self._connection
+        if connection is None:
+            return False
+        try:
+            self._hearer.heard(await self._beat(connection))
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+    async def _begin(self, connection: asyncpg.Connection) -> None:
+        connection.add_termination_listener(self._lost)
+        await connection.add_listener(CHANNEL, self._heard)
+        await connection.add_listener(self._own, self._came_back)
+        snapshot = await self._beat(connection)
+        await self._look_around(connection)
+        self._hearer.begin(snapshot)
+        self._connection = connection
+        logger.info("changes: listening")
+
+    async def _beat_until_it_fails(self, connection: asyncpg.Connection) -> NoReturn:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(INTERVAL)
+            self._hearer.heard(await self._beat(connection))
+            if loop.time() >= self._next_look:
+                await self._look_around(connection)
+
+    async def _look_around(self, connection: asyncpg.Connection) -> None:
+        async with self._lock, asyncio.timeout(_LOOK_DEADLINE):
+            await self._look(connection)
+        self._next_look = asyncio.get_running_loop().time() + _LOOK_INTERVAL
+
+    async def _beat(self, connection: asyncpg.Connection) -> Snapshot:
+        """A snapshot of which everything has been told. Raises what asyncpg raises."""
+        async with self._lock, asyncio.timeout(DEADLINE):
+            self._note = asyncio.get_running_loop().create_future()
+            snapshot: str = await connection.fetchval(_BEAT, self._own, "")
+            await self._note
+            return Snapshot.parse(snapshot)
+
+    def _came_back(self, *_notification: Any) -> None:
+        if self._note is not None and not self._note.done():
+            self._note.set_result(None)
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        xid, *items = str(payload).split()
+        if not xid.isdecimal():
+            logger.error("changes: told something that is not of feedsvc's triggers")
+            return
+        self._hearer.told(int(xid), items)
+
+    def _lost(self, _connection: object) -> None:
+        self._connection = None
+        self._hearer.lose()
+
+
+@asynccontextmanager
+async def _connected(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await pools.connect(database, application_name="feedsvc changes")
+    try:
+        yield connection
+    finally:
+        connection.terminate()
