@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -13,7 +13,12 @@ from feedsvc import pools, preflight
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
-from feedsvc.datasets import Dataset, DatasetsError
+from feedsvc.cache.ledger import Ledger
+from feedsvc.cache.pages import Pages
+from feedsvc.cache.shared import Shared
+from feedsvc.cache.watch import Watch
+from feedsvc.changes import DEADLINE, INTERVAL, Changes
+from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
@@ -28,6 +33,7 @@ from feedsvc.web.server import Runner, application
 logger = logging.getLogger(__name__)
 
 _RETRY: Final = 0.25  # seconds between looks at a database that is starting
+_CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may differ
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
@@ -49,14 +55,17 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         if link is not None:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
+        observers = Observers(audit.observe)
+        pages, changes = _cache(settings, datasets, link, observers)
         service = Service(
             settings=settings,
             datasets=datasets,
             tokens=tokens,
             tickets=Tickets(made["write"], link),
             limits=Limiter(settings.limits, link, settings.server.workers),
-            observers=Observers(audit.observe),
+            observers=observers,
             pools=made,
+            pages=pages,
             probe=DatabaseProbe(settings.database),
             drain=Drain(),
         )
@@ -64,10 +73,13 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
+        stack.push_async_callback(pages.close)
         await service.probe.probe()
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
         await stack.enter_async_context(_in_background(audit.run()))
+        if settings.cache.enabled:
+            await stack.enter_async_context(_in_background(changes.run()))
         if tokens.published is not None:
             await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
@@ -88,6 +100,22 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 def _tell_of_a_death(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         logger.critical("a background task died: %s", task.get_coro(), exc_info=task.exception())
+
+
+def _cache(
+    settings: Settings,
+    datasets: Mapping[str, Dataset],
+    link: RedisLink | None,
+    observers: Observers,
+) -> tuple[Pages, Changes]:
+    oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
+    ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
+    shared = None if link is None else Shared(link)
+    pages = Pages(settings.cache, ledger, shared, datasets.values(), observers)
+    watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
+    changes = Changes(settings.database, watch, watch.look)
+    pages.catch_up = changes.catch_up
+    return pages, changes
 
 
 def _redis(settings: Settings) -> RedisLink | None:

@@ -8,17 +8,19 @@ stalled phones cost no connection, and hold back no vacuum.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import asyncpg
 from asyncpg.cursor import Cursor
 
 from feedsvc import statement, tenancy
 from feedsvc.auth.principal import Principal
+from feedsvc.cache.page import Page
+from feedsvc.cache.snapshot import Snapshot
 from feedsvc.errors import DatasetUnavailable
 from feedsvc.faults import as_problems
 from feedsvc.pools import Connection, Pool
@@ -32,6 +34,9 @@ _LARGEST_BATCH: Final = 4_096
 _SMALLEST_CHUNK: Final = 32_768  # bytes
 _SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed on as they come
 _record_of: Final = itemgetter(0)
+Proof: TypeAlias = Callable[[Page, Snapshot], Coroutine[Any, Any, bool]]
+"""Whether a page is as this later snapshot would have it."""
+
 _PARK_GRACE: Final = 0.05  # seconds that rows already on their way get before they are cancelled
 
 
@@ -66,11 +71,56 @@ class _BatchSize:
         self.rows = max(1, min(wanted, self.rows * 8, _LARGEST_BATCH))
 
 
+class FirstPage:
+    """Keeps what an export begins with, for `done` to have as a page."""
+
+    def __init__(self, most_rows: int, most_bytes: int, done: Callable[[Page], None]) -> None:
+        self.rows_left = most_rows
+        self._bytes_left = most_bytes
+        self._done = done
+        self._records: list[bytes] = []
+
+    def add(self, export: "Export", rows: Rows | None) -> bool:
+        """Takes what an export has just given. Whether the page still lacks something."""
+        if export.snapshots != 1:
+            return False
+        if rows is not None:
+            self._records += rows.records
+            self.rows_left -= len(rows.records)
+            self._bytes_left -= sum(map(len, rows.records))
+        if not export.is_over and self.rows_left > 0 and self._bytes_left > 0:
+            return True
+        self._done(export.page(self._records))
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How an export goes: in chunks of so many bytes, on from the page `begun`, if there is one.
+
+    That page's rows are not given again; `proof` tells whether it is what the cursor's snapshot
+    would have given. `keep` gets what the export itself begins with.
+    """
+
+    chunk_bytes: int
+    begun: Page | None = None
+    proof: Proof | None = None
+    keep: FirstPage | None = None
+
+
 class Export:
-    """Rows of one query, in order, made by `open_export`. Its counts are of what was taken."""
+    """Rows of one query, in order, made by `open_export`. Its counts are of what was taken.
+
+    One that goes on from a page counts the page's rows as taken.
+    """
 
     def __init__(
-        self, query: FeedQuery, principal: Principal, pool: Pool, chunk_bytes: int, stages: Stages
+        self,
+        query: FeedQuery,
+        principal: Principal,
+        pool: Pool,
+        course: Course,
+        stages: Stages,
     ) -> None:
         self.query = query
         self._pool = pool
@@ -82,16 +132,29 @@ class Export:
         self._principal = principal
         self._position: Sequence[str] | None = query.after
         self._estimate: int | None = None
-        self._batch_size = _BatchSize(chunk_bytes)
+        self._batch_size = _BatchSize(course.chunk_bytes)
         self._snapshot = AsyncExitStack()
         self._cursor: Cursor[asyncpg.Record] | None = None
         self._ahead: asyncio.Task[_Batch] | None = None
         self._exhausted = False
+        self._first = course.keep
+        self._began = time.time()
+        self._seen = ""
+        self._begun = course.begun
+        self._proof = course.proof
+        self._proving: asyncio.Task[bool] | None = None
+        if course.begun is not None:
+            self._go_on_from(course.begun)
 
     @property
     def after(self) -> str | None:
         """The token from which the export could be continued, None at the very beginning."""
         return None if self._position is None else tokens.encode(self._position)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every row was taken."""
+        return self._exhausted
 
     @property
     def pressed(self) -> asyncio.Event:
@@ -108,8 +171,11 @@ class Export:
         return max(self.rows, min(self._estimate, limit)), "estimate"
 
     async def begin(self) -> None:
-        """Reads the first rows, for `take` to find."""
-        await self._reading()
+        """Reads the first rows, for `take` to find; behind a page nobody has to wait for them."""
+        if self._begun is None:
+            await self._reading()
+        elif not self._exhausted:
+            self._reading()
 
     async def wait(self, timeout: float | None) -> bool:
         """Whether `take` has an answer ready, or gets one within so many seconds."""
@@ -121,6 +187,7 @@ class Export:
     async def take(self) -> Rows | None:
         """The next rows, None behind the last one. Raises Problem."""
         if self._exhausted:
+            await self._count_snapshots()
             return None
         with as_problems():
             batch = await self._reading()
@@ -133,11 +200,23 @@ class Export:
             # One turn of the loop sends the next request, so that PostgreSQL works on it while
             # the caller encodes and writes these rows.
             await asyncio.sleep(0)
-        if not records:
-            return None
-        self.rows += len(records)
-        self._position = _position(records[-1])
-        return Rows(list(map(_record_of, records)), tokens.encode(self._position))
+        rows = self._rows(records)
+        if self._first is not None and not self._first.add(self, rows):
+            self._first = None
+        return rows
+
+    def page(self, records: Sequence[bytes]) -> Page:
+        """All that was taken, as a page. Its snapshot is the last, so there may be only one."""
+        now = time.time()
+        return Page(
+            records=records,
+            last=self.after if self.rows else None,
+            more=self.more or not self._exhausted,
+            snapshot=Snapshot.parse(self._seen),
+            loaded=self._began,
+            cost=now - self._began,
+            estimate=self._estimate,
+        )
 
     async def park(self) -> None:
         """Gives up the cursor, its connection and its snapshot; `take` goes on in a new one."""
@@ -148,6 +227,8 @@ class Export:
     async def close(self) -> None:
         """Gives up everything at once; a query that still runs is cancelled."""
         ahead, self._ahead = self._ahead, None
+        if self._proving is not None:
+            self._proving.cancel()
         try:
             if ahead is not None:
                 ahead.cancel()
@@ -167,14 +248,19 @@ class Export:
         began = time.monotonic()
         cursor = self._cursor or await self._begin_snapshot()
         wanted = self._batch_size.rows
+        if self._first is not None:
+            wanted = min(wanted, self._first.rows_left)
         records = await cursor.fetch(wanted)
         self._batch_size.learn(records, time.monotonic() - began)
         return _Batch(records, final=len(records) < wanted)
 
     async def _begin_snapshot(self) -> "Cursor[asyncpg.Record]":
-        connection = await self._snapshot.enter_async_context(
+        connection, self._seen = await self._snapshot.enter_async_context(
             tenancy.reading(self._pool, self._principal, self._stages)
         )
+        if self._proof is not None and self._begun is not None and self._proving is None:
+            proof = self._proof(self._begun, Snapshot.parse(self._seen))
+            self._proving = asyncio.create_task(proof)
         if self.query.is_framed and self._estimate is None:
             self._estimate = await _planned_rows(connection, self.query, self._principal)
         # One row beyond the limit tells whether there is more.
@@ -189,6 +275,27 @@ class Export:
         self._cursor = None
         await snapshot.aclose()
 
+    def _go_on_from(self, page: Page) -> None:
+        self.rows = len(page.records)
+        self.snapshots = 1
+        self._estimate = page.estimate
+        self._exhausted = not page.more
+        if page.last is not None:
+            self._position = tokens.decode(page.last)
+
+    async def _count_snapshots(self) -> None:
+        """A page that is as the cursor's snapshot would have it is of that snapshot."""
+        proving, self._proving = self._proving, None
+        if proving is not None and await proving:
+            self.snapshots -= 1
+
+    def _rows(self, records: Sequence[asyncpg.Record]) -> Rows | None:
+        if not records:
+            return None
+        self.rows += len(records)
+        self._position = _position(records[-1])
+        return Rows(list(map(_record_of, records)), tokens.encode(self._position))
+
     def _within_limit(self, batch: _Batch) -> Sequence[asyncpg.Record]:
         """The batch's records that the limit admits."""
         self._exhausted = batch.final
@@ -200,13 +307,17 @@ class Export:
 
 @asynccontextmanager
 async def open_export(
-    query: FeedQuery, principal: Principal, pool: Pool, chunk_bytes: int, stages: Stages
+    query: FeedQuery,
+    principal: Principal,
+    pool: Pool,
+    course: Course,
+    stages: Stages,
 ) -> AsyncIterator[Export]:
     """An export whose first rows have been read, so that what could fail early has not.
 
     Raises Problem. Whatever ends the block, its connection is back when it has ended.
     """
-    export = Export(query, principal, pool, chunk_bytes, stages)
+    export = Export(query, principal, pool, course, stages)
     try:
         with as_problems():
             await export.begin()

@@ -4,7 +4,7 @@ Metrics, alerts and the audit log are functions over these; nothing that does th
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -41,7 +41,48 @@ class RequestEnded:
     size: int
 
 
-Observer: TypeAlias = Callable[[RequestEnded], None]
+@dataclass(frozen=True, slots=True)
+class CacheLookup:
+    """A page was looked for. `why` it was not shown as it is, where it was not.
+
+    `collapsed`: another request was reading it already.
+    """
+
+    dataset: str
+    outcome: Literal["hit", "miss", "stale", "bypass"]
+    tier: Literal["memory", "redis"] | None
+    why: str | None
+    collapsed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLoad:
+    """A page was read from PostgreSQL to be kept. `packed` is its size in Redis, None in none."""
+
+    dataset: str
+    seconds: float
+    rows: int
+    size: int
+    packed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheChange:
+    """PostgreSQL told of a change; the items are those of `feedsvc.tags`."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CachePrefetch:
+    """A page was read before it was asked for, or turned out to have been of use or not."""
+
+    dataset: str
+    outcome: Literal["read", "used", "wasted"]
+
+
+Observation: TypeAlias = RequestEnded | CacheLookup | CacheLoad | CacheChange | CachePrefetch
+Observer: TypeAlias = Callable[[Observation], None]
 
 
 class Observers:
@@ -50,7 +91,7 @@ class Observers:
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
 
-    def tell(self, observation: RequestEnded) -> None:
+    def tell(self, observation: Observation) -> None:
         """Tells all of them."""
         for observer in self._observers:
             try:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feedsvc.auth.tokens import Tokens
+from feedsvc.cache.pages import Pages
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
@@ -25,5 +26,6 @@ class Service:
     limits: Limiter
     observers: Observers
     pools: Pools
+    pages: Pages
     probe: DatabaseProbe
     drain: Drain

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 from asyncpg.transaction import Transaction
@@ -21,8 +21,15 @@ logger = logging.getLogger(__name__)
 _WHO_READS: Final = (files("feedsvc") / "tenancy.sql").read_text()
 
 
+class Reading(NamedTuple):
+    """A connection in a transaction, and its snapshot as `pg_snapshot` writes it."""
+
+    connection: Connection
+    snapshot: str
+
+
 @asynccontextmanager
-async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIterator[Connection]:
+async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIterator[Reading]:
     """A read-only snapshot in which row-level security knows the caller.
 
     Raises Busy and what asyncpg raises. The settings end with the transaction, so nothing of one
@@ -33,22 +40,23 @@ async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIter
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
         try:
             await transaction.start()
-            await _tell_who_reads(connection, principal)
-            yield connection
+            yield Reading(connection, await _tell_who_reads(connection, principal))
         finally:
             await _end(transaction, connection, pool.release_timeout)
 
 
-async def _tell_who_reads(connection: Connection, principal: Principal) -> None:
+async def _tell_who_reads(connection: Connection, principal: Principal) -> str:
     """Tells row-level security who the caller is, and makes sure that it was understood.
+
+    Gives the snapshot, which begins with this.
 
     Without a tenant no policy lets a row through, which would look like an empty feed.
     """
-    who = (principal.tenant, principal.role, principal.client or "")
-    kept = await connection.fetchrow(_WHO_READS, *who)
-    if kept is None or tuple(kept) != who or not principal.tenant:
+    kept = await connection.fetchrow(_WHO_READS, *principal.scope)
+    if kept is None or tuple(kept)[:3] != principal.scope or not principal.tenant:
         logger.critical("row-level security was not told who reads; nothing was read")
         raise Internal("The service could not tell the database who asks.")
+    return str(kept[3])
 
 
 async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:

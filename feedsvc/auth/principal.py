@@ -20,6 +20,11 @@ class Principal:
     expires_at: float
     subject: str | None = None
 
+    @property
+    def scope(self) -> tuple[str, str, str]:
+        """All that row-level security is told, and so all that its rows depend on."""
+        return self.tenant, self.role, self.client or ""
+
     def plain(self) -> dict[str, Any]:
         """The principal as plain values, to be kept elsewhere; `Principal(**…)` reads it back."""
         return asdict(self)

@@ -39,6 +39,11 @@ class _Writers:
             return False
         return self.newest < snapshot.xmin or all(map(snapshot.sees, self.xids))
 
+    def none_between(self, old: Snapshot, new: Snapshot) -> bool:
+        if self.floor is not None and not old.covers(self.floor):
+            return False
+        return all(old.sees(xid) or not new.sees(xid) for xid in self.xids)
+
 
 class Ledger:
     """Who wrote what, for as long as a page from before may be somewhere.
@@ -105,6 +110,19 @@ class Ledger:
             and self._floor is not None
             and snapshot.covers(self._floor)
             and self.knows_nothing_against(snapshot, items)
+        )
+
+    def unchanged(self, old: Snapshot, new: Snapshot, items: Sequence[str]) -> bool:
+        """Whether a page of the old snapshot is as the new one would have it.
+
+        Only once all that the new one sees has been told.
+        """
+        if not self.listening or self._floor is None or not old.covers(self._floor):
+            return False
+        return all(
+            writers is None or writers.none_between(old, new)
+            for told in (self._writers, self._older)
+            for writers in map(told.get, items)
         )
 
     def knows_nothing_against(self, snapshot: Snapshot, items: Sequence[str]) -> bool:

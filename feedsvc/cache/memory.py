@@ -1,6 +1,7 @@
 """The tier in this process's memory: bounded in bytes, the least recently used goes first."""
 
-from typing import Final
+from collections.abc import Hashable
+from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 
@@ -10,20 +11,29 @@ _A_RECORD: Final = 48  # bytes that Python needs for each record beside its own
 _A_PAGE: Final = 1_024
 
 
+class Rendered(NamedTuple):
+    """A body as it is sent, and the size of its rows before compression."""
+
+    body: bytes
+    rows_size: int
+
+
 class Held:
-    """A page in memory, with the bodies that were made of it."""
+    """A page in memory, with the bodies and the entity tags that were made of it."""
 
-    __slots__ = ("bodies", "page", "unused_prefetch")
+    __slots__ = ("bodies", "entity_tags", "key", "page", "unused_prefetch")
 
-    def __init__(self, page: Page, *, prefetched: bool = False) -> None:
+    def __init__(self, page: Page, key: Key | None = None, *, prefetched: bool = False) -> None:
         self.page = page
-        self.bodies: dict[object, bytes] = {}
+        self.key = key
+        self.bodies: dict[Hashable, Rendered] = {}
+        self.entity_tags: dict[Hashable, str] = {}
         self.unused_prefetch = prefetched
 
     def size(self) -> int:
         """Bytes of memory that it takes, roughly."""
         records = self.page.size() + _A_RECORD * len(self.page.records)
-        return _A_PAGE + records + sum(map(len, self.bodies.values()))
+        return _A_PAGE + records + sum(len(made.body) for made in self.bodies.values())
 
 
 class Memory(LRUCache[Key, Held]):

@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from redis.asyncio import Redis
 
@@ -60,8 +60,7 @@ class Shared:
 
         async def claim(client: Redis) -> Any:
             lifetime = round(CLAIM_SECONDS * 1_000)
-            asked = client.eval(_CLAIM, 2, name, f"{name}:claim", owner, str(lifetime))
-            return await cast(Awaitable[Any], asked)
+            return await client.eval(_CLAIM, 2, name, f"{name}:claim", owner, str(lifetime))
 
         answer = await self._link.ask(claim)
         if not isinstance(answer, list) or len(answer) != 2:
@@ -88,8 +87,7 @@ class Shared:
     async def _renew(self, claim: Claim, seconds: float) -> None:
         async def renew(client: Redis) -> None:
             lifetime = str(round(seconds * 1_000))
-            asked = client.eval(_RENEW, 1, claim.name, claim.owner, lifetime)
-            await cast(Awaitable[Any], asked)
+            await client.eval(_RENEW, 1, claim.name, claim.owner, lifetime)
 
         await self._link.ask(renew)
 

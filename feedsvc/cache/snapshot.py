@@ -21,9 +21,8 @@ class Snapshot:
     def parse(cls, text: str) -> "Snapshot":
         """A `pg_snapshot` in its text form, `xmin:xmax:xip,…`. Raises ValueError."""
         xmin, xmax, running = text.split(":")
-        return cls(
-            int(xmin), int(xmax), frozenset(map(int, running.split(","))) if running else _NO
-        )
+        listed = running.split(",") if running else []
+        return cls(int(xmin), int(xmax), frozenset(map(int, listed)))
 
     def __str__(self) -> str:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.running)))}"

@@ -12,18 +12,19 @@ from typing import NoReturn, TypeAlias
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from feedsvc.cache.memory import Held, Rendered
+from feedsvc.cache.page import Page
 from feedsvc.drain import retry_ms
 from feedsvc.errors import Draining, UpgradeRequired
 from feedsvc.export import Export
 from feedsvc.faults import problem_of
 from feedsvc.query import FeedQuery
-from feedsvc.settings import Streams
 from feedsvc.web import headers
 from feedsvc.web.body import Body
-from feedsvc.web.keys import REQUEST_ID, STAGES
+from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES
 from feedsvc.web.particulars import PARTICULARS
 from streams.compression import CODINGS
-from streams.frames import End, Failure, Open, Ping, Progress, Rows
+from streams.frames import End, Failure, Open, Ping, Progress, Rows, TotalKind
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +44,12 @@ class Delivery:
         request: web.Request,
         query: FeedQuery,
         coding: str,
-        settings: Streams,
         charge: Charge,
     ) -> None:
         self._request = request
         self._query = query
         self._coding = coding
-        self._settings = settings
+        self._settings = request.app[SERVICE].settings.streams
         self._charge = charge
         self._encoder = query.format.encoder(query.layout)
         self._stages = request[STAGES]
@@ -57,26 +57,58 @@ class Delivery:
         # What the client has if all that was written reaches it.
         self._rows = 0
         self._after = query.after_token
+        self.cache_status = "fwd=bypass"
+        """What Cache-Status says behind the cache's name (RFC 9211)."""
 
     def head(self) -> web.Response:
         """The headers alone."""
         return web.Response(headers=self._fields())
 
-    def page(self, export: Export, pages: Sequence[Rows], given: Mapping[str, str]) -> web.Response:
-        """A page that was read to its end, as an answer of known length."""
-        tag = headers.entity_tag(self._query, pages, more=export.more)
+    def page(self, held: Held, given: Mapping[str, str]) -> web.Response:
+        """A page as an answer of known length."""
+        page, tag = held.page, self._entity_tag(held)
         fields = {**self._fields(), "ETag": tag}
-        if export.more and export.rows and export.after is not None:
+        if page.more and page.last is not None:
             path = self._request.rel_url.raw_path
-            fields["Link"] = headers.next_page(path, given, export.after)
+            fields["Link"] = headers.next_page(path, given, page.last)
         if headers.matches(self._request.headers.get("If-None-Match"), tag):
             return web.Response(status=304, headers=fields)
-        body = self._encoder.encode(self._open(export))
-        for rows in pages:
-            body += self._rows_frame(rows)
-        body += self._encoder.encode(self._end(export))
+        made = self._rendered(held)
+        self._charge(len(page.records), made.rows_size)
+        known = self._request[PARTICULARS]
+        known.rows, known.size = len(page.records), made.rows_size
+        return web.Response(body=made.body, headers=fields)
+
+    def _entity_tag(self, held: Held) -> str:
+        form = (self._query.format.name, self._query.layout)
+        tag = held.entity_tags.get(form)
+        if tag is None:
+            tag = headers.entity_tag(self._query, held.page.records, more=held.page.more)
+            held.entity_tags[form] = tag
+        return tag
+
+    def _rendered(self, held: Held) -> Rendered:
+        """The body; without frames, which name the export, it is the same for everybody."""
+        if self._query.is_framed:
+            return self._render(held.page)
+        form = (self._query.format.name, self._query.layout, self._coding)
+        made = held.bodies.get(form)
+        if made is None:
+            made = held.bodies[form] = self._render(held.page)
+            self._request.app[SERVICE].pages.remeasure(held)
+        return made
+
+    def _render(self, page: Page) -> Rendered:
+        rows = len(page.records)
+        after = page.last or self._query.after_token
+        body = self._encoder.encode(self._opening(rows, "exact"))
+        encoded = b""
+        if page.last is not None:
+            encoded = self._encoder.encode(Rows(page.records, page.last))
+        body += encoded
+        body += self._encoder.encode(self._ending(rows, after, more=page.more, snapshots=1))
         compressor = CODINGS[self._coding]()
-        return web.Response(body=compressor.compress(body) + compressor.finish(), headers=fields)
+        return Rendered(compressor.compress(body) + compressor.finish(), len(encoded))
 
     async def stream(self, export: Export, begun: Sequence[Rows]) -> web.StreamResponse:
         """The rows that were read already, then all the others as they come.
@@ -136,7 +168,7 @@ class Delivery:
                 spoke = now
 
     def _fields(self) -> dict[str, str]:
-        fields = headers.of_feed(self._query)
+        fields = headers.of_feed(self._query, self.cache_status)
         fields["Server-Timing"] = self._stages.server_timing()
         if self._coding != "identity":
             fields["Content-Encoding"] = self._coding
@@ -156,7 +188,9 @@ class Delivery:
         return encoded
 
     def _open(self, export: Export) -> Open:
-        total, kind = export.total()
+        return self._opening(*export.total())
+
+    def _opening(self, total: int | None, kind: TotalKind) -> Open:
         columns, started = self._query.layout.columns, self._query.after_token
         return Open(self._query.export, self._query.dataset.name, columns, total, kind, started)
 
@@ -165,12 +199,16 @@ class Delivery:
         return Progress(self._rows, total, kind, self._stages.elapsed_ms(), self._after)
 
     def _end(self, export: Export) -> End:
+        more, snapshots = export.more, export.snapshots
+        return self._ending(self._rows, self._after, more=more, snapshots=snapshots)
+
+    def _ending(self, rows: int, after: str | None, *, more: bool, snapshots: int) -> End:
         return End(
-            rows=self._rows,
+            rows=rows,
             elapsed_ms=self._stages.elapsed_ms(),
-            after=self._after,
-            more=export.more,
-            snapshots=export.snapshots,
+            after=after,
+            more=more,
+            snapshots=snapshots,
             export=self._query.export,
         )
 

@@ -1,6 +1,5 @@
 """The feeds: the catalogue, a feed's rows, one row."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -10,19 +9,18 @@ from aiohttp import web
 from feedsvc import parameters, statement, tenancy
 from feedsvc.auth.principal import Principal
 from feedsvc.datasets import Dataset
-from feedsvc.errors import Forbidden, NotAcceptable, NotFound, TokenExpired
-from feedsvc.export import Export, open_export
+from feedsvc.errors import Forbidden, NotAcceptable, NotFound
 from feedsvc.faults import as_problems
 from feedsvc.query import FeedQuery, parse_columns, parse_key
 from feedsvc.statement import Statement
 from feedsvc.web import headers
+from feedsvc.web.answers import answer_page, answer_stream
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
 from feedsvc.web.keys import SERVICE, STAGES, Work
 from feedsvc.web.particulars import PARTICULARS
 from streams import negotiation
 from streams.compression import CODINGS
-from streams.formats import FORMATS, JSON, SSE
-from streams.frames import Rows
+from streams.formats import FORMATS, JSON
 
 _CODINGS: Final = tuple(name for name in CODINGS if name != "identity")
 _ROW_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": headers.VARY}
@@ -55,8 +53,8 @@ async def row(request: web.Request, principal: Principal) -> Work:
 async def _row(request: web.Request, principal: Principal, wanted: Statement) -> web.Response:
     service, stages = request.app[SERVICE], request[STAGES]
     with as_problems():
-        async with tenancy.reading(service.pools["read"], principal, stages) as connection:
-            record = await connection.fetchval(wanted.sql, *wanted.arguments)
+        async with tenancy.reading(service.pools["read"], principal, stages) as reading:
+            record = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
     stages.lap("db")
     if record is None:
         raise NotFound("There is no row with this key.")
@@ -75,55 +73,15 @@ async def feed(request: web.Request, principal: Principal) -> Work:
     query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
     request[PARTICULARS].format = query.format.name
     charge = partial(service.limits.charge, principal)
-    delivery = Delivery(request, query, _coding(request), service.settings.streams, charge)
+    delivery = Delivery(request, query, _coding(request), charge)
     if query.is_over:
         return _answering(web.Response(status=204))  # what stops an EventSource
     if query.limit is not None and query.limit <= service.settings.streams.page_size:
-        work = partial(_page, request, principal, query, delivery, given)
+        work = partial(answer_page, request, principal, query, delivery, given)
     else:
         refuse_what_cannot_show_its_end(request)
-        work = partial(_stream, request, principal, query, delivery)
+        work = partial(answer_stream, request, principal, query, delivery)
     return _answering(delivery.head()) if request.method == "HEAD" else work
-
-
-async def _page(
-    request: web.Request,
-    principal: Principal,
-    query: FeedQuery,
-    delivery: Delivery,
-    given: Mapping[str, str],
-) -> web.StreamResponse:
-    service = request.app[SERVICE]
-    settings = service.settings.streams
-    export = open_export(
-        query, principal, service.pools["read"], settings.chunk_bytes, request[STAGES]
-    )
-    try:
-        async with service.drain.running(short=True), export as rows:
-            begun: list[Rows] = []
-            if await _read_page(rows, begun, settings.page_bytes):
-                return delivery.page(rows, begun, given)
-            return await delivery.stream(rows, begun)
-    except Exception as error:  # noqa: BLE001 - what no list foresaw must not look like an end
-        await delivery.break_off(error)
-
-
-async def _stream(
-    request: web.Request, principal: Principal, query: FeedQuery, delivery: Delivery
-) -> web.StreamResponse:
-    service = request.app[SERVICE]
-    pool, chunk_bytes = service.pools[query.dataset.pool], service.settings.streams.chunk_bytes
-    try:
-        async with (
-            service.drain.running(short=False) as running,
-            service.limits.stream(principal),
-            open_export(query, principal, pool, chunk_bytes, request[STAGES]) as export,
-        ):
-            if query.format is SSE:
-                running.interrupt_at(service.tokens.seconds_left(principal), TokenExpired())
-            return await delivery.stream(export, ())
-    except Exception as error:  # noqa: BLE001 - as above
-        await delivery.break_off(error)
 
 
 def _answering(response: web.Response) -> Work:
@@ -131,18 +89,6 @@ def _answering(response: web.Response) -> Work:
         return response
 
     return answer
-
-
-async def _read_page(export: Export, rows: list[Rows], most_bytes: int) -> bool:
-    """Reads a page into the list. False where it grew too large and has more to come."""
-    size = 0
-    while size <= most_bytes:
-        taken = await export.take()
-        if taken is None:
-            return True
-        rows.append(taken)
-        size += sum(map(len, taken.records))
-    return False
 
 
 def _given(request: web.Request) -> dict[str, str]:

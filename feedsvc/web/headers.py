@@ -9,7 +9,6 @@ from urllib.parse import quote, urlencode
 
 from feedsvc.query import FeedQuery
 from streams.formats import CSV
-from streams.frames import Rows
 
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _NOT_IN_A_FILE_NAME: Final = re.compile(r'[\x00-\x1f\x7f"\\/:*?<>|]+')
@@ -20,13 +19,13 @@ _NOT_IN_A_NEXT_LINK: Final = frozenset({"after", "export", "last_event_id", "tic
 VARY: Final = "Accept, Accept-Encoding, Authorization"
 
 
-def of_feed(query: FeedQuery) -> dict[str, str]:
+def of_feed(query: FeedQuery, cache_status: str) -> dict[str, str]:
     """What every answer of a feed carries, whatever becomes of it."""
     headers = {
         "Content-Type": content_type(query),
         "Feed-Export": query.export,
         "Cache-Control": "private, no-cache",
-        "Cache-Status": "feedsvc; fwd=bypass",
+        "Cache-Status": f"feedsvc; {cache_status}",
         "Vary": VARY,
     }
     if query.format is CSV:
@@ -60,17 +59,16 @@ def attachment(filename: str) -> str:
     return value
 
 
-def entity_tag(query: FeedQuery, pages: Iterable[Rows], *, more: bool) -> str:
+def entity_tag(query: FeedQuery, records: Iterable[bytes], *, more: bool) -> str:
     """A weak validator of a page: the same rows in the same form have the same one.
 
     Weak (RFC 9110, section 8.8.1), for a framed body also tells its age, and every coding of a
     body is told apart by `Vary` alone.
     """
     digest = hashlib.blake2b(repr((query.format.name, query.layout, more)).encode(), digest_size=16)
-    for rows in pages:
-        for record in rows.records:
-            digest.update(len(record).to_bytes(8, "big"))
-            digest.update(record)
+    for record in records:
+        digest.update(len(record).to_bytes(8, "big"))
+        digest.update(record)
     return f'W/"{digest.hexdigest()}"'
 
 

@@ -15,7 +15,7 @@ import pytest
 from feedsvc import catalog, tenancy
 from feedsvc.auth.principal import Principal
 from feedsvc.datasets import Dataset, declarations
-from feedsvc.export import open_export
+from feedsvc.export import Course, open_export
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
@@ -68,14 +68,14 @@ async def pool(world: World) -> AsyncIterator[Pool]:
 
 async def one_row(pool: Pool, _: Dataset) -> None:
     """What a request for one row does."""
-    async with tenancy.reading(pool, FIRST, Stages()) as connection:
+    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _):
         await connection.fetchval("SELECT mark FROM post.letters LIMIT 1")
 
 
 async def whole_export(pool: Pool, letters: Dataset) -> None:
     """A stream to a client that keeps up."""
     query = FeedQuery.parse({"format": "sse"}, letters)
-    async with open_export(query, FIRST, pool, 16_384, Stages()) as export:
+    async with open_export(query, FIRST, pool, Course(16_384), Stages()) as export:
         while await export.take() is not None:
             pass
 
@@ -83,21 +83,21 @@ async def whole_export(pool: Pool, letters: Dataset) -> None:
 async def parked_export(pool: Pool, letters: Dataset) -> None:
     """A stream to a client that falls behind after each chunk."""
     query = FeedQuery.parse({"format": "ndjson"}, letters)
-    async with open_export(query, FIRST, pool, 16_384, Stages()) as export:
+    async with open_export(query, FIRST, pool, Course(16_384), Stages()) as export:
         while await export.take() is not None:
             await export.park()
 
 
 async def failing_query(pool: Pool, _: Dataset) -> None:
     """A transaction in which a statement has failed."""
-    async with tenancy.reading(pool, FIRST, Stages()) as connection:
+    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _):
         with pytest.raises(asyncpg.DivisionByZeroError):
             await connection.fetchval("SELECT 1 / 0")
 
 
 async def set_role(pool: Pool, _: Dataset) -> None:
     """What no code does: leave another role, and the tenant for the session."""
-    async with tenancy.reading(pool, FIRST, Stages()) as connection:
+    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _):
         await connection.execute("SET ROLE feedsvc_service")
         await connection.execute("SELECT set_config('feedsvc.tenant', 't000', false)")
 
@@ -148,7 +148,7 @@ async def assert_next_sees_its_own(pool: Pool, letters: Dataset, world: World) -
     query = FeedQuery.parse({"format": "ndjson", "columns": "mark"}, letters)
     expected = [f'{{"mark":"{row.mark}"}}' for row in world.rows(Caller(NEXT.tenant), "letters")]
     found: list[str] = []
-    async with open_export(query, NEXT, pool, 16_384, Stages()) as export:
+    async with open_export(query, NEXT, pool, Course(16_384), Stages()) as export:
         while (rows := await export.take()) is not None:
             found += [record.decode() for record in rows.records]
     assert found == expected

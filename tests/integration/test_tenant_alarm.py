@@ -43,7 +43,7 @@ async def test_a_tenant_that_did_not_arrive_is_an_alarm(
         assert "was not told who reads" in caplog.text
         assert "rosewood" not in caplog.text
         monkeypatch.setattr(tenancy, "_WHO_READS", _right())
-        async with tenancy.reading(pools["read"], ANN, Stages()) as connection:
+        async with tenancy.reading(pools["read"], ANN, Stages()) as (connection, _):
             assert await connection.fetchval("SELECT count(*) FROM wedding.clients") == 3_000
     finally:
         await pools.close(1.0)

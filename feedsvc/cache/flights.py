@@ -1,0 +1,72 @@
+"""One load for any number of requests that want the same page at once, within this process."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Flight(Generic[T]):
+    def __init__(self, task: asyncio.Task[T]) -> None:
+        self.task = task
+        self.waiting = 0
+
+
+class Flights(Generic[T]):
+    """Loads that are under way, by key.
+
+    A load belongs to nobody: whoever asked first may go, and it goes on for the others. When the
+    last one has gone it is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._flights: dict[str, _Flight[T]] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._flights
+
+    async def join(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
+        """What the load under way gives, or a new one. Raises what it raises."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._begin(key, load)
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                flight.task.cancel()
+                # Whoever comes now must not join what is ending.
+                self._forget(key, flight)
+
+    def keep(self, key: str, load: Callable[[], Awaitable[T]]) -> None:
+        """Loads for nobody in particular, unless that is under way already."""
+        flight = self._flights.get(key) or self._begin(key, load)
+        flight.waiting += 1  # never taken back: it is finished whoever goes
+
+    async def close(self) -> None:
+        """Cancels every load."""
+        tasks = [flight.task for flight in self._flights.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, key: str, load: Callable[[], Awaitable[T]]) -> _Flight[T]:
+        async def loading() -> T:
+            return await load()
+
+        flight = _Flight(asyncio.create_task(loading()))
+        self._flights[key] = flight
+        flight.task.add_done_callback(lambda task: self._landed(key, flight, task))
+        return flight
+
+    def _landed(self, key: str, flight: _Flight[T], task: asyncio.Task[T]) -> None:
+        self._forget(key, flight)
+        if not task.cancelled():
+            task.exception()  # seen: with nobody left to tell, it is not an error of ours
+
+    def _forget(self, key: str, flight: _Flight[T]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]

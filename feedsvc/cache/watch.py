@@ -1,0 +1,75 @@
+"""Which datasets' changes are told, and whose database it is: looked at now and then."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+
+from feedsvc import triggers
+from feedsvc.cache.ledger import Ledger
+from feedsvc.cache.pages import Pages
+from feedsvc.cache.snapshot import Snapshot
+from feedsvc.datasets import Declaration
+from feedsvc.observations import CacheChange, Observers
+
+logger = logging.getLogger(__name__)
+
+_ORIGIN: Final = (files("feedsvc.cache") / "origin.sql").read_text()
+
+
+class Watch:
+    """Hears what `feedsvc.changes` is told, on behalf of the cache."""
+
+    def __init__(
+        self,
+        pages: Pages,
+        ledger: Ledger,
+        declarations: Mapping[str, Declaration],
+        observers: Observers,
+    ) -> None:
+        self._pages = pages
+        self._ledger = ledger
+        self._declarations = declarations
+        self._observers = observers
+        self._found: Mapping[str, str] | None = None
+        """What is to be kept out from the next beat on."""
+
+    async def look(self, connection: asyncpg.Connection) -> None:
+        """Finds out what may be cached. Raises what asyncpg raises."""
+        origin: str = await connection.fetchval(_ORIGIN)
+        untracked = await triggers.untracked(connection, self._declarations)
+        before = self._pages.kept_out or {}
+        for name, reason in untracked.items():
+            if name not in before:
+                logger.warning("%s is not cached: %s", name, reason)
+        self._pages.origin = origin
+        self._pages.kept_out = {**before, **untracked}
+        self._found = untracked
+
+    def begin(self, snapshot: Snapshot) -> None:
+        """See `feedsvc.changes.Hearer`."""
+        self._ledger.begin(snapshot)
+        self._let_in()
+
+    def told(self, xid: int, items: Sequence[str]) -> None:
+        """See `feedsvc.changes.Hearer`."""
+        self._ledger.told(xid, items)
+        self._observers.tell(CacheChange(items))
+
+    def heard(self, snapshot: Snapshot) -> None:
+        """See `feedsvc.changes.Hearer`."""
+        if self._found is not None and self._found != self._pages.kept_out:
+            # Nobody told what changed while a dataset's triggers were not as they should be.
+            self._ledger.begin(snapshot)
+        self._let_in()
+        self._ledger.heard(snapshot)
+
+    def lose(self) -> None:
+        """See `feedsvc.changes.Hearer`."""
+        self._ledger.lose()
+
+    def _let_in(self) -> None:
+        if self._found is not None:
+            self._pages.kept_out, self._found = self._found, None

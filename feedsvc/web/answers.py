@@ -1,0 +1,183 @@
+"""A feed's answer: from the cache as far as it goes, and from PostgreSQL behind that."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from feedsvc.auth.principal import Principal
+from feedsvc.cache.memory import Held
+from feedsvc.cache.page import Page, Wanted
+from feedsvc.cache.pages import Found, Why
+from feedsvc.errors import TokenExpired
+from feedsvc.export import Course, Export, FirstPage, open_export
+from feedsvc.query import FeedQuery
+from feedsvc.service import Service
+from feedsvc.timing import Stages
+from feedsvc.web.delivery import Delivery
+from feedsvc.web.keys import SERVICE, STAGES
+from streams.formats import SSE
+from streams.frames import Rows
+
+_PAST_THE_CACHE: Final = frozenset({"no-cache", "no-store"})
+
+
+async def answer_page(
+    request: web.Request,
+    principal: Principal,
+    query: FeedQuery,
+    delivery: Delivery,
+    given: Mapping[str, str],
+) -> web.StreamResponse:
+    """At most a page of rows, as one answer of known length."""
+    service = request.app[SERVICE]
+    try:
+        async with service.drain.running(short=True):
+            held = await _held(request, principal, query, delivery)
+            if held is not None:
+                return delivery.page(held, given)
+            return await _page_or_stream(request, principal, query, delivery, given)
+    except Exception as error:  # noqa: BLE001 - what no list foresaw must not look like an end
+        await delivery.break_off(error)
+
+
+async def answer_stream(
+    request: web.Request, principal: Principal, query: FeedQuery, delivery: Delivery
+) -> web.StreamResponse:
+    """Any number of rows, as they come."""
+    service, settings = request.app[SERVICE], request.app[SERVICE].settings.streams
+    try:
+        async with (
+            service.drain.running(short=False) as running,
+            service.limits.stream(principal),
+        ):
+            if query.format is SSE:
+                running.interrupt_at(service.tokens.seconds_left(principal), TokenExpired())
+            wanted = _wanted(request, principal, query, None)
+            page = await _first_page(service, wanted, delivery)
+            request[STAGES].lap("cache")
+            course = Course(
+                settings.chunk_bytes,
+                begun=page,
+                proof=partial(service.pages.proves, wanted) if isinstance(wanted, Wanted) else None,
+                keep=_keeper(service, wanted) if page is None else None,
+            )
+            pool = service.pools[query.dataset.pool]
+            export = open_export(query, principal, pool, course, request[STAGES])
+            async with export as rows:
+                return await delivery.stream(rows, _rows_of(page))
+    except Exception as error:  # noqa: BLE001 - as above
+        await delivery.break_off(error)
+
+
+async def _held(
+    request: web.Request, principal: Principal, query: FeedQuery, delivery: Delivery
+) -> Held | None:
+    """The page from the cache, or as it was read for it; None where the cache has no part in it."""
+    pages = request.app[SERVICE].pages
+    wanted = _wanted(request, principal, query, query.limit)
+    if not isinstance(wanted, Wanted):
+        delivery.cache_status = _bypass(wanted)
+        return None
+    stages = request[STAGES]
+    load = partial(_load, request.app[SERVICE], query, principal, stages)
+    found = pages.at_hand(wanted) or await pages.page(wanted, load)
+    stages.lap("cache")
+    match found:
+        case Found(held, status):
+            delivery.cache_status = status
+            return held
+        case Page():
+            delivery.cache_status = _bypass("deaf")
+            return Held(found)
+        case None:
+            delivery.cache_status = _bypass("large")
+            return None
+
+
+async def _load(
+    service: Service, query: FeedQuery, principal: Principal, stages: Stages
+) -> Page | None:
+    """Reads the page. None where it grew too large to be one."""
+    settings = service.settings.streams
+    pool = service.pools["read"]
+    async with open_export(query, principal, pool, Course(settings.chunk_bytes), stages) as export:
+        begun: list[Rows] = []
+        if not await _read_page(export, begun, settings.page_bytes):
+            return None
+        return export.page([record for rows in begun for record in rows.records])
+
+
+async def _page_or_stream(
+    request: web.Request,
+    principal: Principal,
+    query: FeedQuery,
+    delivery: Delivery,
+    given: Mapping[str, str],
+) -> web.StreamResponse:
+    """A page past the cache; one that turns out to be too large for that is streamed."""
+    service, settings = request.app[SERVICE], request.app[SERVICE].settings.streams
+    pool, stages = service.pools["read"], request[STAGES]
+    async with open_export(query, principal, pool, Course(settings.chunk_bytes), stages) as export:
+        begun: list[Rows] = []
+        if await _read_page(export, begun, settings.page_bytes):
+            page = export.page([record for rows in begun for record in rows.records])
+            return delivery.page(Held(page), given)
+        return await delivery.stream(export, begun)
+
+
+async def _read_page(export: Export, rows: list[Rows], most_bytes: int) -> bool:
+    """Reads a page into the list. False where it grew too large and has more to come."""
+    size = 0
+    while size <= most_bytes:
+        taken = await export.take()
+        if taken is None:
+            return True
+        rows.append(taken)
+        size += sum(map(len, taken.records))
+    return False
+
+
+async def _first_page(service: Service, wanted: Wanted | Why, delivery: Delivery) -> Page | None:
+    """What a stream can begin with."""
+    if not isinstance(wanted, Wanted):
+        delivery.cache_status = _bypass(wanted)
+        return None
+    found = await service.pages.find(wanted)
+    if isinstance(found, Found):
+        delivery.cache_status = found.status
+        return found.held.page
+    delivery.cache_status = _forwarded(found)
+    return None
+
+
+def _keeper(service: Service, wanted: Wanted | Why) -> FirstPage | None:
+    if not isinstance(wanted, Wanted):
+        return None
+    settings = service.settings.streams
+    done = partial(service.pages.keep, wanted)
+    return FirstPage(settings.page_size, settings.chunk_bytes, done)
+
+
+def _rows_of(page: Page | None) -> tuple[Rows, ...]:
+    return () if page is None or page.last is None else (Rows(page.records, page.last),)
+
+
+def _wanted(
+    request: web.Request, principal: Principal, query: FeedQuery, limit: int | None
+) -> Wanted | Why:
+    asked = request.headers.get("Cache-Control")
+    if asked and not _PAST_THE_CACHE.isdisjoint(map(str.strip, asked.lower().split(","))):
+        return "request"
+    return request.app[SERVICE].pages.wanted(query, principal, limit)
+
+
+def _bypass(why: Why) -> str:
+    return "fwd=request" if why == "request" else f"fwd=bypass; detail={why}"
+
+
+def _forwarded(why: Why) -> str:
+    if why == "deaf":
+        return _bypass(why)
+    return "fwd=stale" if why in ("expired", "invalidated") else "fwd=uri-miss"
