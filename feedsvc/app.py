@@ -13,6 +13,7 @@ from feedsvc import pools, preflight
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
+from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.shared import Shared
@@ -55,7 +56,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         if link is not None:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
-        observers = Observers(audit.observe)
+        analytics = CacheAnalytics(datasets)
+        observers = Observers(audit.observe, analytics.observe)
         pages, changes = _cache(settings, datasets, link, observers)
         service = Service(
             settings=settings,
@@ -66,6 +68,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             observers=observers,
             pools=made,
             pages=pages,
+            cache_analytics=analytics,
             probe=DatabaseProbe(settings.database),
             drain=Drain(),
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feedsvc.auth.tokens import Tokens
+from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.pages import Pages
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
@@ -27,5 +28,6 @@ class Service:
     observers: Observers
     pools: Pools
     pages: Pages
+    cache_analytics: CacheAnalytics
     probe: DatabaseProbe
     drain: Drain

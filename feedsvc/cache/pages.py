@@ -89,6 +89,18 @@ class Pages:
         self.origin = ""
         """Which database this is, and which of its lives: no page of another one is ours."""
 
+    @property
+    def listening(self) -> bool:
+        """Whether PostgreSQL tells of changes, without which nothing is shown from the cache."""
+        return self._ledger.listening
+
+    @property
+    def shared_state(self) -> Literal["none", "answers", "away"]:
+        """How the tier in Redis is."""
+        if self._shared is None:
+            return "none"
+        return "away" if self._shared.away else "answers"
+
     def wanted(self, query: FeedQuery, principal: Principal, limit: int | None) -> Wanted | Why:
         """What to look for, or why there is nothing to be found."""
         dataset = query.dataset

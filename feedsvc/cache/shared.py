@@ -36,6 +36,11 @@ class Shared:
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
+    @property
+    def away(self) -> bool:
+        """Whether every question fails at once just now."""
+        return self._link.away
+
     async def get(self, key: Key) -> bytes | None:
         """The envelope under this key."""
         name = self._name(key)

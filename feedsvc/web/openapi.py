@@ -202,6 +202,38 @@ _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
             )
         },
     },
+    ("GET", "/api/performance/cache"): {
+        "summary": "What the cache is worth, by dataset; for admins",
+        "responses": {"200": _answer("This worker's figures.", {"application/json": _ROW})},
+    },
+    ("POST", "/api/performance/cache/invalidate"): {
+        "summary": "Throws cached pages out by tag; for admins",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["tags"],
+                        "properties": {"tags": {**_NAMES, "minItems": 1, "maxItems": 100}},
+                    },
+                    "example": {"tags": ["invoices"]},
+                }
+            },
+        },
+        "responses": {
+            "200": _answer(
+                "Every worker has been told; `heard`: the one that answers has heard it.",
+                {
+                    "application/json": {
+                        "type": "object",
+                        "required": ["tags", "heard"],
+                        "properties": {"tags": _NAMES, "heard": {"type": "boolean"}},
+                    }
+                },
+            )
+        },
+    },
     ("GET", "/problems/{name}"): {
         "summary": "What a problem means, and what to do",
         "parameters": (

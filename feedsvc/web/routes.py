@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
-from feedsvc.web import feeds, openapi, operations, problems, tickets
+from feedsvc.web import feeds, openapi, operations, performance, problems, tickets
 from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
@@ -47,6 +47,10 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/v1/feeds/{dataset}", feeds.feed),
     Protected("/v1/feeds/{dataset}/{key:(?s:.*)}", feeds.row),
     Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False, limit="tickets"),
+    Protected("/api/performance/cache", performance.cache),
+    Protected(
+        "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
+    ),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),
     Open("/live", operations.live),
