@@ -57,13 +57,21 @@ class CacheLookup:
 
 @dataclass(frozen=True, slots=True)
 class CacheLoad:
-    """A page was read from PostgreSQL to be kept. `packed` is its size in Redis, None in none."""
+    """A page was read from PostgreSQL to be kept."""
 
     dataset: str
     seconds: float
     rows: int
     size: int
-    packed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CachePut:
+    """A page's `size` bytes of records became `packed` bytes in Redis."""
+
+    dataset: str
+    size: int
+    packed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,9 @@ class CachePrefetch:
     outcome: Literal["read", "used", "wasted"]
 
 
-Observation: TypeAlias = RequestEnded | CacheLookup | CacheLoad | CacheChange | CachePrefetch
+Observation: TypeAlias = (
+    RequestEnded | CacheLookup | CacheLoad | CachePut | CacheChange | CachePrefetch
+)
 Observer: TypeAlias = Callable[[Observation], None]
 
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedsvc.cache.pages import Pages
-from feedsvc.observations import CacheChange, CacheLoad, CacheLookup, CachePrefetch, Observation
+from feedsvc.observations import (
+    CacheChange,
+    CacheLoad,
+    CacheLookup,
+    CachePrefetch,
+    CachePut,
+    Observation,
+)
 from feedsvc.tags import all_under, exactly
 
 
@@ -46,6 +53,9 @@ class CacheAnalytics:
                 self._looked_up(observation)
             case CacheLoad():
                 self._loaded(observation)
+            case CachePut(dataset, size, packed):
+                self._counts[dataset].bytes_before_packing += size
+                self._counts[dataset].packed_bytes += packed
             case CacheChange(items):
                 for name in {self._names[item] for item in items if item in self._names}:
                     self._counts[name].invalidations += 1
@@ -94,9 +104,6 @@ class CacheAnalytics:
         counts.longest_load = max(counts.longest_load, load.seconds)
         counts.loaded_rows += load.rows
         counts.loaded_bytes += load.size
-        if load.packed is not None:
-            counts.packed_bytes += load.packed
-            counts.bytes_before_packing += load.size
 
 
 def _figures(counts: _Counts) -> dict[str, Any]:

@@ -23,12 +23,12 @@ class Held:
 
     __slots__ = ("bodies", "entity_tags", "key", "page", "unused_prefetch")
 
-    def __init__(self, page: Page, key: Key | None = None, *, prefetched: bool = False) -> None:
+    def __init__(self, page: Page, key: Key | None = None) -> None:
         self.page = page
         self.key = key
         self.bodies: dict[Hashable, Rendered] = {}
         self.entity_tags: dict[Hashable, str] = {}
-        self.unused_prefetch = prefetched
+        self.unused_prefetch = page.prefetched
 
     def size(self) -> int:
         """Bytes of memory that it takes, roughly."""
@@ -42,8 +42,6 @@ class Memory(LRUCache[Key, Held]):
     def __init__(self, most_bytes: int) -> None:
         super().__init__(most_bytes, getsizeof=Held.size)
         self.evicted = 0
-        self.wasted = 0
-        """Prefetched pages that went before anybody asked for them."""
 
     def put(self, key: Key, held: Held) -> None:
         """Keeps it, also anew when it has grown."""

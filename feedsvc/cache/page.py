@@ -42,7 +42,7 @@ class Page:
 
     `last` is the token of the last record, `more` whether there were rows behind it, `loaded`
     seconds since 1970, `cost` the seconds that reading took, `estimate` the planner's guess at
-    the number of rows of the whole feed.
+    the number of rows of the whole feed, `prefetched` whether it was read before it was asked for.
     """
 
     records: Sequence[bytes]
@@ -52,6 +52,7 @@ class Page:
     loaded: float
     cost: float
     estimate: int | None = None
+    prefetched: bool = False
 
     def age(self) -> float:
         """Seconds since it was read."""
@@ -77,6 +78,7 @@ def pack(key: Key, page: Page) -> bytes:
         "loaded": page.loaded,
         "cost": page.cost,
         "estimate": page.estimate,
+        "prefetched": page.prefetched,
         "coding": "zstd" if is_smaller else "identity",
         "crc": zlib.crc32(body),
     }
@@ -116,4 +118,5 @@ def _unpacked(key: Key, envelope: bytes) -> Page:
         loaded=float(head["loaded"]),
         cost=float(head["cost"]),
         estimate=head["estimate"],
+        prefetched=bool(head["prefetched"]),
     )

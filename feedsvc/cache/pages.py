@@ -25,7 +25,7 @@ from feedsvc.cache.snapshot import Snapshot
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Dataset
 from feedsvc.errors import Timeout, Unavailable
-from feedsvc.observations import CacheLoad, CacheLookup, Observers
+from feedsvc.observations import CacheLoad, CacheLookup, CachePrefetch, CachePut, Observers
 from feedsvc.projection import json_record
 from feedsvc.query import FeedQuery
 from feedsvc.redis_link import RedisAwayError
@@ -121,12 +121,13 @@ class Pages:
             return "large"
         return Wanted(key, lookup_items(dataset.tags, pinned), dataset)
 
-    def at_hand(self, wanted: Wanted) -> Found | None:
+    def at_hand(self, wanted: Wanted, *, quietly: bool = False) -> Found | None:
         """The page, if it is in memory and may be shown; this takes no time."""
         held = self.memory.get(wanted.key)
         if held is None or self._fault(wanted, held.page) is not None:
             return None
-        self._tell_hit(wanted, "memory")
+        if not quietly:
+            self._tell_hit(wanted, "memory", held)
         return self._hit(wanted, held, "memory")
 
     async def find(self, wanted: Wanted) -> Found | Why:
@@ -138,8 +139,9 @@ class Pages:
         if self._ledger.listening and self._shared is not None:
             page, seen = await self._from_redis(wanted)
             if page is not None:
-                self._tell_hit(wanted, "redis")
-                return self._hit(wanted, self._keep_in_memory(wanted, page), "redis")
+                held = self._keep_in_memory(wanted, page)
+                self._tell_hit(wanted, "redis", held)
+                return self._hit(wanted, held, "redis")
             why = seen if why == "absent" else why
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why))
         return why
@@ -159,12 +161,18 @@ class Pages:
             return await self._past_the_cache(wanted, load)
         return await self._fresh(wanted, load)
 
-    def keep(self, wanted: Wanted, page: Page, *, prefetched: bool = False) -> None:
+    async def fetch(self, wanted: Wanted, load: Load) -> Held | None:
+        """Has the page in memory before anybody asks for it, if it can be. Raises Problem."""
+        if self.at_hand(wanted, quietly=True) is None and self._ledger.listening:
+            await self._flights.join(wanted.key, lambda: self._load(wanted, load))
+        return self.memory.get(wanted.key)
+
+    def keep(self, wanted: Wanted, page: Page) -> None:
         """Keeps a page that was read anyway."""
+        self._tell_load(wanted, page)
         if not self._ledger.listening:
             return
-        held = Held(page, wanted.key, prefetched=prefetched)
-        self.memory.put(wanted.key, held)
+        self.memory.put(wanted.key, Held(page, wanted.key))
         if self._shared is not None:
             task = asyncio.create_task(self._put(self._shared, wanted, page))
             self._keeping.add(task)
@@ -270,7 +278,7 @@ class Pages:
         if held is None or held.page is not page:
             held = Held(page, wanted.key)
         if loaded.tier is not None:
-            self._tell_hit(wanted, loaded.tier)
+            self._tell_hit(wanted, loaded.tier, held)
             return self._hit(wanted, held, loaded.tier)
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why, collapsed=joined))
         forwarded = "stale" if why in ("expired", "invalidated") else "uri-miss"
@@ -319,6 +327,7 @@ class Pages:
         page = await load()
         if page is None:
             return _Loaded(None, None)
+        self._tell_load(wanted, page)
         if self._ledger.listening:
             self.memory.put(wanted.key, Held(page, wanted.key))
             if put and self._shared is not None:
@@ -350,9 +359,7 @@ class Pages:
     async def _put(self, shared: Shared, wanted: Wanted, page: Page) -> None:
         seconds = wanted.dataset.fresh + wanted.dataset.stale - page.age()
         envelope = pack(wanted.key, page)
-        self._observers.tell(
-            CacheLoad(wanted.dataset.name, page.cost, len(page.records), page.size(), len(envelope))
-        )
+        self._observers.tell(CachePut(wanted.dataset.name, page.size(), len(envelope)))
         try:
             await shared.put(wanted.key, envelope, seconds)
         except RedisAwayError:
@@ -369,8 +376,15 @@ class Pages:
         left = wanted.dataset.fresh - held.page.age()
         return Found(held, f"hit; ttl={int(left)}; detail={tier}")
 
-    def _tell_hit(self, wanted: Wanted, tier: Literal["memory", "redis"]) -> None:
+    def _tell_hit(self, wanted: Wanted, tier: Literal["memory", "redis"], held: Held) -> None:
         self._observers.tell(CacheLookup(wanted.dataset.name, "hit", tier, None))
+        if held.unused_prefetch:
+            held.unused_prefetch = False
+            self._observers.tell(CachePrefetch(wanted.dataset.name, "used"))
+
+    def _tell_load(self, wanted: Wanted, page: Page) -> None:
+        rows, size = len(page.records), page.size()
+        self._observers.tell(CacheLoad(wanted.dataset.name, page.cost, rows, size))
 
     def _key(self, query: FeedQuery, principal: Principal, limit: int | None) -> Key:
         kind = f"csv{query.layout.delimiter}{query.guard:d}" if query.format is CSV else "json"

@@ -1,0 +1,109 @@
+"""The next page of a caller who is paging, read before it is asked for, where that pays."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from feedsvc.cache.memory import Held
+from feedsvc.cache.page import Page, Wanted
+from feedsvc.cache.pages import Load, Pages
+from feedsvc.errors import Problem
+from feedsvc.observations import CachePrefetch, Observation, Observers
+
+logger = logging.getLogger(__name__)
+
+_MOST_AT_ONCE: Final = 2
+_RECORD: Final = 50  # guesses that the record goes back
+_TRIAL: Final = 10  # guesses before the record counts
+_WORTH: Final = 0.5  # of the guesses must have been right
+_PROBE: Final = 20  # of so many chances one is taken all the same, to see whether times change
+_PATIENCE: Final = 30.0  # seconds after which a page that nobody asked for was a wrong guess
+
+
+class _Record:
+    """How the latest guesses for one dataset turned out."""
+
+    def __init__(self) -> None:
+        self._right: deque[bool] = deque(maxlen=_RECORD)
+        self._passed = 0
+
+    @property
+    def ratio(self) -> float | None:
+        return sum(self._right) / len(self._right) if self._right else None
+
+    def add(self, *, right: bool) -> None:
+        self._right.append(right)
+
+    def says_go(self) -> bool:
+        """Whether the next guess is worth it."""
+        ratio = self.ratio
+        if len(self._right) < _TRIAL or ratio is None or ratio >= _WORTH:
+            return True
+        self._passed += 1
+        return self._passed % _PROBE == 0
+
+
+class Prefetcher:
+    """Reads ahead for whoever is paging. `spare` tells whether a connection is to be had."""
+
+    def __init__(self, pages: Pages, observers: Observers, spare: Callable[[], bool]) -> None:
+        self._pages = pages
+        self._observers = observers
+        self._spare = spare
+        self._records: dict[str, _Record] = {}
+        self._unused: deque[tuple[float, str, Held]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ratios(self) -> dict[str, float | None]:
+        """How often the latest guesses were right, by dataset."""
+        return {name: record.ratio for name, record in self._records.items()}
+
+    def consider(self, wanted: Wanted, load: Load) -> None:
+        """Reads this page for the near future, if that is likely to pay."""
+        self._write_off()
+        record = self._records.setdefault(wanted.dataset.name, _Record())
+        if len(self._tasks) >= _MOST_AT_ONCE or not self._spare() or not record.says_go():
+            return
+        if self._pages.at_hand(wanted, quietly=True) is None:
+            task = asyncio.create_task(self._read(wanted, load))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def observe(self, observation: Observation) -> None:
+        """Learns which guesses were right."""
+        if isinstance(observation, CachePrefetch) and observation.outcome == "used":
+            self._records.setdefault(observation.dataset, _Record()).add(right=True)
+
+    async def close(self) -> None:
+        """Gives up what is being read."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _read(self, wanted: Wanted, load: Load) -> None:
+        async def marked() -> Page | None:
+            page = await load()
+            return None if page is None else replace(page, prefetched=True)
+
+        try:
+            held = await self._pages.fetch(wanted, marked)
+        except Problem as problem:
+            logger.info("cache: a page was not read ahead: %s", type(problem).__name__)
+            return
+        if held is not None and held.unused_prefetch:
+            self._observers.tell(CachePrefetch(wanted.dataset.name, "read"))
+            self._unused.append((time.monotonic(), wanted.dataset.name, held))
+
+    def _write_off(self) -> None:
+        """What nobody has asked for by now was a wrong guess."""
+        before = time.monotonic() - _PATIENCE
+        while self._unused and self._unused[0][0] < before:
+            _, dataset, held = self._unused.popleft()
+            if held.unused_prefetch:
+                held.unused_prefetch = False
+                self._records[dataset].add(right=False)
+                self._observers.tell(CachePrefetch(dataset, "wasted"))
