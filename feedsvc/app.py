@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -12,23 +13,30 @@ import asyncpg
 from feedsvc import pools, preflight
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
+from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.ledger import Ledger
+from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Pages
+from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.shared import Shared
+from feedsvc.cache.warming import Recipe, Warmth
 from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
+from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
+from feedsvc.query import FeedQuery
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
 from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
+from feedsvc.timing import Stages
 from feedsvc.web.server import Runner, application
 
 logger = logging.getLogger(__name__)
@@ -59,6 +67,9 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         analytics = CacheAnalytics(datasets)
         observers = Observers(audit.observe, analytics.observe)
         pages, changes = _cache(settings, datasets, link, observers)
+        pressed = made["read"].pressed
+        prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
+        observers.add(prefetcher.observe)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -69,6 +80,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             pools=made,
             pages=pages,
             cache_analytics=analytics,
+            prefetcher=prefetcher,
+            warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
             probe=DatabaseProbe(settings.database),
             drain=Drain(),
         )
@@ -77,12 +90,15 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)
+        stack.push_async_callback(prefetcher.close)
+        stack.push_async_callback(service.warmth.write)
         await service.probe.probe()
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
         await stack.enter_async_context(_in_background(audit.run()))
         if settings.cache.enabled:
             await stack.enter_async_context(_in_background(changes.run()))
+            await stack.enter_async_context(_in_background(_keep_warm(service)))
         if tokens.published is not None:
             await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
@@ -103,6 +119,27 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 def _tell_of_a_death(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         logger.critical("a background task died: %s", task.get_coro(), exc_info=task.exception())
+
+
+async def _keep_warm(service: Service) -> None:
+    """Warms the cache once it may be used, and then notes what is hot."""
+    while not service.pages.listening:
+        await asyncio.sleep(_RETRY)
+    await service.warmth.run(partial(_warm, service))
+
+
+async def _warm(service: Service, recipe: Recipe) -> None:
+    tenant, role, client = recipe["scope"]
+    principal = Principal(tenant, role, client or None, 0.0)
+    dataset = service.datasets[recipe["dataset"]]
+    if not dataset.readable_by(role, principal.client):
+        return
+    query = FeedQuery.parse(recipe["given"], dataset)
+    wanted = service.pages.wanted(query, principal, query.limit)
+    if isinstance(wanted, Wanted):
+        bounds, pool = service.settings.streams, service.pools["read"]
+        load = partial(read_page, query, principal, pool, bounds, Stages())
+        await service.pages.fetch(wanted, load)
 
 
 def _cache(

@@ -18,7 +18,6 @@ from feedsvc.datasets import (
     order_columns,
     quote_identifier,
 )
-from feedsvc.tags import Template
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
 _PARTITIONED: Final = "p"
@@ -106,6 +105,7 @@ def _relation(row: Mapping[str, Any]) -> Relation:
             category="S" if c["base"] == 'pg_catalog."char"' else c["category"],
             labels=tuple(c["labels"]),
             holds_json=c["holds_json"],
+            one_text=c["one_text"],
         )
         for c in plain
     }
@@ -138,14 +138,9 @@ def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset
         cache=declaration.cache,
         fresh=declaration.fresh,
         stale=declaration.stale,
-        tags=_templates(name, declaration),
+        tags=declaration.templates(name),
         filename=declaration.filename or name,
     )
-
-
-def _templates(name: str, declaration: Declaration) -> tuple[Template, ...]:
-    texts = dict.fromkeys((name, *declaration.tags))
-    return tuple(map(Template.parse, texts))
 
 
 def _orders(

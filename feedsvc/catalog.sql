@@ -60,6 +60,10 @@ columns as (
                         and not pg_operator_is_visible(o.amopopr)
                 ),
                 'readable', has_column_privilege(a.attrelid, a.attnum, 'select'),
+                -- Under another collation values may be equal and not the same.
+                'one_text', coalesce((
+                    select l.collisdeterministic from pg_collation l where l.oid = a.attcollation
+                ), true),
                 'holds_json', exists (
                     select from made_of h
                     where h.relation = a.attrelid and h.attnum = a.attnum

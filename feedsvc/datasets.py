@@ -34,7 +34,15 @@ _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 _Tag = Annotated[str, AfterValidator(lambda text: Template.parse(text).text)]
 _Columns = Annotated[tuple[str, ...], Field(min_length=1)]
 _IDENTIFIER: Final = r'(?:"(?:[^"]|"")+"|[^".\s]+)'
-_RELATION = re.compile(rf"({_IDENTIFIER})\.({_IDENTIFIER})")
+_RELATION: Final = re.compile(rf"({_IDENTIFIER})\.({_IDENTIFIER})")
+
+
+def _is_relation(text: str) -> str:
+    relation_parts(text)
+    return text
+
+
+_RelationName = Annotated[str, AfterValidator(_is_relation)]
 
 
 class Declaration(BaseModel):
@@ -66,7 +74,7 @@ class Declaration(BaseModel):
     tags: tuple[_Tag, ...] = ()
     # Other tables whose changes show in the rows, each with the tags that a change of it fills
     # in; without any, every page of the dataset is thrown out.
-    watch: dict[str, tuple[_Tag, ...]] = {}
+    watch: dict[_RelationName, tuple[_Tag, ...]] = {}
     # The name of a downloaded file, without its ending; the dataset's own name if left out.
     filename: str | None = None
     # Columns of a view that are never NULL: a view's catalog entry can't tell.
@@ -74,11 +82,24 @@ class Declaration(BaseModel):
 
     def relation_parts(self) -> tuple[str, str]:
         """Schema and name as the catalog has them. Raises ValueError where it is not both."""
-        parts = _RELATION.fullmatch(self.relation)
-        if parts is None:
-            raise ValueError('a relation is written schema.name, or "Schema"."Name"')
-        schema, name = (_unquoted(part) for part in parts.groups())
-        return schema, name
+        return relation_parts(self.relation)
+
+    def templates(self, name: str) -> tuple[Template, ...]:
+        """The tags of a dataset of this name: the name itself, its tenant's, those declared."""
+        texts = dict.fromkeys((name, *self.tags))
+        templates = tuple(map(Template.parse, texts))
+        if self.tenant is None or any(t.columns == (self.tenant,) for t in templates):
+            return templates
+        return (*templates, Template.parse(f"{name}:{{{self.tenant}}}"))
+
+
+def relation_parts(relation: str) -> tuple[str, str]:
+    """Schema and name of what is written schema.name. Raises ValueError where it is not both."""
+    parts = _RELATION.fullmatch(relation)
+    if parts is None:
+        raise ValueError('a relation is written schema.name, or "Schema"."Name"')
+    schema, name = (_unquoted(part) for part in parts.groups())
+    return schema, name
 
 
 def _unquoted(identifier: str) -> str:

@@ -99,7 +99,11 @@ class Observers:
     """Everybody who wants to know. None of them may hold up or break what is observed."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        self._observers = [*observers]
+
+    def add(self, observer: Observer) -> None:
+        """Tells this one too from now on."""
+        self._observers.append(observer)
 
     def tell(self, observation: Observation) -> None:
         """Tells all of them."""

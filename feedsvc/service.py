@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.pages import Pages
+from feedsvc.cache.prefetch import Prefetcher
+from feedsvc.cache.warming import Warmth
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
@@ -29,5 +31,7 @@ class Service:
     pools: Pools
     pages: Pages
     cache_analytics: CacheAnalytics
+    prefetcher: Prefetcher
+    warmth: Warmth
     probe: DatabaseProbe
     drain: Drain

@@ -111,8 +111,10 @@ class Pages:
         if dataset.name in self.kept_out:
             return "untracked"
         pinned = dataset.pinned(principal.tenant, principal.client)
+        # A narrower tag stands under the tenant's, so it is of use only together with that one.
+        narrows = dataset.tenant is None or dataset.tenant.name in pinned
         for condition in query.filters:
-            if condition.op == "eq":
+            if narrows and condition.op == "eq":
                 text = condition.column.canonical(condition.values[0])
                 if text is not None:
                     pinned.setdefault(condition.column.name, text)

@@ -1,6 +1,7 @@
 """A feed's answer: from the cache as far as it goes, and from PostgreSQL behind that."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -9,14 +10,16 @@ from aiohttp import web
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.memory import Held
 from feedsvc.cache.page import Page, Wanted
-from feedsvc.cache.pages import Found, Why
+from feedsvc.cache.pages import Found, Load, Why
 from feedsvc.errors import TokenExpired
-from feedsvc.export import Course, Export, FirstPage, open_export
+from feedsvc.export import Course, FirstPage, open_export
+from feedsvc.page_reader import collect, page_of, read_page
 from feedsvc.query import FeedQuery
 from feedsvc.service import Service
 from feedsvc.timing import Stages
 from feedsvc.web.delivery import Delivery
 from feedsvc.web.keys import SERVICE, STAGES
+from streams import tokens
 from streams.formats import SSE
 from streams.frames import Rows
 
@@ -34,7 +37,7 @@ async def answer_page(
     service = request.app[SERVICE]
     try:
         async with service.drain.running(short=True):
-            held = await _held(request, principal, query, delivery)
+            held = await _held(request, principal, query, delivery, given)
             if held is not None:
                 return delivery.page(held, given)
             return await _page_or_stream(request, principal, query, delivery, given)
@@ -72,41 +75,51 @@ async def answer_stream(
 
 
 async def _held(
-    request: web.Request, principal: Principal, query: FeedQuery, delivery: Delivery
+    request: web.Request,
+    principal: Principal,
+    query: FeedQuery,
+    delivery: Delivery,
+    given: Mapping[str, str],
 ) -> Held | None:
     """The page from the cache, or as it was read for it; None where the cache has no part in it."""
-    pages = request.app[SERVICE].pages
+    service, stages = request.app[SERVICE], request[STAGES]
     wanted = _wanted(request, principal, query, query.limit)
     if not isinstance(wanted, Wanted):
         delivery.cache_status = _bypass(wanted)
         return None
-    stages = request[STAGES]
-    load = partial(_load, request.app[SERVICE], query, principal, stages)
-    found = pages.at_hand(wanted) or await pages.page(wanted, load)
+    load = _loader(service, query, principal, stages)
+    found = service.pages.at_hand(wanted) or await service.pages.page(wanted, load)
     stages.lap("cache")
     match found:
         case Found(held, status):
             delivery.cache_status = status
-            return held
         case Page():
             delivery.cache_status = _bypass("deaf")
-            return Held(found)
+            held = Held(found)
         case None:
             delivery.cache_status = _bypass("large")
             return None
+    if query.after is None:
+        service.warmth.note(wanted, query.format.name, given, principal)
+    else:
+        _read_ahead(service, principal, query, held.page)
+    return held
 
 
-async def _load(
-    service: Service, query: FeedQuery, principal: Principal, stages: Stages
-) -> Page | None:
-    """Reads the page. None where it grew too large to be one."""
-    settings = service.settings.streams
-    pool = service.pools["read"]
-    async with open_export(query, principal, pool, Course(settings.chunk_bytes), stages) as export:
-        begun: list[Rows] = []
-        if not await _read_page(export, begun, settings.page_bytes):
-            return None
-        return export.page([record for rows in begun for record in rows.records])
+def _loader(service: Service, query: FeedQuery, principal: Principal, stages: Stages) -> Load:
+    bounds = service.settings.streams
+    return partial(read_page, query, principal, service.pools["read"], bounds, stages)
+
+
+def _read_ahead(service: Service, principal: Principal, query: FeedQuery, page: Page) -> None:
+    """Whoever asks for a page behind another is likely to ask for the one behind that."""
+    if not page.more or page.last is None or not service.settings.cache.prefetch:
+        return
+    following = replace(query, after=tokens.decode(page.last))
+    wanted = service.pages.wanted(following, principal, query.limit)
+    if isinstance(wanted, Wanted):
+        load = _loader(service, following, principal, Stages())
+        service.prefetcher.consider(wanted, load)
 
 
 async def _page_or_stream(
@@ -121,22 +134,9 @@ async def _page_or_stream(
     pool, stages = service.pools["read"], request[STAGES]
     async with open_export(query, principal, pool, Course(settings.chunk_bytes), stages) as export:
         begun: list[Rows] = []
-        if await _read_page(export, begun, settings.page_bytes):
-            page = export.page([record for rows in begun for record in rows.records])
-            return delivery.page(Held(page), given)
+        if await collect(export, begun, settings.page_bytes):
+            return delivery.page(Held(page_of(export, begun)), given)
         return await delivery.stream(export, begun)
-
-
-async def _read_page(export: Export, rows: list[Rows], most_bytes: int) -> bool:
-    """Reads a page into the list. False where it grew too large and has more to come."""
-    size = 0
-    while size <= most_bytes:
-        taken = await export.take()
-        if taken is None:
-            return True
-        rows.append(taken)
-        size += sum(map(len, taken.records))
-    return False
 
 
 async def _first_page(service: Service, wanted: Wanted | Why, delivery: Delivery) -> Page | None:

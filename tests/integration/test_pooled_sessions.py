@@ -58,9 +58,10 @@ async def test_what_a_session_left_is_gone_for_the_next(pool: Pool, leftover: st
 
 
 async def test_a_callers_settings_end_with_its_transaction(pool: Pool) -> None:
-    async with tenancy.reading(
-        pool, Principal("rosewood", "member", "7", 0.0), Stages()
-    ) as (connection, _):
+    async with tenancy.reading(pool, Principal("rosewood", "member", "7", 0.0), Stages()) as (
+        connection,
+        _,
+    ):
         during = await settings_of(connection)
     async with pool.lease() as connection:
         after = await settings_of(connection)
@@ -70,8 +71,9 @@ async def test_a_callers_settings_end_with_its_transaction(pool: Pool) -> None:
 
 
 async def test_a_reader_can_not_write(pool: Pool) -> None:
-    async with tenancy.reading(
-        pool, Principal("rosewood", "admin", None, 0.0), Stages()
-    ) as (connection, _):
+    async with tenancy.reading(pool, Principal("rosewood", "admin", None, 0.0), Stages()) as (
+        connection,
+        _,
+    ):
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             await connection.execute("CREATE TEMP TABLE kept (a int)")
