@@ -123,7 +123,7 @@ def _tell_of_a_death(task: asyncio.Task[None]) -> None:
 
 async def _keep_warm(service: Service) -> None:
     """Warms the cache once it may be used, and then notes what is hot."""
-    while not service.pages.listening:
+    while not await service.pages.catch_up():  # noqa: ASYNC110 - nobody would set an event
         await asyncio.sleep(_RETRY)
     await service.warmth.run(partial(_warm, service))
 

@@ -5,22 +5,24 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn, TypeVar
 
 import asyncpg
 import orjson
 import typer
 
-from feedsvc import logs, pools, preflight, settings
+from feedsvc import logs, pools, preflight, settings, triggers
 from feedsvc.app import StartError
 from feedsvc.auth.jwks import JwksError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
 from feedsvc.catalog import Finding
-from feedsvc.datasets import DatasetsError
+from feedsvc.datasets import DatasetsError, declarations
 from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.errors import Unauthorized
 from feedsvc.migrations.errors import MigrationError
@@ -28,6 +30,8 @@ from feedsvc.migrations.lines import Line
 from feedsvc.run import run
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import Settings, SettingsError
+
+T = TypeVar("T")
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 migrate_cli = typer.Typer(
@@ -158,11 +162,16 @@ def up(line: LineArgument = LineName.service, config: ConfigOption = None) -> No
     """Apply what is pending."""
     after = asyncio.run(_runner().up(_owner_url(config), _line(line)))
     typer.echo(f"{line}: at {after.current}")
+    file = settings.load(config).datasets.file
+    if line is LineName.service and file.is_file():
+        _make_triggers(_owner_url(config), file)
 
 
 @migrate_cli.command()
 def down(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Take back everything."""
+    if line is LineName.service:
+        asyncio.run(_with_connection(_owner_url(config), triggers.remove))
     asyncio.run(_runner().down(_owner_url(config), _line(line)))
     typer.echo(f"{line}: nothing of it is left")
 
@@ -180,11 +189,47 @@ def show_status(line: LineArgument = LineName.service, config: ConfigOption = No
 def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Look for what is wrong with a migrated database; exit 1 if anything is."""
     findings = asyncio.run(_runner().verify(_owner_url(config), _line(line)))
+    file = settings.load(config).datasets.file
+    if line is LineName.service and file.is_file():
+        look = partial(triggers.untracked, declared=declarations(file))
+        untracked = asyncio.run(_with_connection(_owner_url(config), look))
+        findings += [f"{name} is not cached: {why}" for name, why in untracked.items()]
     for finding in findings:
         typer.echo(f"{line}: {finding}")
     if findings:
         raise typer.Exit(1)
     typer.echo(f"{line}: all is well")
+
+
+@migrate_cli.command("triggers")
+def make_triggers(
+    show: Annotated[bool, typer.Option("--print", help="Print the SQL and run nothing.")] = False,
+    drop: Annotated[bool, typer.Option(help="Take the triggers away.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make the triggers that tell of changes, for the tables behind the datasets."""
+    url, file = _owner_url(config), settings.load(config).datasets.file
+    if show:
+        plan = partial(triggers.plan, declared=declarations(file))
+        typer.echo(asyncio.run(_with_connection(url, plan)).sql(), nl=False)
+    elif drop:
+        asyncio.run(_with_connection(url, triggers.remove))
+        typer.echo("triggers: none of them is left")
+    else:
+        _make_triggers(url, file)
+
+
+def _make_triggers(url: str, file: Path) -> None:
+    touched = asyncio.run(_with_connection(url, partial(triggers.install_for, file=file)))
+    typer.echo(f"triggers: {', '.join(touched) or 'as they should be'}")
+
+
+async def _with_connection(url: str, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    connection = await asyncpg.connect(url)
+    try:
+        return await work(connection)
+    finally:
+        await connection.close(timeout=1.0)
 
 
 async def _inspect(effective: Settings, tokens: Tokens) -> tuple[int, list[Finding]]:

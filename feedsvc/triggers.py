@@ -8,11 +8,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 import asyncpg
 
-from feedsvc.datasets import Declaration, quote_identifier, relation_parts
+from feedsvc.datasets import Declaration, declarations, quote_identifier, relation_parts
 from feedsvc.tags import Template, all_under
 
 _REACHED: Final = (files("feedsvc") / "triggers.sql").read_text()
@@ -142,12 +143,12 @@ class Plan:
         return "\n".join([*lines, "COMMIT;", ""])
 
 
-async def plan(connection: asyncpg.Connection, declarations: Mapping[str, Declaration]) -> Plan:
+async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> Plan:
     """What the datasets call for. Raises what asyncpg raises."""
-    wanted = [(n, d, d.relation_parts(), True) for n, d in declarations.items() if d.cache]
+    wanted = [(n, d, d.relation_parts(), True) for n, d in declared.items() if d.cache]
     wanted += [
         (name, declaration, relation_parts(watched), False)
-        for name, declaration in declarations.items()
+        for name, declaration in declared.items()
         if declaration.cache
         for watched in declaration.watch
     ]
@@ -155,9 +156,7 @@ async def plan(connection: asyncpg.Connection, declarations: Mapping[str, Declar
         _REACHED, [parts[0] for _, _, parts, _ in wanted], [parts[1] for _, _, parts, _ in wanted]
     )
     tables: dict[tuple[str, str], Table] = {}
-    used: dict[str, set[tuple[str, str]]] = {
-        name: set() for name, d in declarations.items() if d.cache
-    }
+    used: dict[str, set[tuple[str, str]]] = {name: set() for name, d in declared.items() if d.cache}
     impossible: dict[str, str] = {}
     for row in rows:
         name, declaration, _, is_relation = wanted[row["ordinal"] - 1]
@@ -204,16 +203,21 @@ async def install(connection: asyncpg.Connection, wanted: Plan) -> list[str]:
     return touched
 
 
+async def install_for(connection: asyncpg.Connection, file: Path) -> list[str]:
+    """Makes those that the datasets of this file call for. Raises DatasetsError, and as above."""
+    return await install(connection, await plan(connection, declarations(file)))
+
+
 async def remove(connection: asyncpg.Connection) -> None:
     """Takes away all triggers of this kind, with their functions."""
     await install(connection, Plan({}, {}, {}))
 
 
 async def untracked(
-    connection: asyncpg.Connection, declarations: Mapping[str, Declaration]
+    connection: asyncpg.Connection, declared: Mapping[str, Declaration]
 ) -> dict[str, str]:
     """The datasets that may not be cached, for not every change of theirs is told, and why."""
-    wanted = await plan(connection, declarations)
+    wanted = await plan(connection, declared)
     standing = await _standing(connection)
     faults = {
         place: fault
@@ -228,7 +232,7 @@ async def untracked(
 
 
 def _saying(
-    name: str, declaration: Declaration, row: Mapping[str, object], *, own: bool
+    name: str, declaration: Declaration, row: asyncpg.Record, *, own: bool
 ) -> _Saying | str:
     """What a table says to a dataset, or why it can't."""
     templates = declaration.templates(name)
@@ -282,8 +286,9 @@ def _tags(templates: Iterable[Template], rows: Sequence[str]) -> str:
     """SQL that gives the distinct tags of the rows."""
     given = [_filled(template) for template in templates]
     every = " UNION ALL ".join(
-        f"SELECT tag FROM {table}, LATERAL (VALUES {', '.join(f'({tag})' for tag in given)}) "
-        "AS filled (tag) WHERE tag IS NOT NULL"
+        f"SELECT filled.tag FROM {table} AS changed, "
+        f"LATERAL (VALUES {', '.join(f'({tag})' for tag in given)}) AS filled (tag) "
+        "WHERE filled.tag IS NOT NULL"
         for table in rows
     )
     return f"SELECT DISTINCT tag FROM ({every}) AS tags"
@@ -293,7 +298,7 @@ def _filled(template: Template) -> str:
     parts = []
     for text, column in template.parts():
         parts += [_literal(text)] if text else []
-        parts += [f"{quote_identifier(column)}::text"] if column is not None else []
+        parts += [f"changed.{quote_identifier(column)}::text"] if column is not None else []
     return " || ".join(parts)
 
 
@@ -323,7 +328,7 @@ async def _standing(
     return standing
 
 
-def _fault(table: Table, rows: Sequence[Mapping[str, object]]) -> str | None:
+def _fault(table: Table, rows: Sequence[asyncpg.Record]) -> str | None:
     """What is wrong with the table's triggers."""
     found = {row["trigger"]: row for row in rows}
     for operation, (type_, old, new) in _TYPES.items():

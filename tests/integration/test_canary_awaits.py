@@ -68,7 +68,7 @@ async def pool(world: World) -> AsyncIterator[Pool]:
 
 async def one_row(pool: Pool, _: Dataset) -> None:
     """What a request for one row does."""
-    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _):
+    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         await connection.fetchval("SELECT mark FROM post.letters LIMIT 1")
 
 
@@ -90,14 +90,14 @@ async def parked_export(pool: Pool, letters: Dataset) -> None:
 
 async def failing_query(pool: Pool, _: Dataset) -> None:
     """A transaction in which a statement has failed."""
-    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _):
+    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         with pytest.raises(asyncpg.DivisionByZeroError):
             await connection.fetchval("SELECT 1 / 0")
 
 
 async def set_role(pool: Pool, _: Dataset) -> None:
     """What no code does: leave another role, and the tenant for the session."""
-    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _):
+    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         await connection.execute("SET ROLE feedsvc_service")
         await connection.execute("SELECT set_config('feedsvc.tenant', 't000', false)")
 
@@ -142,7 +142,7 @@ async def assert_next_sees_its_own(pool: Pool, letters: Dataset, world: World) -
     async with AsyncExitStack() as stack:
         for _ in range(CONNECTIONS):
             reading = tenancy.reading(pool, NEXT, Stages())
-            connection = await stack.enter_async_context(reading)
+            connection, _ = await stack.enter_async_context(reading)
             seen = await connection.fetch("SELECT DISTINCT tenant_id FROM post.letters")
             assert [tuple(row) for row in seen] == [(NEXT.tenant,)]
     query = FeedQuery.parse({"format": "ndjson", "columns": "mark"}, letters)

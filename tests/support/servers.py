@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from feedsvc import triggers
 from feedsvc.demo import seeding
 from feedsvc.embedded import start_postgres
 from feedsvc.migrations import runner
 from feedsvc.migrations.lines import TERRITORIES
 
 ADMIN_URL = "FEEDSVC_TEST_ADMIN_URL"
+DATASETS = Path(__file__).parents[2] / "config" / "datasets.toml"
 TEMPLATE = "wedding_template"
 ROWS = 3_000
 SEED = 7
@@ -73,6 +75,9 @@ async def _prepare(admin_url: str) -> None:
         for line in TERRITORIES:
             await runner.up(url, line)
         await seeding.seed(url, ROWS, SEED)
+        world = await asyncpg.connect(url)
+        await triggers.install_for(world, DATASETS)
+        await world.close()
         if not await admin.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", LOGIN):
             password = PASSWORD.replace("'", "''")
             await admin.execute(f"CREATE ROLE {LOGIN} LOGIN PASSWORD '{password}'")
