@@ -86,11 +86,10 @@ class Declaration(BaseModel):
 
     def templates(self, name: str) -> tuple[Template, ...]:
         """The tags of a dataset of this name: the name itself, its tenant's, those declared."""
-        texts = dict.fromkeys((name, *self.tags))
-        templates = tuple(map(Template.parse, texts))
-        if self.tenant is None or any(t.columns == (self.tenant,) for t in templates):
-            return templates
-        return (*templates, Template.parse(f"{name}:{{{self.tenant}}}"))
+        declared = [Template.parse(text) for text in self.tags]
+        if self.tenant is not None and all(t.columns != (self.tenant,) for t in declared):
+            declared.insert(0, Template.parse(f"{name}:{{{self.tenant}}}"))
+        return tuple(dict.fromkeys((Template.parse(name), *declared)))
 
 
 def relation_parts(relation: str) -> tuple[str, str]:

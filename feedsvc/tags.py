@@ -57,10 +57,11 @@ class Template:
 def lookup_items(templates: Iterable[Template], pinned: Mapping[str, str]) -> tuple[str, ...]:
     """What may be told that puts a page out of date whose rows all have these values.
 
-    One of the templates has no columns, so there is always one item.
+    One of the templates has no columns, so there is always one item. Of two that name as many
+    the later one is taken for the narrower.
     """
     filled = [(len(t.columns), tag) for t in templates if (tag := t.fill(pinned)) is not None]
-    _, narrowest = max(filled, key=lambda item: item[0])
+    _, narrowest = max(reversed(filled), key=lambda item: item[0])
     return (exactly(narrowest), *(all_under(tag) for _, tag in filled))
 
 

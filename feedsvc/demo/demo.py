@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from feedsvc import settings
 from feedsvc.auth.tokens import Tokens
 from feedsvc.demo.greeting import greeting, write_ready_file
-from feedsvc.demo.world import World, prepare
+from feedsvc.demo.world import World, make_triggers, prepare
 from feedsvc.embedded import (
     EmbeddedError,
     cache_folder,
@@ -60,6 +60,7 @@ def run_demo(options: Options) -> None:
         world = asyncio.run(prepare(server, options.rows, options.seed))
         _export_to_environment(folder, world, redis_url)
         effective = settings.load(options.config)
+        asyncio.run(make_triggers(world.admin_url, effective.datasets.file))
         listener = stack.enter_context(listening(effective, "127.0.0.1", _port(options.port)))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         tokens = _tokens(effective, world)

@@ -3,10 +3,12 @@
 import secrets
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 import asyncpg
 
+from feedsvc import triggers
 from feedsvc.datasets import quote_identifier
 from feedsvc.demo import seeding
 from feedsvc.embedded import PostgresServer
@@ -51,6 +53,15 @@ async def prepare(server: PostgresServer, rows: int, seed: int) -> World:
         other_tenant=samples[1]["tenant_id"],
         client=str(samples[0]["client_id"]),
     )
+
+
+async def make_triggers(admin_url: str, datasets: Path) -> None:
+    """Has the tables behind the datasets of this file tell of their changes."""
+    connection = await asyncpg.connect(admin_url)
+    try:
+        await triggers.install_for(connection, datasets)
+    finally:
+        await connection.close()
 
 
 async def _create_database(server: PostgresServer) -> None:

@@ -76,6 +76,19 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
             {"path": "/v1/feeds/clients"},
         )
     ],
+    ("GET", "/api/performance/cache"): [
+        Case(
+            "/api/performance/cache",
+            {**dict.fromkeys(KINDS, 403), **OUTSIDERS, "admin": 200, **dict.fromkeys(TICKETS, 401)},
+        )
+    ],
+    ("POST", "/api/performance/cache/invalidate"): [
+        Case(
+            "/api/performance/cache/invalidate",
+            {**dict.fromkeys(KINDS, 403), **OUTSIDERS, "admin": 200, **dict.fromkeys(TICKETS, 401)},
+            {"tags": ["nothing"]},
+        )
+    ],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
     ("GET", "/live"): [Case("/live", EVERYBODY)],

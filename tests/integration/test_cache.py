@@ -1,0 +1,405 @@
+"""First pages from the cache, asked for as clients do: real PostgreSQL, real Redis, two tenants."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from feedsvc.cache.shared import Shared
+from feedsvc.embedded.valkey import ValkeyServer
+from tests.support.redis_server import redis_running
+from tests.support.service import REPOSITORY, Running, bearer, serving
+
+OWN, OTHER = "rosewood", "atelier-blanc"
+PAGE = "/v1/feeds/clients?limit=20&format=ndjson"
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[ValkeyServer]:
+    with redis_running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["redis", "no redis"])
+def cached(request: pytest.FixtureRequest, world_url: str) -> Iterator[Running]:
+    """A service whose pages nobody else asks for."""
+    settings = {"FEEDSVC_REDIS__PREFIX": "test_cache"}
+    if request.param == "redis":
+        settings["REDIS_URL"] = request.getfixturevalue("redis").url
+    with serving(world_url, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(cached: Running) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(cached.url) as session:
+        await until_it_listens(session)
+        yield session
+
+
+async def until_it_listens(session: aiohttp.ClientSession) -> None:
+    async with asyncio.timeout(10):
+        while not (await figures(session))["listening"]:
+            await asyncio.sleep(0.05)
+
+
+async def figures(session: aiohttp.ClientSession) -> Any:
+    async with session.get("/api/performance/cache", headers=bearer(OWN, "admin")) as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+async def get(
+    session: aiohttp.ClientSession,
+    path: str,
+    tenant: str = OWN,
+    role: str = "member",
+    client: str | None = None,
+    **headers: str,
+) -> tuple[str, bytes]:
+    """What Cache-Status says, and the body."""
+    async with session.get(path, headers={**bearer(tenant, role, client), **headers}) as answer:
+        assert answer.status == 200, await answer.text()
+        return answer.headers["Cache-Status"], await answer.read()
+
+
+async def heard(session: aiohttp.ClientSession) -> None:
+    """Waits until all that is committed has been told; throws out nothing of ours."""
+    asked = session.post(
+        "/api/performance/cache/invalidate",
+        json={"tags": ["nothing of ours"]},
+        headers=bearer(OWN, "admin"),
+    )
+    async with asked as answer:
+        assert (await answer.json())["heard"] is True
+
+
+async def test_the_second_time_it_is_a_hit_in_any_format(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    path = "/v1/feeds/clients?limit=7&columns=id,status&order=newest"
+    status, first = await get(client, f"{path}&format=ndjson")
+    assert status == "feedsvc; fwd=uri-miss; stored"
+    oracle = await world.fetch(
+        "SELECT id, status FROM wedding.clients WHERE tenant_id = $1 "
+        "ORDER BY created_at DESC, id DESC LIMIT 7",
+        OWN,
+    )
+    expected = [dict(row) for row in oracle]
+    assert [json.loads(line) for line in first.splitlines()] == expected
+    status, again = await get(client, f"{path}&format=ndjson")
+    assert status.startswith("feedsvc; hit; ttl=")
+    assert status.endswith("detail=memory")
+    assert again == first
+    for form in ("json", "sse"):
+        status, body = await get(client, f"{path}&format={form}")
+        assert "; hit;" in status
+        if form == "json":
+            assert json.loads(body) == expected
+        else:
+            assert body.count(b"\nevent: rows") + body.startswith(b"event: rows") >= 1
+    # CSV's records are others, so they are read once themselves.
+    assert "fwd=uri-miss" in (await get(client, f"{path}&format=csv"))[0]
+    status, body = await get(client, f"{path}&format=csv")
+    assert "; hit;" in status
+    read = list(csv.reader(io.StringIO(body.decode(), newline="")))
+    assert read == [["id", "status"], *([str(row["id"]), row["status"]] for row in oracle)]
+
+
+async def test_a_hit_takes_no_connection_and_knows_its_entity_tag(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    path = "/v1/feeds/clients?limit=3&columns=id"
+    async with client.get(path, headers=bearer()) as answer:
+        tag = answer.headers["ETag"]
+    async with world.transaction():
+        # Whoever reads the table now waits.
+        await world.execute("LOCK wedding.clients IN ACCESS EXCLUSIVE MODE")
+        given = {**bearer(), "If-None-Match": tag}
+        async with asyncio.timeout(2), client.get(path, headers=given) as answer:
+            assert answer.status == 304
+            assert "; hit;" in answer.headers["Cache-Status"]
+        assert "; hit;" in (await get(client, path))[0]
+
+
+async def test_a_write_throws_out_exactly_what_it_changes(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    rows = await world.fetch(
+        "SELECT id FROM wedding.clients WHERE tenant_id = $1 ORDER BY id LIMIT 2", OWN
+    )
+    changed, untouched = (str(row["id"]) for row in rows)
+    asked: list[dict[str, str]] = [
+        {"tenant": OWN}, {"tenant": OTHER}, {"client": changed}, {"client": untouched},
+    ]  # fmt: skip
+    for who in asked:
+        await get(client, PAGE, **who)
+        assert "; hit;" in (await get(client, PAGE, **who))[0]
+    await world.execute(
+        "UPDATE wedding.clients SET notes = 'as of now' WHERE id = $1", int(changed)
+    )
+    await heard(client)
+    seen = [await get(client, PAGE, **who) for who in asked]
+    assert ["; hit;" in status for status, _ in seen] == [False, True, False, True]
+    assert "fwd=stale" in seen[0][0]
+    assert b"as of now" in seen[0][1]
+    assert b"as of now" in seen[2][1]
+    await world.execute("UPDATE wedding.clients SET notes = NULL WHERE id = $1", int(changed))
+
+
+async def test_nobody_gets_what_another_asked_for(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    couple = str(
+        await world.fetchval("SELECT max(id) FROM wedding.clients WHERE tenant_id = $1", OWN)
+    )
+    callers: list[dict[str, str]] = [
+        {"tenant": OWN}, {"tenant": OTHER}, {"client": couple}, {"role": "admin"},
+    ]  # fmt: skip
+    paths = [
+        f"/v1/feeds/clients?limit=4&{more}"
+        for more in ("format=ndjson", "format=csv", "columns=id", "order=name", "status=booked")
+    ]
+    alone = {}
+    for path in paths:
+        for number, caller in enumerate(callers):
+            past = {"Cache-Control": "no-cache"}
+            status, alone[path, number] = await get(client, path, **caller, **past)
+            assert status == "feedsvc; fwd=request"
+
+    async def one(path: str, number: int) -> None:
+        _, body = await get(client, path, **callers[number])
+        assert body == alone[path, number]
+
+    for _ in range(3):
+        await asyncio.gather(*(one(path, number) for path in paths for number in range(4)))
+
+
+async def test_a_stream_goes_on_from_the_cached_page(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    path = "/v1/feeds/tasks?format=ndjson&frames=1&columns=id"
+    _, cold = await get(client, path)
+    status, warm = await get(client, path)
+    assert "; hit;" in status
+
+    def rows(body: bytes) -> list[Any]:
+        frames = [json.loads(line) for line in body.splitlines()]
+        return [frame["row"] for frame in frames if "row" in frame]
+
+    expected = await world.fetch(
+        "SELECT id FROM wedding.tasks WHERE tenant_id = $1 ORDER BY id", OWN
+    )
+    assert len(expected) > 500
+    assert rows(warm) == rows(cold)
+    end = json.loads(warm.splitlines()[-1])["end"]
+    assert [row["id"] for row in rows(warm)] == [row["id"] for row in expected]
+    assert end["rows"] == len(expected)
+    assert end["snapshots"] == 1, "nothing was written in between, so it is one snapshot's"
+
+
+async def test_a_write_between_page_and_cursor_loses_and_repeats_no_untouched_row(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    path = "/v1/feeds/timeline?format=ndjson&columns=id"
+    before = [json.loads(line)["id"] for line in (await get(client, path))[1].splitlines()]
+    assert len(before) > 100
+    gone = before[::7]
+    async with client.get(path, headers=bearer()) as answer:
+        assert "; hit;" in answer.headers["Cache-Status"]
+        await world.execute("DELETE FROM wedding.timeline WHERE id = ANY($1)", gone)
+        body = await answer.read()
+    seen = [json.loads(line)["id"] for line in body.splitlines()]
+    untouched = [row for row in before if row not in set(gone)]
+    assert [row for row in seen if row not in set(gone)] == untouched
+    assert len(seen) == len(set(seen))
+    await heard(client)
+    after = [json.loads(line)["id"] for line in (await get(client, path))[1].splitlines()]
+    assert after == untouched
+
+
+async def test_an_admin_throws_pages_out_by_tag(client: aiohttp.ClientSession) -> None:
+    for tenant in (OWN, OTHER):
+        await get(client, PAGE, tenant)
+        assert "; hit;" in (await get(client, PAGE, tenant))[0]
+    for body in (b"{", b"{}", b'{"tags":[]}', b'{"tags":"clients"}', b'{"tags":[1]}'):
+        asked = client.post(
+            "/api/performance/cache/invalidate", data=body, headers=bearer(OWN, "admin")
+        )
+        async with asked as answer:
+            assert answer.status == 400
+    given = {"tags": [f"clients:{OWN}"]}
+    async with client.post(
+        "/api/performance/cache/invalidate", json=given, headers=bearer(OWN, "admin")
+    ) as answer:
+        assert await answer.json() == {**given, "heard": True}
+    assert "; hit;" not in (await get(client, PAGE))[0]
+    assert "; hit;" in (await get(client, PAGE, OTHER))[0]
+    told = (await figures(client))["datasets"]["clients"]
+    assert told["misses"]["invalidated"] >= 1
+    assert told["hits"]["memory"] > 0
+    assert told["loads"]["count"] > 0
+
+
+async def test_without_a_listener_nothing_is_shown_from_the_cache(
+    cached: Running, client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    await get(client, PAGE)
+    assert "; hit;" in (await get(client, PAGE))[0]
+    cut = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE application_name = 'feedsvc changes' AND datname = current_database()"
+    )
+    assert await world.fetchval(cut) >= 1
+    await world.execute("UPDATE wedding.clients SET notes = 'unheard' WHERE tenant_id = $1", OWN)
+    async with asyncio.timeout(10):
+        while True:
+            status, body = await get(client, PAGE)
+            if "; hit;" not in status:
+                break
+    assert b"unheard" in body
+    await until_it_listens(client)
+    assert b"unheard" in (await get(client, PAGE))[1]
+    await world.execute("UPDATE wedding.clients SET notes = NULL WHERE tenant_id = $1", OWN)
+    await heard(client)
+    assert b"unheard" not in (await get(client, PAGE))[1]
+
+
+@pytest.mark.parametrize("arguments", [["--workers=1"], ["--workers=2"]])
+async def test_five_hundred_at_once_run_one_query(
+    world_url: str, world: asyncpg.Connection, redis: ValkeyServer, arguments: list[str]
+) -> None:
+    settings = {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": f"cold{arguments[0][-1]}"}
+    path = "/v1/feeds/vendors?limit=40"
+    with serving(world_url, settings=settings, arguments=arguments) as running:
+        connector = aiohttp.TCPConnector(limit=500)
+        async with aiohttp.ClientSession(running.url, connector=connector) as session:
+            for _ in range(8):  # both workers, most likely
+                await until_it_listens(session)
+            await asyncio.sleep(1.5)
+            async with world.transaction():
+                await world.execute("LOCK wedding.vendors IN ACCESS EXCLUSIVE MODE")
+                asked = [asyncio.create_task(get(session, path)) for _ in range(500)]
+                await asyncio.sleep(1.5)
+                reading = await world.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND application_name = 'feedsvc read' AND wait_event_type = 'Lock'"
+                )
+            answers = await asyncio.gather(*asked)
+    assert reading == 1
+    assert len({body for _, body in answers}) == 1
+    assert sum("stored" in status for status, _ in answers) == 1
+
+
+@asynccontextmanager
+async def from_redis_alone(url: str, world_url: str) -> AsyncIterator[aiohttp.ClientSession]:
+    """A service that keeps nothing in its own memory."""
+    settings = {
+        "REDIS_URL": url, "FEEDSVC_REDIS__PREFIX": "alone", "FEEDSVC_CACHE__MEMORY_BYTES": "0",
+    }  # fmt: skip
+    with serving(world_url, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as session:
+            await until_it_listens(session)
+            yield session
+
+
+async def spoil(how: str, server: ValkeyServer, link: Any) -> None:
+    if how == "frozen":
+        os.kill(server.pid, signal.SIGSTOP)
+        return
+    async for name in link.scan_iter("alone:page:*"):
+        if how == "garbage":
+            await link.set(name, b"feedsvc-page-1\n{garbage")
+        elif how == "another key's":
+            await link.set(name, await link.get(f"spare:{how}") or b"")
+    if how == "flushed":
+        await link.flushall()
+    elif how == "full":
+        await link.config_set("maxmemory", 1)
+    elif how == "read-only":
+        await link.replicaof("127.0.0.1", "1")
+        await link.config_set("replica-serve-stale-data", "yes")
+
+
+@pytest.mark.parametrize(
+    "how", ["frozen", "flushed", "garbage", "another key's", "full", "read-only"]
+)
+async def test_whatever_befalls_redis_every_answer_is_right(
+    how: str, world_url: str, world: asyncpg.Connection
+) -> None:
+
+    with redis_running() as server:
+        link: Any = Redis.from_url(server.url)
+        async with from_redis_alone(server.url, world_url) as session:
+            _, expected = await get(session, PAGE)
+            status, body = await get(session, PAGE)
+            assert "detail=redis" in status
+            _, foreign = await get(session, PAGE, OTHER)
+            async for name in link.scan_iter("alone:page:*"):
+                if f'"{OTHER}","member"'.replace('"', '\\"').encode() in await link.get(name):
+                    await link.set(f"spare:{how}", await link.get(name))
+            await spoil(how, server, link)
+            loop = asyncio.get_running_loop()
+            try:
+                late = []
+                for _ in range(12):
+                    began = loop.time()
+                    status, body = await get(session, PAGE)
+                    late.append(loop.time() - began)
+                    assert body == expected != foreign
+                # Once it may be late by the deadline; then nobody waits.
+                assert sorted(late)[-2] < 0.2
+                assert max(late) < 0.5
+            finally:
+                if how == "frozen":
+                    os.kill(server.pid, signal.SIGCONT)
+            if how == "full":
+                await link.config_set("maxmemory", 0)
+            elif how == "read-only":
+                await link.execute_command("REPLICAOF", "NO", "ONE")
+            async with asyncio.timeout(15):
+                while "detail=redis" not in (await get(session, PAGE))[0]:
+                    await asyncio.sleep(0.1)
+        await link.aclose()
+
+
+def with_bounds(folder: Path, bounds: str) -> Path:
+    """The demo's datasets, where clients may be shown stale."""
+    given = (REPOSITORY / "config" / "datasets.toml").read_text()
+    file = folder / "datasets.toml"
+    file.write_text(given.replace("[clients]\n", f"[clients]\n{bounds}\n", 1))
+    return file
+
+
+async def test_stale_once_while_it_is_read_anew(world_url: str, tmp_path: Path) -> None:
+    file = with_bounds(tmp_path, "fresh = 0.3\nstale = 30")
+    with serving(world_url, datasets=file) as running:
+        async with aiohttp.ClientSession(running.url) as session:
+            await until_it_listens(session)
+            _, body = await get(session, PAGE)
+            await asyncio.sleep(1.4)
+            status, again = await get(session, PAGE)
+            assert status.startswith("feedsvc; hit; ttl=-")
+            assert again == body
+            await asyncio.sleep(0.15)
+            status, _ = await get(session, PAGE)
+            assert status == "feedsvc; hit; ttl=0; detail=memory"
+
+
+def test_the_name_of_a_page_in_redis_shows_nobodys_data() -> None:
+    class Link:
+        prefix = "feedsvc"
+
+    name = Shared(Link())._name('["rosewood","member",""]')  # type: ignore[arg-type]
+    assert "rosewood" not in name
