@@ -191,9 +191,9 @@ def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -
     findings = asyncio.run(_runner().verify(_owner_url(config), _line(line)))
     file = settings.load(config).datasets.file
     if line is LineName.service and file.is_file():
-        look = partial(triggers.untracked, declared=declarations(file))
-        untracked = asyncio.run(_with_connection(_owner_url(config), look))
-        findings += [f"{name} is not cached: {why}" for name, why in untracked.items()]
+        look = partial(_drifted, file=file)
+        drifted = asyncio.run(_with_connection(_owner_url(config), look))
+        findings += [f"{name} is not cached: {why}" for name, why in drifted.items()]
     for finding in findings:
         typer.echo(f"{line}: {finding}")
     if findings:
@@ -217,6 +217,11 @@ def make_triggers(
         typer.echo("triggers: none of them is left")
     else:
         _make_triggers(url, file)
+
+
+async def _drifted(connection: asyncpg.Connection, file: Path) -> dict[str, str]:
+    wanted = await triggers.plan(connection, declarations(file))
+    return await triggers.drifted(connection, wanted)
 
 
 def _make_triggers(url: str, file: Path) -> None:
@@ -244,6 +249,9 @@ async def _inspect(effective: Settings, tokens: Tokens) -> tuple[int, list[Findi
         raise StartError(f"database.url: the database does not answer: {error}") from None
     try:
         datasets, findings = await preflight.inspect(connection, effective)
+        served = {n: d for n, d in declarations(effective.datasets.file).items() if n in datasets}
+        for name, why in (await triggers.untracked(connection, served)).items():
+            findings.append(Finding("warning", f"{name}.cache", f"it is not cached: {why}"))
     finally:
         await connection.close(timeout=1.0)
     return len(datasets), findings

@@ -40,7 +40,8 @@ async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIter
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
         try:
             await transaction.start()
-            yield Reading(connection, await _tell_who_reads(connection, principal))
+            snapshot = await _tell_who_reads(connection, principal)
+            yield Reading(connection, snapshot)
         finally:
             await _end(transaction, connection, pool.release_timeout)
 

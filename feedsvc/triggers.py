@@ -187,8 +187,9 @@ async def install(connection: asyncpg.Connection, wanted: Plan) -> list[str]:
     async with connection.transaction():
         await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute("SET LOCAL client_min_messages = warning")
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS feedsvc")
         standing = await _standing(connection)
+        if wanted.tables:
+            await connection.execute("CREATE SCHEMA IF NOT EXISTS feedsvc")
         for place, table in wanted.tables.items():
             if _fault(table, standing.get(place, [])) is not None:
                 for statement in table.statements():
@@ -218,13 +219,18 @@ async def untracked(
 ) -> dict[str, str]:
     """The datasets that may not be cached, for not every change of theirs is told, and why."""
     wanted = await plan(connection, declared)
+    return {**await drifted(connection, wanted), **wanted.impossible}
+
+
+async def drifted(connection: asyncpg.Connection, wanted: Plan) -> dict[str, str]:
+    """The datasets whose triggers are not as planned, and in what."""
     standing = await _standing(connection)
     faults = {
         place: fault
         for place, table in wanted.tables.items()
         if (fault := _fault(table, standing.get(place, []))) is not None
     }
-    found = dict(wanted.impossible)
+    found: dict[str, str] = {}
     for name, places in wanted.used.items():
         for place in sorted(places & faults.keys()):
             found.setdefault(name, f"{faults[place]}; run `feedsvc migrate triggers`")

@@ -29,8 +29,8 @@ NO_PREDICATE = Change(
 )
 NOT_TOLD = Change(
     "feedsvc/tenancy.py",
-    "            await _tell_who_reads(connection, principal)\n",
-    "",
+    "            snapshot = await _tell_who_reads(connection, principal)\n",
+    '            snapshot = await connection.fetchval("select pg_current_snapshot()::text")\n',
 )
 TOLD_BESIDE = [
     # The settings are made, and checked, under names that no policy asks for.
@@ -49,7 +49,8 @@ KEPT_FOR_THE_NEXT = [
         NOT_TOLD.before,
         "            known = \"select current_setting('feedsvc.tenant', true)\"\n"
         "            if not await connection.fetchval(known):\n"
-        f"    {NOT_TOLD.before}",
+        f"    {NOT_TOLD.before}"
+        f"            else:\n    {NOT_TOLD.after}",
     ),
     Change(
         "feedsvc/pools.py",
@@ -58,6 +59,8 @@ KEPT_FOR_THE_NEXT = [
     ),
     NO_PREDICATE,
 ]
+
+NOT_IN_THE_KEY = Change("feedsvc/cache/pages.py", "                principal.scope,\n", "")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -113,6 +116,15 @@ async def test_without_the_setting_nobody_sees_a_row(
     assert (found.foreign, found.amiss) == ([], [])
     assert (found.satisfied, found.marks) == (set(), 0)
     assert found.whole["all_rows"] > 0
+
+
+async def test_a_key_of_the_cache_without_the_caller_is_noticed(
+    world: World, tmp_path: Path
+) -> None:
+    """And with it the readers do meet pages from the cache, for it is there that they find this."""
+    with serving_mutant(as_login(world.url), tmp_path, [NOT_IN_THE_KEY]) as running:
+        found = await read_until(running.url, world, WATCHED, sees_a_stranger)
+    assert found.foreign, "the readers would notice nothing"
 
 
 async def test_a_setting_that_outlives_its_caller_is_noticed(world: World, tmp_path: Path) -> None:

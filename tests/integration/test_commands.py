@@ -178,7 +178,8 @@ def test_the_migrations_state_is_told_before_and_after(feedsvc: Command, databas
 
     head = _head(told("status"))
     assert told("verify") == (1, f"service: service: no revision applied, the head is {head}\n")
-    assert told("up") == (0, f"service: at {head}\n")
+    made = "triggers: as they should be\n"
+    assert told("up") == (0, f"service: at {head}\n{made}")
     assert told("status") == (0, f"service: at {head}, head is {head}\n")
     assert told("verify") == (0, "service: all is well\n")
     assert told("down") == (0, "service: nothing of it is left\n")

@@ -1,0 +1,237 @@
+"""What the triggers tell, held against what was changed, on a real PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+import pytest
+
+from feedsvc import triggers
+from feedsvc.datasets import Declaration
+from feedsvc.tags import all_under, exactly
+
+CHANNEL = "feedsvc_changes"
+PEOPLE = Declaration(
+    relation='"Odd ""Place"""."tag"', key=("id",), tenant="Owner's",
+    tags=("people", "people:{Owner's}", "person:{id}"),
+)  # fmt: skip
+SEEN = Declaration(
+    relation="public.seen", key=("id",), tenant="owner", tags=("seen:{owner}",),
+    watch={"public.stamps": ("seen:{owner}",)},
+)  # fmt: skip
+PARTS = Declaration(relation="public.parts", key=("id",), tenant="owner")
+DECLARED: Mapping[str, Declaration] = {"people": PEOPLE, "seen": SEEN, "parts": PARTS}
+TABLES = """
+    CREATE SCHEMA "Odd ""Place""";
+    CREATE TABLE "Odd ""Place"""."tag" (id bigint PRIMARY KEY, "Owner's" text, tag text, told text);
+    CREATE TABLE public.letters (id bigint PRIMARY KEY, owner text);
+    CREATE TABLE public.stamps (letter bigint, owner text);
+    CREATE VIEW public.seen AS
+        SELECT l.id, l.owner, count(s.*) AS stamps
+        FROM public.letters l LEFT JOIN public.stamps s ON s.letter = l.id GROUP BY 1, 2;
+    CREATE TABLE public.parts (id bigint, owner text) PARTITION BY RANGE (id);
+    CREATE TABLE public.parts_1 PARTITION OF public.parts FOR VALUES FROM (0) TO (100);
+"""
+PERSON = '"Odd ""Place"""."tag"'
+
+
+@dataclass
+class Told:
+    """Everything that was told, in order: transaction and items."""
+
+    heard: list[tuple[int, set[str]]] = field(default_factory=list)
+    longest: int = 0
+
+    def hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        text = str(payload)
+        self.longest = max(self.longest, len(text.encode()))
+        xid, *items = text.split(" ")
+        self.heard.append((int(xid), set(items)))
+
+
+@asynccontextmanager
+async def telling(connection: asyncpg.Connection) -> AsyncIterator[set[str]]:
+    """What the block's statements tell, once it has ended."""
+    told, items = Told(), set[str]()
+    await connection.add_listener(CHANNEL, told.hear)
+    try:
+        yield items
+        await connection.execute("SELECT 1")
+        await asyncio.sleep(0)
+        items.update(*(more for _, more in told.heard))
+        assert told.longest < 8_000
+    finally:
+        await connection.remove_listener(CHANNEL, told.hear)
+
+
+def of_person(owner: str | None, *ids: int) -> set[str]:
+    tags = {"people", *(f"person:{i}" for i in ids)} | ({f"people:{owner}"} if owner else set())
+    return set(map(exactly, tags))
+
+
+@pytest.fixture
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    opened = await asyncpg.connect(database)
+    try:
+        await opened.execute(TABLES)
+        await triggers.install(opened, await triggers.plan(opened, DECLARED))
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def test_each_kind_of_write_tells_old_and_new(connection: asyncpg.Connection) -> None:
+    async with telling(connection) as told:
+        await connection.execute(f"INSERT INTO {PERSON} VALUES (1, 'it''s', 'x', 'y'), (2, NULL)")
+    assert told == of_person("it's", 1, 2)
+    async with telling(connection) as told:
+        await connection.execute(f"UPDATE {PERSON} SET \"Owner's\" = 'été' WHERE id = 1")
+    assert told == of_person("it's", 1) | of_person("été", 1)
+    async with telling(connection) as told:
+        await connection.execute(
+            f"INSERT INTO {PERSON} VALUES (1), (3) ON CONFLICT (id) DO UPDATE SET tag = 'z'"
+        )
+    assert told == of_person("été", 1, 3)
+    async with telling(connection) as told:
+        await connection.copy_records_to_table(
+            "tag", schema_name='Odd "Place"', records=[(4, "a", None, None)]
+        )
+    assert told == of_person("a", 4)
+    async with telling(connection) as told:
+        await connection.execute(f"WITH gone AS (DELETE FROM {PERSON} WHERE id = 4) SELECT 1")
+    assert told == of_person("a", 4)
+    async with telling(connection) as told:
+        await connection.execute(f"TRUNCATE {PERSON}")
+    assert told == {all_under("people")}
+
+
+async def test_what_changes_nothing_tells_nothing(connection: asyncpg.Connection) -> None:
+    async with telling(connection) as told:
+        await connection.execute(f"DELETE FROM {PERSON}; UPDATE public.stamps SET owner = 'x'")
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(f"INSERT INTO {PERSON} VALUES (9, 'a')")
+        await transaction.rollback()
+    assert told == set()
+
+
+async def test_a_large_write_is_told_of_whole_tenants(connection: asyncpg.Connection) -> None:
+    async with telling(connection) as told:
+        await connection.execute(
+            f"INSERT INTO {PERSON} SELECT i, 'owner ' || i % 3 FROM generate_series(1, 20000) i"
+        )
+    owners = {f"people:owner {i}" for i in range(3)}
+    assert told == {exactly(tag) for tag in owners | {"people"}} | set(map(all_under, owners))
+    async with telling(connection) as told:
+        await connection.execute(f"UPDATE {PERSON} SET \"Owner's\" = id::text")
+    assert told == {exactly("people"), all_under("people")}
+    async with telling(connection) as told:
+        await connection.execute(f"UPDATE {PERSON} SET tag = 'x' WHERE id <= 900")
+    assert told == set().union(*(of_person(str(i), i) for i in range(1, 901)))
+
+
+async def test_a_view_is_told_of_by_what_is_behind_it(connection: asyncpg.Connection) -> None:
+    async with telling(connection) as told:
+        await connection.execute("INSERT INTO public.letters VALUES (1, 'a')")
+    assert told == {all_under("seen")}
+    async with telling(connection) as told:
+        await connection.execute("INSERT INTO public.stamps VALUES (1, 'a'), (1, 'b')")
+    assert told == {all_under("seen:a"), all_under("seen:b")}
+
+
+async def test_partitions_tell_however_they_are_written(connection: asyncpg.Connection) -> None:
+    expected = {exactly("parts"), exactly("parts:a")}
+    for table in ("parts", "parts_1"):
+        async with telling(connection) as told:
+            await connection.execute(f"INSERT INTO public.{table} VALUES (1, 'a')")  # noqa: S608
+        assert told == expected
+
+
+async def test_the_transactions_number_is_the_snapshots(connection: asyncpg.Connection) -> None:
+    told = Told()
+    await connection.add_listener(CHANNEL, told.hear)
+    async with connection.transaction():
+        xid = await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        async with connection.transaction():  # a savepoint
+            await connection.execute(f"INSERT INTO {PERSON} VALUES (1, 'a')")
+    await connection.execute("SELECT 1")
+    await asyncio.sleep(0)
+    assert {number for number, _ in told.heard} == {xid}
+    await connection.remove_listener(CHANNEL, told.hear)
+
+
+async def test_neither_the_writers_session_nor_its_rights_matter(
+    connection: asyncpg.Connection,
+) -> None:
+    role = f"writer_{await connection.fetchval('SELECT pg_backend_pid()')}"
+    await connection.execute(
+        f"CREATE ROLE {role}; GRANT ALL ON SCHEMA \"Odd \"\"Place\"\"\" TO {role};"
+        f"GRANT ALL ON {PERSON} TO {role}"
+    )
+    try:
+        async with telling(connection) as told, connection.transaction():
+            await connection.execute(
+                f"SET LOCAL ROLE {role}; SET LOCAL search_path = nowhere;"
+                f"SET LOCAL standard_conforming_strings = on; INSERT INTO {PERSON} VALUES (5, 'a')"
+            )
+        assert told == of_person("a", 5)
+        async with telling(connection) as told, connection.transaction():
+            await connection.execute(
+                f"SET LOCAL session_replication_role = replica; DELETE FROM {PERSON}"
+            )
+        assert told == of_person("a", 5)
+    finally:
+        await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+DRIFT = {
+    f"DROP TRIGGER feedsvc_told_update ON {PERSON}": "people",
+    f"ALTER TABLE {PERSON} DISABLE TRIGGER ALL": "people",
+    "CREATE TABLE public.parts_2 PARTITION OF public.parts FOR VALUES FROM (100) TO (200)": "parts",
+    "DROP TRIGGER feedsvc_told_insert ON public.stamps": "seen",
+}
+
+
+@pytest.mark.parametrize("drift", DRIFT)
+async def test_what_is_not_as_it_should_be_is_found_and_mended(
+    connection: asyncpg.Connection, drift: str
+) -> None:
+    assert await triggers.untracked(connection, DECLARED) == {}
+    await connection.execute(drift)
+    assert set(await triggers.untracked(connection, DECLARED)) == {DRIFT[drift]}
+    assert len(await triggers.install(connection, await triggers.plan(connection, DECLARED))) == 1
+    assert await triggers.untracked(connection, DECLARED) == {}
+    assert await triggers.install(connection, await triggers.plan(connection, DECLARED)) == []
+
+
+async def test_other_tags_want_other_triggers(connection: asyncpg.Connection) -> None:
+    renamed = {**DECLARED, "people": PEOPLE.model_copy(update={"tags": ("folk:{id}",)})}
+    found = await triggers.untracked(connection, renamed)
+    assert set(found) == {"people"}
+    assert "feedsvc migrate triggers" in found["people"]
+
+
+async def test_what_nobody_can_tell_of_is_not_cached(connection: asyncpg.Connection) -> None:
+    await connection.execute("CREATE MATERIALIZED VIEW public.still AS SELECT * FROM public.letters")
+    declared = {
+        "still": Declaration(relation="public.still", key=("id",), tenant="owner"),
+        "gone": Declaration(relation="public.gone", key=("id",), tenant="owner"),
+        "odd": PARTS.model_copy(update={"tags": ("odd:{nothing}",)}),
+        "off": Declaration(relation="public.gone", key=("id",), tenant="owner", cache=False),
+    }
+    assert set(await triggers.untracked(connection, declared)) == {"still", "gone", "odd"}
+
+
+async def test_the_printed_script_makes_what_install_makes(connection: asyncpg.Connection) -> None:
+    script = (await triggers.plan(connection, DECLARED)).sql()
+    await triggers.remove(connection)
+    assert set(await triggers.untracked(connection, DECLARED)) == set(DECLARED)
+    left = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'feedsvc_told%'"
+    assert await connection.fetchval(left) == 0
+    await connection.execute(script)
+    await connection.execute(script)
+    assert await triggers.untracked(connection, DECLARED) == {}
+    await triggers.install(connection, await triggers.plan(connection, {"parts": PARTS}))
+    assert await connection.fetchval(left) == 8

@@ -1,0 +1,53 @@
+"""Envelopes: what goes in comes out, and nothing else does."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedsvc.cache.page import EnvelopeError, Page, pack, unpack
+from feedsvc.cache.snapshot import Snapshot
+
+RECORDS = st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(str.encode))
+
+
+def page(records: list[bytes]) -> Page:
+    last = "1" if records else None
+    return Page(records, last, False, Snapshot(3, 9, frozenset([5])), loaded=1.5, cost=0.25)
+
+
+@given(RECORDS)
+def test_a_page_comes_out_as_it_went_in(records: list[bytes]) -> None:
+    found = unpack("key", pack("key", page(records)))
+    assert found.records == records
+    assert (found.last, found.more, found.loaded, found.cost) == (
+        "1" if records else None, False, 1.5, 0.25,
+    )  # fmt: skip
+    assert str(found.snapshot) == "3:9:5"
+
+
+def test_what_repeats_itself_is_packed_smaller() -> None:
+    assert len(pack("key", page([b'{"id":1,"name":"Ann"}'] * 500))) < 500 * 21 // 4
+
+
+def test_another_keys_page_is_refused() -> None:
+    with pytest.raises(EnvelopeError, match="another page"):
+        unpack("ours", pack("theirs", page([b"{}"])))
+
+
+@given(st.integers(0), st.integers(1, 255), st.booleans())
+def test_a_damaged_envelope_is_refused_or_whole(place: int, flip: int, large: bool) -> None:
+    envelope = bytearray(pack("key", page([b'{"id":1}'] * (400 if large else 3))))
+    envelope[place % len(envelope)] ^= flip
+    try:
+        found = unpack("key", bytes(envelope))
+    except EnvelopeError:
+        return
+    assert found.records == page([b'{"id":1}'] * (400 if large else 3)).records
+
+
+@given(st.binary())
+def test_garbage_is_refused(garbage: bytes) -> None:
+    with pytest.raises(EnvelopeError):
+        unpack("key", garbage)
+    with pytest.raises(EnvelopeError):
+        unpack("key", b"feedsvc-page-1\n" + garbage)
