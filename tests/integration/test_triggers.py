@@ -14,7 +14,7 @@ from feedsvc.tags import all_under, exactly
 
 CHANNEL = "feedsvc_changes"
 PEOPLE = Declaration(
-    relation='"Odd ""Place"""."tag"', key=("id",), tenant="Owner's",
+    relation="\"Odd 'Place\".\"tag\"", key=("id",), tenant="Owner's",
     tags=("people", "people:{Owner's}", "person:{id}"),
 )  # fmt: skip
 SEEN = Declaration(
@@ -24,8 +24,8 @@ SEEN = Declaration(
 PARTS = Declaration(relation="public.parts", key=("id",), tenant="owner")
 DECLARED: Mapping[str, Declaration] = {"people": PEOPLE, "seen": SEEN, "parts": PARTS}
 TABLES = """
-    CREATE SCHEMA "Odd ""Place""";
-    CREATE TABLE "Odd ""Place"""."tag" (id bigint PRIMARY KEY, "Owner's" text, tag text, told text);
+    CREATE SCHEMA "Odd 'Place";
+    CREATE TABLE "Odd 'Place"."tag" (id bigint PRIMARY KEY, "Owner's" text, tag text, told text);
     CREATE TABLE public.letters (id bigint PRIMARY KEY, owner text);
     CREATE TABLE public.stamps (letter bigint, owner text);
     CREATE VIEW public.seen AS
@@ -34,7 +34,7 @@ TABLES = """
     CREATE TABLE public.parts (id bigint, owner text) PARTITION BY RANGE (id);
     CREATE TABLE public.parts_1 PARTITION OF public.parts FOR VALUES FROM (0) TO (100);
 """
-PERSON = '"Odd ""Place"""."tag"'
+PERSON = '"Odd \'Place"."tag"'
 
 
 @dataclass
@@ -96,7 +96,7 @@ async def test_each_kind_of_write_tells_old_and_new(connection: asyncpg.Connecti
     assert told == of_person("été", 1, 3)
     async with telling(connection) as told:
         await connection.copy_records_to_table(
-            "tag", schema_name='Odd "Place"', records=[(4, "a", None, None)]
+            "tag", schema_name="Odd 'Place", records=[(4, "a", None, None)]
         )
     assert told == of_person("a", 4)
     async with telling(connection) as told:
@@ -125,7 +125,7 @@ async def test_a_large_write_is_told_of_whole_tenants(connection: asyncpg.Connec
     owners = {f"people:owner {i}" for i in range(3)}
     assert told == {exactly(tag) for tag in owners | {"people"}} | set(map(all_under, owners))
     async with telling(connection) as told:
-        await connection.execute(f"UPDATE {PERSON} SET \"Owner's\" = id::text")
+        await connection.execute(f'UPDATE {PERSON} SET "Owner\'s" = id::text')
     assert told == {exactly("people"), all_under("people")}
     async with telling(connection) as told:
         await connection.execute(f"UPDATE {PERSON} SET tag = 'x' WHERE id <= 900")
@@ -145,7 +145,7 @@ async def test_partitions_tell_however_they_are_written(connection: asyncpg.Conn
     expected = {exactly("parts"), exactly("parts:a")}
     for table in ("parts", "parts_1"):
         async with telling(connection) as told:
-            await connection.execute(f"INSERT INTO public.{table} VALUES (1, 'a')")  # noqa: S608
+            await connection.execute(f"INSERT INTO public.{table} VALUES (1, 'a')")
         assert told == expected
 
 
@@ -167,7 +167,7 @@ async def test_neither_the_writers_session_nor_its_rights_matter(
 ) -> None:
     role = f"writer_{await connection.fetchval('SELECT pg_backend_pid()')}"
     await connection.execute(
-        f"CREATE ROLE {role}; GRANT ALL ON SCHEMA \"Odd \"\"Place\"\"\" TO {role};"
+        f'CREATE ROLE {role}; GRANT ALL ON SCHEMA "Odd \'Place" TO {role};'
         f"GRANT ALL ON {PERSON} TO {role}"
     )
     try:
@@ -214,7 +214,8 @@ async def test_other_tags_want_other_triggers(connection: asyncpg.Connection) ->
 
 
 async def test_what_nobody_can_tell_of_is_not_cached(connection: asyncpg.Connection) -> None:
-    await connection.execute("CREATE MATERIALIZED VIEW public.still AS SELECT * FROM public.letters")
+    made = "CREATE MATERIALIZED VIEW public.still AS SELECT * FROM public.letters"
+    await connection.execute(made)
     declared = {
         "still": Declaration(relation="public.still", key=("id",), tenant="owner"),
         "gone": Declaration(relation="public.gone", key=("id",), tenant="owner"),

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 import asyncpg
 
+from feedsvc import triggers
 from feedsvc.migrations import runner
 from streams import tokens
 from tests.support.service import bearer
@@ -168,6 +169,7 @@ async def peopled(
             await connection.execute((HERE / "schema.sql").read_text())
             for name in NAMES:
                 await _fill(connection, name, tenants)
+            await triggers.install_for(connection, HERE / "datasets.toml")
             await connection.execute("ANALYZE post.letters, post.stamps, post.notices")
         finally:
             await connection.close()
