@@ -227,8 +227,9 @@ class Export:
     async def close(self) -> None:
         """Gives up everything at once; a query that still runs is cancelled."""
         ahead, self._ahead = self._ahead, None
-        if self._proving is not None:
-            self._proving.cancel()
+        proving, self._proving = self._proving, None
+        if proving is not None:
+            proving.cancel()
         try:
             if ahead is not None:
                 ahead.cancel()
@@ -258,7 +259,7 @@ class Export:
         connection, self._seen = await self._snapshot.enter_async_context(
             tenancy.reading(self._pool, self._principal, self._stages)
         )
-        if self._proof is not None and self._begun is not None and self._proving is None:
+        if self._proof is not None and self._begun is not None and self.snapshots == 1:
             proof = self._proof(self._begun, Snapshot.parse(self._seen))
             self._proving = asyncio.create_task(proof)
         if self.query.is_framed and self._estimate is None:

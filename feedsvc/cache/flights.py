@@ -2,9 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from feedsvc.errors import Unavailable
 
 T = TypeVar("T")
+
+_MOST_LOADS: Final = 3
 
 
 class _Flight(Generic[T]):
@@ -28,9 +32,19 @@ class Flights(Generic[T]):
 
     async def join(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
         """What the load under way gives, or a new one. Raises what it raises."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._begin(key, load)
+        for _ in range(_MOST_LOADS):
+            flight = self._flights.get(key) or self._begin(key, load)
+            try:
+                return await self._aboard(key, flight)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not flight.task.cancelled() or task is None or task.cancelling():
+                    raise
+                # It was the load that was cancelled, and not this request: somebody else reads.
+                self._forget(key, flight)
+        raise Unavailable("The page could not be read just now.")
+
+    async def _aboard(self, key: str, flight: _Flight[T]) -> T:
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)

@@ -28,6 +28,7 @@ class Claim:
         self.owner = owner
         self.found = found
         """What was there when the claim was made."""
+        self.is_over = False
 
 
 class Shared:
@@ -80,11 +81,13 @@ class Shared:
         try:
             yield
         finally:
+            claim.is_over = True
             keeping.cancel()
-            await asyncio.gather(keeping, self._renew(claim, 0.0), return_exceptions=True)
+            with suppress(RedisAwayError):
+                await self._renew(claim, 0.0)
 
     async def _keep(self, claim: Claim) -> None:
-        while True:
+        while not claim.is_over:
             await asyncio.sleep(CLAIM_SECONDS / 3)
             with suppress(RedisAwayError):
                 await self._renew(claim, CLAIM_SECONDS)

@@ -49,6 +49,7 @@ relation = "shop.goods"
 key = ["id"]
 tenant = "tenant"
 columns = ["id", "code"]
+cache = false
 """
 # Each dataset with one mistake, and the line that must name it.
 MISTAKES = {
@@ -215,6 +216,7 @@ PARTED = """
 relation = "shop.parted"
 key = ["tenant", "at", "id"]
 tenant = "tenant"
+cache = false
 [parted.orders]
 mixed = ["id", "-at"]
 """

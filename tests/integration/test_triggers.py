@@ -84,7 +84,9 @@ async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def test_each_kind_of_write_tells_old_and_new(connection: asyncpg.Connection) -> None:
     async with telling(connection) as told:
-        await connection.execute(f"INSERT INTO {PERSON} VALUES (1, 'it''s', 'x', 'y'), (2, NULL)")
+        await connection.execute(
+            f"INSERT INTO {PERSON} VALUES (1, 'it''s', 'x', 'y'), (2, NULL, NULL, NULL)"
+        )
     assert told == of_person("it's", 1, 2)
     async with telling(connection) as told:
         await connection.execute(f"UPDATE {PERSON} SET \"Owner's\" = 'été' WHERE id = 1")
