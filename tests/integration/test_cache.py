@@ -15,6 +15,7 @@ import aiohttp
 import asyncpg
 import pytest
 from redis.asyncio import Redis
+from yarl import URL
 
 from feedsvc.cache.shared import Shared
 from feedsvc.embedded.valkey import ValkeyServer
@@ -395,6 +396,49 @@ async def test_stale_once_while_it_is_read_anew(world_url: str, tmp_path: Path) 
             await asyncio.sleep(0.15)
             status, _ = await get(session, PAGE)
             assert status == "feedsvc; hit; ttl=0; detail=memory"
+
+
+async def test_what_was_hot_is_there_after_a_restart(
+    world_url: str, world: asyncpg.Connection, redis: ValkeyServer
+) -> None:
+    settings = {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": "warm"}
+    path = "/v1/feeds/budgets?limit=11&format=ndjson"
+    with serving(world_url, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as session:
+            await until_it_listens(session)
+            for _ in range(3):
+                await get(session, path)
+    link: Any = Redis.from_url(redis.url)
+    async for name in link.scan_iter("warm:page:*"):
+        await link.delete(name)
+    await link.aclose()
+    with serving(world_url, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as session:
+            await until_it_listens(session)
+            async with asyncio.timeout(5):
+                while not (await figures(session))["memory"]["pages"]:
+                    await asyncio.sleep(0.05)
+            assert "detail=memory" in (await get(session, path))[0]
+            # And for nobody else.
+            assert "fwd=uri-miss" in (await get(session, path, OTHER))[0]
+
+
+async def test_who_is_paging_finds_the_next_page_read(client: aiohttp.ClientSession) -> None:
+    path: str | None = "/v1/feeds/timeline?limit=9&columns=id"
+    statuses = []
+    seen: list[int] = []
+    for _ in range(8):
+        assert path is not None
+        async with client.get(path, headers=bearer(OTHER)) as answer:
+            statuses.append(answer.headers["Cache-Status"])
+            seen += [row["id"] for row in await answer.json()]
+            link = answer.links.get("next")
+            path = str(URL(link["url"]).relative()) if link else None
+        await asyncio.sleep(0.15)
+    assert len(set(seen)) == len(seen)
+    assert sum("; hit;" in status for status in statuses[2:]) >= 5
+    told = (await figures(client))["datasets"]["timeline"]["prefetches"]
+    assert told["used"] >= 5
 
 
 def test_the_name_of_a_page_in_redis_shows_nobodys_data() -> None:
