@@ -163,7 +163,7 @@ class Cache(_Section):
     # Whether pages are kept in Redis too, where there is one.
     shared: bool = True
     # How long a request waits for a page that somebody else is reading before it reads it itself.
-    wait_timeout: Seconds = 3.0
+    wait_timeout: Seconds = 5.0
     # How long a dataset that may be shown stale waits for PostgreSQL while nobody listens to it.
     stale_patience: Seconds = 0.2
     # How many of the pages that were asked for most are read anew at a start; 0 for none.

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from feedsvc.cache.page import Key
 from feedsvc.redis_link import RedisAwayError, RedisLink
 
-CLAIM_SECONDS: Final = 1.0
+CLAIM_SECONDS: Final = 2.0
 """How long a claim outlives a worker that died with it."""
 
 _CLAIM: Final = (files("feedsvc.cache") / "claim.lua").read_text()
