@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc import pools, preflight
+from feedsvc.access_log import AccessLog
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
@@ -65,7 +66,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
         analytics = CacheAnalytics(datasets)
-        observers = Observers(audit.observe, analytics.observe)
+        observers = Observers(audit.observe, analytics.observe, AccessLog().observe)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())

@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias
-from uuid import uuid4
 
 from cachetools import LRUCache
 from redis.asyncio import Redis
 
+from feedsvc import identifiers
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import RateLimited
 from feedsvc.limits.bucket import Bucket, Policy
@@ -117,7 +117,7 @@ class Limiter:
         if most is None or not self._settings.enabled:
             yield
             return
-        caller, name = identity(principal), uuid4().hex
+        caller, name = identity(principal), identifiers.new_hex()
         leases = self._leases.setdefault(caller, set())
         if len(leases) >= most:
             raise self._too_many_streams(most)

@@ -12,6 +12,7 @@ from typing import NoReturn, TypeAlias
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from feedsvc import identifiers
 from feedsvc.cache.memory import Held, Rendered
 from feedsvc.cache.page import Page
 from feedsvc.drain import retry_ms
@@ -49,6 +50,7 @@ class Delivery:
         self._request = request
         self._query = query
         self._coding = coding
+        self._export = query.export or identifiers.new_uuid()
         self._settings = request.app[SERVICE].settings.streams
         self._charge = charge
         self._encoder = query.format.encoder(query.layout)
@@ -168,7 +170,7 @@ class Delivery:
                 spoke = now
 
     def _fields(self) -> dict[str, str]:
-        fields = headers.of_feed(self._query, self.cache_status)
+        fields = headers.of_feed(self._query, self._export, self.cache_status)
         fields["Server-Timing"] = self._stages.server_timing()
         if self._coding != "identity":
             fields["Content-Encoding"] = self._coding
@@ -192,7 +194,7 @@ class Delivery:
 
     def _opening(self, total: int | None, kind: TotalKind) -> Open:
         columns, started = self._query.layout.columns, self._query.after_token
-        return Open(self._query.export, self._query.dataset.name, columns, total, kind, started)
+        return Open(self._export, self._query.dataset.name, columns, total, kind, started)
 
     def _progress(self, export: Export) -> Progress:
         total, kind = export.total()
@@ -209,7 +211,7 @@ class Delivery:
             after=after,
             more=more,
             snapshots=snapshots,
-            export=self._query.export,
+            export=self._export,
         )
 
     def _failure(self, error: Exception) -> Failure:

@@ -19,11 +19,11 @@ _NOT_IN_A_NEXT_LINK: Final = frozenset({"after", "export", "last_event_id", "tic
 VARY: Final = "Accept, Accept-Encoding, Authorization"
 
 
-def of_feed(query: FeedQuery, cache_status: str) -> dict[str, str]:
+def of_feed(query: FeedQuery, export: str, cache_status: str) -> dict[str, str]:
     """What every answer of a feed carries, whatever becomes of it."""
     headers = {
         "Content-Type": content_type(query),
-        "Feed-Export": query.export,
+        "Feed-Export": export,
         "Cache-Control": "private, no-cache",
         "Cache-Status": f"feedsvc; {cache_status}",
         "Vary": VARY,

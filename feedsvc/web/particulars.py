@@ -41,6 +41,7 @@ class Particulars:
         """The observation of the request's end, by an answer or by what broke it."""
         resource = request.match_info.route.resource
         status, result = self._result(outcome)
+        stages = request[STAGES]
         return RequestEnded(
             at=time.time(),
             request_id=request[REQUEST_ID],
@@ -51,7 +52,9 @@ class Particulars:
             status=status,
             result=result,
             why=None if self.problem is None else self.problem.name,
-            elapsed_ms=request[STAGES].elapsed_ms(),
+            seconds=stages.elapsed(),
+            first_byte=stages.first_byte,
+            stages=stages.seconds,
             address=request.get(CLIENT_ADDRESS),
             principal=self.principal,
             dataset=self.dataset,
