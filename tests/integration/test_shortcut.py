@@ -259,6 +259,20 @@ async def test_a_connection_that_is_to_end_ends(quick: Running, at_the_door: Wir
     assert await at_the_door.is_closed_within(2)
 
 
+async def test_what_is_said_of_one_connection_is_said_of_no_other(
+    quick: Running, at_the_door: Wire
+) -> None:
+    target = "/v1/feeds/clients?limit=8&columns=id"
+    for field in ("Connection: close", "Connection: keep-alive"):
+        async with wire(quick) as other:
+            version = "1.1" if "close" in field else "1.0"
+            asked = request(target, *_fields(bearer()), field)
+            await other.send(asked.replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1))
+            assert (await other.answer()).headers["Connection"] == field.partition(" ")[2]
+    answer = await known(at_the_door, target)
+    assert "Connection" not in answer.headers
+
+
 async def test_a_drain_closes_the_short_way_too(world_url: str) -> None:
     with serving(world_url) as running:
         async with listening(running) as connection:
