@@ -28,7 +28,7 @@ from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
-from feedsvc.observations import Observers
+from feedsvc.observations import CachePrefetch, Observers, RequestEnded
 from feedsvc.observing import Observing
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
@@ -73,12 +73,13 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
         analytics = CacheAnalytics(datasets)
-        for observer in (audit.observe, analytics.observe, AccessLog().observe):
-            observers.add(observer)
+        observers.add(RequestEnded, audit.observe)
+        observers.add(RequestEnded, AccessLog().observe)
+        analytics.observe(observers)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
-        observers.add(prefetcher.observe)
+        observers.add(CachePrefetch, prefetcher.observe)
         domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
         observing = Observing(settings, workplace, domain, observers)
         service = Service(

@@ -33,7 +33,7 @@ class Observing:
         self._cells = Cells()
         folder = None
         if given.enabled:
-            observers.add(Metrics(self._cells, domain, self._sampling).observe)
+            Metrics(self._cells, domain, self._sampling).observe(observers)
             folder = _opened(self._cells, workplace)
         why_not = _NO_PLACE if given.enabled else _OFF
         self.exposition = Exposition(folder, why_not, self._cells.write)

@@ -7,7 +7,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from feedsvc.errors import problem_types
 from feedsvc.metrics import declarations as d
@@ -20,7 +20,7 @@ from feedsvc.observations import (
     CachePut,
     DatabaseFault,
     ListenerTurned,
-    Observation,
+    Observers,
     PoolLease,
     RedisTurned,
     RequestEnded,
@@ -92,26 +92,21 @@ class Metrics:
         self._evictions, self._cpu = cells.count(d.CACHE_EVICTIONS), cells.count(d.CPU)
         self._evicted, self._cpu_seconds = 0, 0.0
         self._gauges = {metric: cells.count(metric) for metric in _GAUGES}
-        self._handlers: dict[type, Callable[[Any], None]] = {
-            RequestEnded: self._ended,
-            CacheLookup: self._cache.looked_up,
-            CacheLoad: self._cache.loaded,
-            CachePut: self._cache.put,
-            CacheChange: self._cache.changed,
-            CachePrefetch: self._cache.prefetched,
-            PoolLease: self._leased,
-            DatabaseFault: self._failed,
-            StreamParked: self._was_parked,
-            ListenerTurned: self._listener_turned,
-            RedisTurned: self._redis_turned,
-            Vitals: self._lives,
-        }
 
-    def observe(self, observation: Observation) -> None:
-        """Counts it."""
-        handler = self._handlers.get(type(observation))
-        if handler is not None:
-            handler(observation)
+    def observe(self, observers: Observers) -> None:
+        """Counts from now on."""
+        observers.add(RequestEnded, self._ended)
+        observers.add(CacheLookup, self._cache.looked_up)
+        observers.add(CacheLoad, self._cache.loaded)
+        observers.add(CachePut, self._cache.put)
+        observers.add(CacheChange, self._cache.changed)
+        observers.add(CachePrefetch, self._cache.prefetched)
+        observers.add(PoolLease, self._leased)
+        observers.add(DatabaseFault, self._failed)
+        observers.add(StreamParked, self._was_parked)
+        observers.add(ListenerTurned, self._listener_turned)
+        observers.add(RedisTurned, self._redis_turned)
+        observers.add(Vitals, self._lives)
 
     def _foreseen(
         self, domain: Domain

@@ -20,6 +20,8 @@ _LONGEST_QUERY: Final = 2_000
 class Particulars:
     """Filled in as they become known; `query` only once the request was found to make sense."""
 
+    # The pattern, for a raw path may hold what does not belong in a log.
+    route: str
     guarded: bool = False
     principal: Principal | None = None
     dataset: str | None = None
@@ -39,7 +41,6 @@ class Particulars:
         self, request: web.Request, outcome: web.StreamResponse | BaseException
     ) -> RequestEnded:
         """The observation of the request's end, by an answer or by what broke it."""
-        resource = request.match_info.route.resource
         status, result = self._result(outcome)
         stages = request[STAGES]
         seconds, first_byte = stages.elapsed(), stages.first_byte
@@ -49,8 +50,7 @@ class Particulars:
             at=time.time(),
             request_id=request[REQUEST_ID],
             method=request.method,
-            # The route's pattern, for a raw path may hold what does not belong in a log.
-            route=resource.canonical if resource is not None else "unknown",
+            route=self.route,
             guarded=self.guarded,
             status=status,
             result=result,

@@ -41,7 +41,9 @@ class Watched:
         domain = Domain([ROUTE, "/live"], ["clients"], ["csv", "json"], ["read"])
         self.metrics = Metrics(self.cells, domain, sampling or Sampling(0.1, 16))
         self.series = list(self.cells.series())
-        self.tell = Observers(self.metrics.observe).tell
+        observers = Observers()
+        self.metrics.observe(observers)
+        self.tell = observers.tell
 
     def count(self, metric: d.Metric, *labels: str) -> float:
         wanted = Cells().count(metric, *labels).key
