@@ -193,7 +193,7 @@ async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Ser
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(settings, workplace))
         if workplace.metrics_listener is not None:
-            of_metrics = Runner(application_of(service.observing.exposition), settings.server)
+            of_metrics = Runner(application_of(service), settings.server)
             await of_metrics.setup()
             stack.push_async_callback(of_metrics.cleanup)
             await of_metrics.answer_on(workplace.metrics_listener)
