@@ -81,7 +81,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
         observers.add(CachePrefetch, prefetcher.observe)
         domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
-        observing = Observing(settings, workplace, domain, observers)
+        observing = Observing(settings, workplace, domain, made["write"], observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -99,8 +99,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             drain=Drain(),
         )
         await made.open()
-        stack.callback(observing.close)
         stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
+        stack.push_async_callback(observing.close)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)

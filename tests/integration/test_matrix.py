@@ -84,6 +84,10 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
     ("POST", "/api/performance/cache/invalidate"): [
         Case("/api/performance/cache/invalidate", ADMINS, {"tags": ["nothing"]})
     ],
+    ("GET", "/api/performance/metrics"): [
+        Case("/api/performance/metrics", ADMINS),
+        Case("/api/performance/metrics?range=24h&format=csv", ADMINS),
+    ],
     ("GET", "/metrics"): [Case("/metrics", ADMINS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
