@@ -176,7 +176,8 @@ async def test_a_request_counts_and_one_too_many_is_refused(
                 break
     assert answer.status in (200, 429)
     assert left[0] == 999
-    assert left == sorted(left, reverse=True)
+    # Fifty a second come back meanwhile.
+    assert all(later <= earlier + 50 for earlier, later in zip(left, left[1:], strict=False))
 
 
 async def test_it_is_audited_and_logged_like_any_other(
