@@ -7,7 +7,7 @@ TEST_WORKERS ?= 2
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: run test soak lint format bench wheels clean
+.PHONY: run test soak lint format fuzz bench wheels clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/demo.stamp
@@ -28,6 +28,10 @@ lint: $(VENV)/lint.stamp
 format: $(VENV)/lint.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Ten minutes under sanitizers; ARGS="--seconds 60" for one.
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python -m tests.fuzzing.run $(ARGS)
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m tests.performance.bench $(ARGS)
