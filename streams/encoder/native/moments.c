@@ -10,27 +10,30 @@ static const int64_t DAY = 24 * 60 * MINUTE;
 /* The calendar's ends: 4714-11-24 BC, 5874897-12-31 and 294276-12-31, in days from 2000-01-01
  * (PostgreSQL's datatype/timestamp.h). */
 enum { FIRST_DAY = -2451545, BEHIND_LAST_DAY = 2145031949, BEHIND_LAST_TIMESTAMP = 106751983 };
-enum { DAYS_BEFORE_2000 = 730425 }; /* from 0000-03-01 */
+/* The calendar repeats every 400 years. Counted from 4800-03-01 BC, as many of them before the year
+ * 0 as it takes, no day is negative, and 32 bits hold them all. */
+enum { ERA = 146097, ERAS_BEFORE_0 = 12, DAYS_BEFORE_2000 = 730425 + ERAS_BEFORE_0 * ERA };
 enum { MOST_OFFSET = 16 * 60 * 60 };
 
 typedef struct {
-    int64_t year; /* there is a year 0, which is 1 BC */
+    int32_t year; /* there is a year 0, which is 1 BC */
     uint32_t month;
     uint32_t day;
 } Day;
 
-/* Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days. */
+/* Of a day within the calendar (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms",
+ * civil_from_days). */
 static Day day_of(int64_t days)
 {
-    days += DAYS_BEFORE_2000;
-    int64_t era = (days >= 0 ? days : days - 146096) / 146097;
-    uint32_t of_era = (uint32_t)(days - era * 146097);
+    uint32_t counted = (uint32_t)(days + DAYS_BEFORE_2000);
+    uint32_t era = counted / ERA;
+    uint32_t of_era = counted % ERA;
     uint32_t year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
     uint32_t of_year = of_era - (365 * year + year / 4 - year / 100);
     uint32_t from_march = (5 * of_year + 2) / 153;
     uint32_t month = from_march < 10 ? from_march + 3 : from_march - 9;
     return (Day){
-        year + era * 400 + (month <= 2),
+        (int32_t)(year + era * 400 + (month <= 2)) - ERAS_BEFORE_0 * 400,
         month,
         of_year - (153 * from_march + 2) / 5 + 1,
     };

@@ -31,10 +31,16 @@ static inline void store_word(char *at, uint64_t word)
 /* A word of fewer than eight bytes, blanks behind them. */
 static inline uint64_t load_part(const uint8_t *at, size_t size)
 {
-    uint64_t word = 0;
-    for (size_t i = size; i > 0; i--)
-        word = word << 8 | at[i - 1];
-    return size == 0 ? EACH_BYTE * ' ' : word | (EACH_BYTE * ' ') << (8 * size);
+    uint8_t part[8] = {' ', ' ', ' ', ' ', ' ', ' ', ' ', ' '};
+    if (size >= 4) {
+        memcpy(part, at, 4);
+        memcpy(part + size - 4, at + size - 4, 4);
+    } else if (size > 0) {
+        part[0] = at[0];
+        part[size / 2] = at[size / 2];
+        part[size - 1] = at[size - 1];
+    }
+    return load_word(part);
 }
 
 /* The high bit of each byte that is zero. Of the flags only the lowest is sure: what lies above a
