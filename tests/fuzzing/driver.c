@@ -92,8 +92,9 @@ static void run(const uint8_t *data, size_t size)
 
 static void put_number(uint8_t *data, size_t size)
 {
-    static const uint32_t numbers[] = {0,          1,          2,     4,     8,     16,        0xffffffff,
-                                       0xfffffffe, 0x7fffffff, 65535, 32767, 32768, 0x80000000, 9999};
+    static const uint32_t numbers[] = {
+        0, 1, 2, 4, 8, 16, 9999, 32767, 32768, 65535, 0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff,
+    };
     uint32_t number = numbers[below(sizeof numbers / sizeof *numbers)];
     size_t bytes = below(2) ? 4 : 2;
     if (size < bytes)

@@ -1,7 +1,7 @@
 /* One input of the fuzzer's: a plan and rows for it, which may be anything.
  *
- * Whatever they are, the encoder must neither read nor write where it has no business, and must make
- * the same of a COPY stream however it is cut into chunks. Each piece that is fed lies in memory of
+ * Whatever they are, the encoder must not read or write where it has no business, and must make the
+ * same of a COPY stream however it is cut into chunks. Each piece that is fed lies in memory of
  * just its size, so that the sanitizers see a step beyond.
  */
 #include <stdint.h>

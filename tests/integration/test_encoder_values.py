@@ -89,7 +89,12 @@ MORE_ARRAYS: Final = {
         *("macaddr8", '"char"', "labelled", "document", "bit(5)"),
     )
 }
-VALUES: Final = {**TYPES, **TOUCHY, **MORE_ARRAYS}
+# Types with a cast to json of their own, by which row_to_json shows them.
+CAST: Final = {
+    "mood": st.sampled_from(["fine", "so, so"]),
+    "mood[]": arrays(st.sampled_from(["fine", "so, so"])),
+}
+VALUES: Final = {**TYPES, **TOUCHY, **MORE_ARRAYS, **CAST}
 COLUMNS: Final = {kind: f"c{number}" for number, kind in enumerate(VALUES)}
 EXAMPLES: Final = settings(
     max_examples=5,
@@ -155,6 +160,10 @@ def _schema() -> str:
     return f"""
         CREATE TYPE label AS ENUM ({labels});
         CREATE TYPE pair AS (number integer, "a ""note"" here" text, doc json);
+        CREATE TYPE mood AS ENUM ('fine', 'so, so');
+        CREATE FUNCTION shown(mood) RETURNS json LANGUAGE sql IMMUTABLE
+            RETURN json_build_object('mood', $1::text);
+        CREATE CAST (mood AS json) WITH FUNCTION shown(mood);
         CREATE DOMAIN labelled AS text CHECK (VALUE <> 'forbidden');
         CREATE DOMAIN document AS json;
         CREATE TABLE wide (id bigint PRIMARY KEY, {columns});
@@ -265,7 +274,13 @@ def _can_be_key(column: Column) -> bool:
 
 
 async def _sample(wide: Wide, kind: str) -> list[str]:
-    text = {"boolean": "t", "label": LABELS[0], "uuid": str(uuid.uuid4()), "bytea": "\\x00ff"}
+    text = {
+        "boolean": "t",
+        "label": LABELS[0],
+        "mood": "fine",
+        "uuid": str(uuid.uuid4()),
+        "bytea": "\\x00ff",
+    }
     text |= {"date": "0044-03-15 BC", "time": "24:00", "inet": "10.1.2.3/8", "cidr": "::/0"}
     text |= {
         "timestamp": "infinity",

@@ -1,4 +1,4 @@
-/* What the Python types share. The limited API makes one wheel good for every Python from 3.11 on. */
+/* What the Python types share. The limited API makes one wheel do for every Python from 3.11 on. */
 #ifndef FEEDSVC_BINDING_H
 #define FEEDSVC_BINDING_H
 

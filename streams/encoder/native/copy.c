@@ -96,7 +96,7 @@ static Status fill_carry(Encoder *encoder, Input *in)
     return DONE;
 }
 
-/* Completes the row in the carry. Bytes that were carried and are none of it go back to the input. */
+/* Completes the row in the carry. What was carried and is none of it goes back to the input. */
 static Status carried_row(Encoder *encoder, Input *in)
 {
     Buffer *carry = &encoder->carry;
@@ -122,9 +122,7 @@ static Status carried_row(Encoder *encoder, Input *in)
         status = DONE;
         if (copied_row(encoder, &row, &status) == ROW_CUT)
             return broken(encoder, "a length that no row can have");
-        if (status == DONE)
-            status = write_keys(encoder); /* before the carry is used again */
-        carry->size = 0;
+        carry->size = 0; /* its bytes stay where they are until `keep` */
         return status;
     }
     return DONE;
@@ -197,7 +195,7 @@ Status encode_copied(Encoder *encoder, const uint8_t *data, size_t size)
     if (status == DONE)
         status = copied_rows(encoder, &in);
     if (status == DONE)
-        status = write_keys(encoder);
+        status = write_keys(encoder); /* before `keep` takes the place of what was carried */
     if (status != DONE || input_left(&in) == 0)
         return status;
     if (encoder->copy == BEHIND_END)

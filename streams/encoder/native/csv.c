@@ -37,7 +37,8 @@ static char *put_doubled(char *to, const uint8_t *text, size_t size)
     return to;
 }
 
-static char *put_field(char *to, const uint8_t *text, size_t size, uint8_t delimiter, bool apostrophe)
+static char *put_field(char *to, const uint8_t *text, size_t size, uint8_t delimiter,
+                       bool apostrophe)
 {
     if (size > 0 && !holds_special(text, size, delimiter)) {
         if (apostrophe)
@@ -53,9 +54,9 @@ static char *put_field(char *to, const uint8_t *text, size_t size, uint8_t delim
 }
 
 static const bool in_phone_numbers[256] = {
-    [' '] = true, ['('] = true, [')'] = true, ['.'] = true, [','] = true, ['/'] = true, ['-'] = true,
-    ['0'] = true, ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true, ['5'] = true, ['6'] = true,
-    ['7'] = true, ['8'] = true, ['9'] = true,
+    ['0'] = true, ['1'] = true, ['2'] = true, ['3'] = true, ['4'] = true, ['5'] = true,
+    ['6'] = true, ['7'] = true, ['8'] = true, ['9'] = true, [' '] = true, ['('] = true,
+    [')'] = true, ['.'] = true, [','] = true, ['/'] = true, ['-'] = true,
 };
 
 /* A sign followed by nothing but what phone numbers are written with. */

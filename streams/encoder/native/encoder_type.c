@@ -180,7 +180,8 @@ static PyObject *get_more(PyObject *object, void *Py_UNUSED(closure))
 }
 
 static PyMethodDef methods[] = {
-    {"feed_copy", feed_copy, METH_O, "Takes a chunk of a COPY stream, cut anywhere. Raises EncoderError."},
+    {"feed_copy", feed_copy, METH_O,
+     "Takes a chunk of a COPY stream, cut anywhere. Raises EncoderError."},
     {"end_copy", end_copy, METH_NOARGS, 
      "Makes sure that the COPY stream was whole; another may follow. Raises EncoderError."},
     {"feed_records", feed_records, METH_O, 

@@ -1,5 +1,5 @@
-/* Floating point numbers as PostgreSQL writes them with extra_float_digits at 1: the shortest digits
- * that lie strictly between the two neighbours' halves, the nearest of those.
+/* Floating point numbers as PostgreSQL writes them with extra_float_digits at 1: the fewest digits
+ * that lie strictly between the halves to both neighbours, the nearest of those.
  *
  * The algorithm is Raffaello Giulietti's ("The Schubfach way to render doubles", 2020), with the
  * bounds of the interval left out always, for PostgreSQL does not rely on a reader that rounds to
@@ -18,7 +18,7 @@ typedef struct {
     int exponent;
 } Decimal;
 
-/* floor(x * log10(2)), floor(x * log10(2) + log10(3/4)) and floor(x * log2(10)), for |x| < 1,234. */
+/* floor(x * log10(2)), floor(x * log10(2) + log10(3/4)), floor(x * log2(10)), for |x| < 1,234. */
 static inline int log10_of_pow2(int x)
 {
     return (x * 1262611) >> 22;

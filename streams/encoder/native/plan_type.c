@@ -19,8 +19,9 @@ static bool set_column(Plan *plan, Py_ssize_t index, PyObject *given)
     const char *kind, *name = NULL;
     Py_ssize_t kind_size, name_size = 0;
     int guarded;
-    bool ok = column != NULL && PyArg_ParseTuple(column, "Os#p;a column is its name, kind and guard",
-                                                 &name_object, &kind, &kind_size, &guarded);
+    bool ok = column != NULL &&
+              PyArg_ParseTuple(column, "Os#p;a column is its name, kind and guard", &name_object,
+                               &kind, &kind_size, &guarded);
     if (ok && name_object != Py_None) {
         name = PyUnicode_AsUTF8AndSize(name_object, &name_size);
         ok = name != NULL;
