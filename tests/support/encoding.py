@@ -1,5 +1,7 @@
 """One relation's rows by the SQL projection and by the native encoder, to be held together."""
 
+from __future__ import annotations
+
 import os
 import random
 from collections.abc import Iterator, Sequence
