@@ -11,6 +11,7 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc import pools, preflight
+from feedsvc.access_log import AccessLog
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
@@ -27,7 +28,7 @@ from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
-from feedsvc.observations import Observers
+from feedsvc.observations import CachePrefetch, Observers, RequestEnded
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
@@ -65,11 +66,14 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
         analytics = CacheAnalytics(datasets)
-        observers = Observers(audit.observe, analytics.observe)
+        observers = Observers()
+        observers.add(RequestEnded, audit.observe)
+        observers.add(RequestEnded, AccessLog().observe)
+        analytics.observe(observers)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
-        observers.add(prefetcher.observe)
+        observers.add(CachePrefetch, prefetcher.observe)
         service = Service(
             settings=settings,
             datasets=datasets,

@@ -88,7 +88,7 @@ def serve(
 ) -> None:
     """Serve the datasets of the PostgreSQL that the settings name."""
     effective = settings.load(config)
-    logs.configure(effective.log.level)
+    logs.configure(effective.log.level, effective.log.format)
     if listen_fd is not None and ready_fd is not None:  # a worker of another feedsvc's
         run(effective, socket.socket(fileno=listen_fd), lambda: _say_ready(ready_fd))
         return

@@ -313,6 +313,8 @@ class Log(_Section):
     """The log on standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # `auto`: text on a terminal, else JSON, an object a line.
+    format: Literal["auto", "text", "json"] = "auto"
 
 
 class _PlainVariables(InitSettingsSource):
