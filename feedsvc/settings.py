@@ -158,11 +158,12 @@ class Database(_Section):
 class Redis(_Section):
     """Redis or Valkey: an accelerator, never needed."""
 
-    # Its shapes are in `feedsvc.redis.address`.
+    # One server, sentinels or a cluster: the shapes are in `feedsvc.redis.address`.
     url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
     # How long an answer may take; one that takes longer is not waited for again until it is back.
     timeout: float = Field(0.1, gt=0, le=5)
-    connections: Count = 32
+    # In each process, to each server; any number of questions share them.
+    connections: Count = 2
     # What every key begins with, where several services share one Redis.
     prefix: str = Field("feedsvc", pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
