@@ -34,6 +34,7 @@ from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
+from feedsvc.replicas import READING, Replicas
 from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
@@ -59,7 +60,9 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
-    made = Pools(settings)
+    made, replicas = Pools(settings), Replicas(settings)
+    for operation in READING:
+        made[operation].standby = partial(replicas.choose, operation)
     async with AsyncExitStack() as stack:
         link = _redis(settings)
         if link is not None:
@@ -79,6 +82,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             limits=Limiter(settings.limits, link, settings.server.workers),
             observers=observers,
             pools=made,
+            replicas=replicas,
             pages=pages,
             cache_analytics=analytics,
             prefetcher=prefetcher,
@@ -88,12 +92,17 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         )
         await made.open()
         stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
+        await replicas.open()
+        stack.push_async_callback(replicas.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
         await service.probe.probe()
+        if replicas.all:
+            await replicas.look()
+            await stack.enter_async_context(_in_background(replicas.run()))
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
         await stack.enter_async_context(_in_background(audit.run()))

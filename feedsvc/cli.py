@@ -27,6 +27,7 @@ from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.errors import Unauthorized
 from feedsvc.migrations.errors import MigrationError
 from feedsvc.migrations.lines import Line
+from feedsvc.replicas import Replicas
 from feedsvc.run import run
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import Settings, SettingsError
@@ -254,7 +255,23 @@ async def _inspect(effective: Settings, tokens: Tokens) -> tuple[int, list[Findi
             findings.append(Finding("warning", f"{name}.cache", f"it is not cached: {why}"))
     finally:
         await connection.close(timeout=1.0)
-    return len(datasets), findings
+    return len(datasets), [*findings, *await _replica_findings(effective)]
+
+
+async def _replica_findings(effective: Settings) -> list[Finding]:
+    replicas = Replicas(effective)
+    await replicas.open()
+    await replicas.look()
+    await replicas.close(1.0)
+    return [
+        Finding(
+            "error" if replica.state == "unfit" else "warning",
+            "database.replicas",
+            f"{replica.name} is not read from: {replica.fault}",
+        )
+        for replica in replicas.all
+        if replica.fault is not None
+    ]
 
 
 def _runner() -> ModuleType:

@@ -14,6 +14,7 @@ from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
+from feedsvc.replicas import Replicas
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 
@@ -29,6 +30,7 @@ class Service:
     limits: Limiter
     observers: Observers
     pools: Pools
+    replicas: Replicas
     pages: Pages
     cache_analytics: CacheAnalytics
     prefetcher: Prefetcher

@@ -8,8 +8,8 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
     IPvAnyNetwork,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -38,6 +39,9 @@ _ORIGIN: Final = re.compile(
     r"[a-z][a-z0-9+.-]*://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]{0,4})?"
 )
 _UNWRITTEN_PORTS: Final = {"http": "80", "https": "443"}
+
+# Where one address ends and the next begins.
+_NEXT_URL: Final = re.compile(r",(?=\s*postgres(?:ql)?://)")
 
 _PREFIX = "FEEDSVC_"
 _DEFAULT_FILE = Path("config/feedsvc.toml")
@@ -95,10 +99,42 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def _listed_urls(given: Any) -> Any:
+    """As `_listed`, for addresses, which may have commas of their own."""
+    if not isinstance(given, str) or given.lstrip().startswith("["):
+        return _listed(given)
+    return [url.strip() for url in _NEXT_URL.split(given) if url.strip()]
+
+
+def _of_a_primary(url: SecretStr) -> SecretStr:
+    asked = parse_qs(urlsplit(url.get_secret_value()).query).get("target_session_attrs", ["any"])
+    if asked[-1] not in {"any", "primary"}:
+        raise ValueError(
+            "target_session_attrs can only be primary: sessions are read-only by default, whatever"
+            " the server is; standbys stand in database.replicas"
+        )
+    return url
+
+
+def _of_one_host(url: SecretStr) -> SecretStr:
+    """How far a standby is behind says nothing of another one behind the same address."""
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in {"postgresql", "postgres"} or not parts.hostname:
+        raise ValueError("this is no postgresql:// address")
+    if "," in parts.netloc:
+        raise ValueError("a replica is one host; list each of them by itself")
+    return url
+
+
 # NoDecode, for pydantic-settings' own refusal of what is no JSON does not name the variable.
 FromText = (NoDecode, BeforeValidator(_listed))
 Networks = Annotated[tuple[IPvAnyNetwork, ...], *FromText]
 Origin = Annotated[str, AfterValidator(_origin)]
+ReplicaUrls = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_of_one_host)], ...],
+    NoDecode,
+    BeforeValidator(_listed_urls),
+]
 Origins = Annotated[tuple[Origin, ...], *FromText, AfterValidator(_alone_if_any)]
 
 
@@ -135,7 +171,12 @@ class Cors(_Section):
 class Database(_Section):
     """PostgreSQL, as the service's own login."""
 
-    url: SecretStr = SecretStr("")
+    # Several hosts, with commas between them, are one primary and its standbys in turn.
+    url: Annotated[SecretStr, AfterValidator(_of_a_primary)] = SecretStr("")
+    # Standbys that exports of datasets with `replica = true` are read from.
+    replicas: ReplicaUrls = ()
+    # How far a standby may be behind.
+    replica_lag: float = Field(5.0, ge=1, le=3_600)
     connect_timeout: Seconds = 2.0
     # How long the start waits for a database that is itself starting.
     startup_timeout: Seconds = 30.0
@@ -260,13 +301,33 @@ class Streams(_Section):
 
 
 class PoolSettings(_Section):
-    """One pool of connections."""
+    """One pool of connections, in each process."""
 
     size: Count = 4
+    # How many of them exports leave to small requests; a quarter, and at least one, if left out.
+    reserve: int | None = Field(None, ge=0)
+    # How many may wait for a connection; whoever comes then gets 503 at once.
+    most_waiting: int = Field(500, ge=0, le=1_000_000)
     # How long a request may wait for a connection before it gets 503.
     acquire_timeout: Seconds = 2.0
     # How long PostgreSQL may take for the next rows before the request gets 504.
     query_timeout: Seconds = 15.0
+    # How long a connection is kept that nobody needs.
+    idle_timeout: Seconds = 300.0
+    # What PostgreSQL shows of the sessions; "feedsvc " and the pool's name if left out.
+    application_name: str | None = Field(None, pattern=r"^[ -~]{1,63}$")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        if self.reserve is not None and self.reserve >= self.size:
+            raise ValueError("reserve must be less than size, for nothing would be left to exports")
+        return self
+
+    def kept_for_small(self) -> int:
+        """How many connections are for small requests alone."""
+        if self.reserve is not None:
+            return self.reserve
+        return min(self.size - 1, max(1, self.size // 4))
 
 
 class ReadPool(PoolSettings):
@@ -278,6 +339,7 @@ class ReadPool(PoolSettings):
 class BulkPool(PoolSettings):
     """Exports, whose clients would rather wait than be sent away."""
 
+    size: Count = 5
     acquire_timeout: Seconds = 20.0
     query_timeout: Seconds = 60.0
 
@@ -285,13 +347,15 @@ class BulkPool(PoolSettings):
 class AnalyticsPool(BulkPool):
     """Heavy reading that must not take the exports' connections."""
 
-    size: Count = 2
+    size: Count = 3
 
 
 class WritePool(PoolSettings):
     """The service's own tables: tickets, the audit log. Whoever has no token can reach no other."""
 
     size: Count = 3
+    # Nothing here is an export.
+    reserve: int | None = Field(0, ge=0)
 
 
 class Pools(_Section):
@@ -354,6 +418,8 @@ class Settings(BaseSettings):
         for section, key in _PLAIN_VARIABLES.values():
             secret: SecretStr | None = getattr(getattr(self, section), key)
             plain[section][key] = mask_url(secret.get_secret_value()) if secret else None
+        replicas = self.database.replicas
+        plain["database"]["replicas"] = [mask_url(url.get_secret_value()) for url in replicas]
         return plain
 
 

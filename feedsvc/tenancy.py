@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -13,7 +13,7 @@ from asyncpg.transaction import Transaction
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Internal
 from feedsvc.faults import told
-from feedsvc.pools import Connection, Pool
+from feedsvc.pools import Connection, Pool, cut
 from feedsvc.timing import Stages
 
 logger = logging.getLogger(__name__)
@@ -29,13 +29,15 @@ class Reading(NamedTuple):
 
 
 @asynccontextmanager
-async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIterator[Reading]:
+async def reading(
+    pool: Pool, principal: Principal, stages: Stages, *, large: bool = False
+) -> AsyncIterator[Reading]:
     """A read-only snapshot in which row-level security knows the caller.
 
     Raises Busy and what asyncpg raises. The settings end with the transaction, so nothing of one
-    caller can be left on a connection for the next.
+    caller can be left on a connection for the next. `large` is as for `Pool.lease`.
     """
-    async with pool.lease() as connection:
+    async with pool.lease(large=large) as connection:
         stages.lap("pool")
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
         try:
@@ -74,9 +76,9 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
         logger.warning(
             "a transaction could not be ended, so its connection is cut: %s", told(error)
         )
-        _cut(connection)
+        cut(connection)
     except asyncio.CancelledError:
-        _cut(connection)
+        cut(connection)
         raise
 
 
@@ -86,8 +88,3 @@ def _is_lost(connection: Connection) -> bool:
         return connection.is_closed()
     except asyncpg.InterfaceError:
         return True
-
-
-def _cut(connection: Connection) -> None:
-    with suppress(asyncpg.InterfaceError):  # lost in the meantime
-        connection.terminate()

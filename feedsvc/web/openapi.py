@@ -234,6 +234,24 @@ _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
             )
         },
     },
+    ("GET", "/api/performance/pools"): {
+        "summary": "Connections by operation: in use, waited for, which sizes would do; for admins",
+        "responses": {
+            "200": _answer(
+                "This worker's pools, and the standbys.",
+                {
+                    "application/json": {
+                        "type": "object",
+                        "required": ["pools", "replicas"],
+                        "properties": {
+                            "pools": {"type": "array", "items": _ROW},
+                            "replicas": {"type": "array", "items": _ROW},
+                        },
+                    }
+                },
+            )
+        },
+    },
     ("GET", "/problems/{name}"): {
         "summary": "What a problem means, and what to do",
         "parameters": (

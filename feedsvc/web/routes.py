@@ -51,6 +51,7 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected(
         "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
     ),
+    Protected("/api/performance/pools", performance.pools),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),
     Open("/live", operations.live),

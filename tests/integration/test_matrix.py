@@ -29,6 +29,10 @@ EVERYBODY = dict.fromkeys(KINDS, 200)
 TICKETS = {"ticket": 200, "ticket for elsewhere": 401, "couple's ticket": 200}
 INSIDERS = {**OUTSIDERS, **dict.fromkeys(("other tenant", "couple", "member", "admin"), 200)}
 
+ADMINS = {
+    **dict.fromkeys(KINDS, 403), **OUTSIDERS, "admin": 200, **dict.fromkeys(TICKETS, 401)
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Case:
@@ -89,6 +93,7 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
             {"tags": ["nothing"]},
         )
     ],
+    ("GET", "/api/performance/pools"): [Case("/api/performance/pools", ADMINS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
     ("GET", "/live"): [Case("/live", EVERYBODY)],
