@@ -27,6 +27,10 @@ from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
+from feedsvc.health.checks import checks_of
+from feedsvc.health.parts import Parts
+from feedsvc.health.repairs import Repairs
+from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
 from feedsvc.page_reader import read_page
@@ -74,6 +78,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
         observers.add(prefetcher.observe)
+        parts = Parts(settings, made, replicas, pages, changes, tokens, link)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -88,6 +93,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             prefetcher=prefetcher,
             warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
             probe=DatabaseProbe(settings.database),
+            health=Health(parts, checks_of(settings.health)),
+            repairs=Repairs(parts),
             drain=Drain(),
         )
         await made.open()
@@ -99,6 +106,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
+        stack.push_async_callback(parts.close)
         await service.probe.probe()
         if replicas.all:
             await replicas.look()
@@ -106,6 +114,8 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
         await stack.enter_async_context(_in_background(audit.run()))
+        await stack.enter_async_context(_in_background(parts.loop.run()))
+        await stack.enter_async_context(_in_background(service.health.run()))
         if settings.cache.enabled:
             await stack.enter_async_context(_in_background(changes.run()))
             await stack.enter_async_context(_in_background(_keep_warm(service)))

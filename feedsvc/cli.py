@@ -283,9 +283,8 @@ def _runner() -> ModuleType:
 
 def _owner_url(config: Path | None) -> str:
     """An owner's login: migrations make tables, which the service's own login may not."""
-    url = os.environ.get("MIGRATION_DATABASE_URL")
-    if not url:
-        url = settings.load(config).database.url.get_secret_value()
+    given = settings.load(config).database
+    url = (given.owner_url or given.url).get_secret_value()
     if not url:
         _fail("MIGRATION_DATABASE_URL must be set, or DATABASE_URL")
     return url

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qs, urlsplit
+from weakref import WeakSet
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -21,6 +22,8 @@ from feedsvc.window import Durations, Window
 
 Operation: TypeAlias = PoolName | Literal["write"]
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+AnyConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection"
+"""Leased, or as the pool has it."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +95,11 @@ class Pool:
         self.failed: Callable[[], None] = _nobody_minds
         """To be told by whoever could not read here and will read elsewhere."""
         self.application_name = settings.application_name or f"feedsvc {name}"
+        self.troubles: dict[str, float] = {}
+        """What went wrong, each with when it last did, by the monotonic clock."""
         self._connect_timeout = database.connect_timeout
         self._places = Places(settings.size, settings.kept_for_small(), settings.most_waiting)
+        self._made: WeakSet[asyncpg.Connection] = WeakSet()
         self._waits = Durations()
         self._held = {False: Durations(), True: Durations()}
         self._refused: Window[str] = Window(60, 60.0)
@@ -105,6 +111,7 @@ class Pool:
             timeout=database.connect_timeout,
             command_timeout=settings.query_timeout,
             connection_class=_Connection,
+            init=self._remember,
             server_settings={**SESSION, "application_name": self.application_name},
             **_which_host(database.url.get_secret_value()),
         )
@@ -140,6 +147,8 @@ class Pool:
             try:
                 yield connection
             finally:
+                if is_lost(connection):
+                    self._note("lost a connection")
                 await self._release(connection)
         finally:
             self.leases.pop(place, None)
@@ -151,6 +160,16 @@ class Pool:
         """How many connections somebody has."""
         return self._places.in_use
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return self._places.waiting
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are, in use or not."""
+        return self._pool.get_size()
+
     def is_free(self, *, large: bool) -> bool:
         """Whether a lease would not have to wait."""
         return self._places.is_free(large=large)
@@ -159,6 +178,12 @@ class Pool:
         """Ends every connection at once; whoever has one meets a lost connection."""
         for connection in list(self.leases.values()):
             cut(connection)
+
+    def idle(self) -> list[asyncpg.Connection]:
+        """The connections that nobody has."""
+        taken = {c.get_server_pid() for c in self.leases.values() if not is_lost(c)}
+        live = [connection for connection in self._made if not connection.is_closed()]
+        return [connection for connection in live if connection.get_server_pid() not in taken]
 
     def figures(self) -> dict[str, Any]:
         """The pool as plain values; times are milliseconds where they say so, else seconds."""
@@ -197,6 +222,7 @@ class Pool:
             place = await self._places.take(large=large, timeout=self.settings.acquire_timeout)
         except NoPlaceError as error:
             self._refused.add(error.why)
+            self._note("refused somebody")
             self._waits.add(time.monotonic() - began)
             what = f"{_REFUSALS[error.why]} the {self.name} pool."
             raise Busy(what, retry_after(error.wait, _LONGEST_RETRY)) from None
@@ -209,13 +235,24 @@ class Pool:
         try:
             return await self._pool.acquire(timeout=min(left, self._connect_timeout))
         except TimeoutError:
+            self._note("could not connect")
             raise DatabaseUnavailable("The database did not take a connection in time.") from None
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._note("could not connect")
+            raise
+
+    async def _remember(self, connection: asyncpg.Connection) -> None:
+        self._made.add(connection)
+
+    def _note(self, trouble: str) -> None:
+        self.troubles[trouble] = time.monotonic()
 
     async def _release(self, connection: Connection) -> None:
         """Gives the connection back; one that does not answer any more is thrown away."""
         try:
             await self._pool.release(connection, timeout=self.release_timeout)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self._note("lost a connection")
             logger.warning("a connection of the %s pool was lost: %s", self.name, told(error))
 
 
@@ -256,7 +293,17 @@ def _nobody_minds() -> None:
     """There is nowhere else to read."""
 
 
-def cut(connection: Connection) -> None:
+def is_lost(connection: Connection) -> bool:
+    """Whether nothing can be asked on it. asyncpg takes such a one back by itself, and then
+    refuses even this question.
+    """
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def cut(connection: AnyConnection) -> None:
     """Ends a connection at once, in whichever state it is."""
     with suppress(asyncpg.InterfaceError):  # lost in the meantime
         connection.terminate()

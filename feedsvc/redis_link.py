@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -50,6 +51,7 @@ class RedisLink:
         self._client: Redis = Redis.from_pool(pool)
         self._returning: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE
+        self._retried = asyncio.Event()
 
     @property
     def away(self) -> bool:
@@ -68,6 +70,11 @@ class RedisLink:
             raise RedisAwayError from error
         self._pause = _FIRST_PAUSE
         return answer
+
+    def retry(self) -> None:
+        """Has it asked at once, where it is away, and not only after a pause."""
+        self._pause = _FIRST_PAUSE
+        self._retried.set()
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -88,7 +95,10 @@ class RedisLink:
     async def _return(self) -> None:
         """Asks now and then until there is an answer."""
         while True:
-            await asyncio.sleep(self._pause)
+            self._retried.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause):
+                    await self._retried.wait()
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             try:
                 async with asyncio.timeout(self._timeout):

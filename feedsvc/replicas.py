@@ -181,6 +181,7 @@ class Replicas:
         remembered = 4 * settings.database.replica_lag / _INTERVAL
         self._past: deque[Past] = deque(maxlen=max(16, round(remembered)))
         self._identity: Identity | None = None
+        self._lock = asyncio.Lock()
 
     async def open(self) -> None:
         """Makes their pools usable."""
@@ -204,6 +205,10 @@ class Replicas:
 
     async def look(self) -> None:
         """Asks the primary, and then all standbys at once."""
+        async with self._lock:
+            await self._look()
+
+    async def _look(self) -> None:
         # Before the question: what was committed by now is durable before where the answer points,
         # but for transactions that chose not to wait for that.
         at = self._clock()

@@ -10,6 +10,8 @@ from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.warming import Warmth
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
+from feedsvc.health.repairs import Repairs
+from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
 from feedsvc.pools import Pools
@@ -36,4 +38,6 @@ class Service:
     prefetcher: Prefetcher
     warmth: Warmth
     probe: DatabaseProbe
+    health: Health
+    repairs: Repairs
     drain: Drain

@@ -45,7 +45,11 @@ _NEXT_URL: Final = re.compile(r",(?=\s*postgres(?:ql)?://)")
 
 _PREFIX = "FEEDSVC_"
 _DEFAULT_FILE = Path("config/feedsvc.toml")
-_PLAIN_VARIABLES = {"DATABASE_URL": ("database", "url"), "REDIS_URL": ("redis", "url")}
+_PLAIN_VARIABLES = {
+    "DATABASE_URL": ("database", "url"),
+    "MIGRATION_DATABASE_URL": ("database", "owner_url"),
+    "REDIS_URL": ("redis", "url"),
+}
 
 
 def _not_spoofed(url: str) -> str:
@@ -54,6 +58,13 @@ def _not_spoofed(url: str) -> str:
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise ValueError("must be an https:// address")
+    return url
+
+
+def _of_http(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("this is no http:// or https:// address")
     return url
 
 
@@ -177,6 +188,8 @@ class Database(_Section):
     replicas: ReplicaUrls = ()
     # How far a standby may be behind.
     replica_lag: float = Field(5.0, ge=1, le=3_600)
+    # An owner's login, for migrations, and for repairs that only an owner can make.
+    owner_url: SecretStr | None = None
     connect_timeout: Seconds = 2.0
     # How long the start waits for a database that is itself starting.
     startup_timeout: Seconds = 30.0
@@ -367,6 +380,37 @@ class Pools(_Section):
     write: WritePool = WritePool()
 
 
+class HttpCheck(_Section):
+    """An address whose answer is part of the service's health."""
+
+    url: Annotated[str, AfterValidator(_of_http)]
+    method: Literal["GET", "HEAD"] = "GET"
+    status: int = Field(200, ge=100, le=599)
+    timeout: float = Field(0.5, gt=0, le=0.7)
+    # Seconds from one look to the next.
+    every: Seconds = 10.0
+
+
+class Health(_Section):
+    """What counts as well, and what is looked at beside the service's own parts."""
+
+    # Where the runbook is; each component's state points to its section there.
+    runbook: str = "docs/runbook.md"
+    # Places whose file systems must have room: where temporary files go, if none is named.
+    disks: tuple[Path, ...] = ()
+    # The share of a file system that must be free.
+    disk_free: float = Field(0.1, ge=0, lt=1)
+    # By how much the event loop may be late.
+    loop_lag: float = Field(0.25, gt=0, le=60)
+    # How far this machine's clock may be from PostgreSQL's.
+    clock_offset: float = Field(1.0, gt=0, le=3_600)
+    # How old a transaction may get, whoever runs it.
+    oldest_transaction: Seconds = 300.0
+    # How many repairs may be asked for, of each process.
+    repairs_per_minute: int = Field(6, ge=1, le=6_000)
+    http: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")], HttpCheck] = {}
+
+
 class Datasets(_Section):
     """Where the datasets are declared, relative to the settings file."""
 
@@ -382,13 +426,13 @@ class Log(_Section):
 
 
 class _PlainVariables(InitSettingsSource):
-    """`DATABASE_URL` and `REDIS_URL`, as every platform sets them."""
+    """`DATABASE_URL`, `REDIS_URL` and the like, as every platform sets them."""
 
     def __init__(self, settings_class: type[BaseSettings]) -> None:
         values: dict[str, Any] = {}
         for variable, (section, key) in _PLAIN_VARIABLES.items():
             if os.environ.get(variable):
-                values[section] = {key: os.environ[variable]}
+                values.setdefault(section, {})[key] = os.environ[variable]
         super().__init__(settings_class, values)
 
 
@@ -409,6 +453,7 @@ class Settings(BaseSettings):
     audit: Audit = Audit()
     streams: Streams = Streams()
     pools: Pools = Pools()
+    health: Health = Health()
     datasets: Datasets = Datasets()
     log: Log = Log()
 

@@ -7,13 +7,12 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-import asyncpg
 from asyncpg.transaction import Transaction
 
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Internal
 from feedsvc.faults import told
-from feedsvc.pools import Connection, Pool, cut
+from feedsvc.pools import Connection, Pool, cut, is_lost
 from feedsvc.timing import Stages
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
 
     A query that is still running is cancelled by asyncpg, and the rollback waits for that.
     """
-    if _is_lost(connection):
+    if is_lost(connection):
         return
     try:
         async with asyncio.timeout(timeout):
@@ -80,11 +79,3 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
     except asyncio.CancelledError:
         cut(connection)
         raise
-
-
-def _is_lost(connection: Connection) -> bool:
-    """asyncpg takes a lost connection back by itself, and then refuses even this question."""
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
-from feedsvc.web import feeds, openapi, operations, performance, problems, tickets
+from feedsvc.web import feeds, health, openapi, operations, performance, problems, tickets
 from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
@@ -52,6 +52,8 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
         "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
     ),
     Protected("/api/performance/pools", performance.pools),
+    Protected("/api/performance/health", health.health),
+    Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),
     Open("/live", operations.live),

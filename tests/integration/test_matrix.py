@@ -94,6 +94,14 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
         )
     ],
     ("GET", "/api/performance/pools"): [Case("/api/performance/pools", ADMINS)],
+    ("GET", "/api/performance/health"): [Case("/api/performance/health", ADMINS)],
+    ("POST", "/api/performance/health/repair"): [
+        Case(
+            "/api/performance/health/repair",
+            ADMINS,
+            {"repairs": ["breakers"], "dry_run": True},
+        )
+    ],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
     ("GET", "/live"): [Case("/live", EVERYBODY)],
