@@ -32,7 +32,7 @@ from feedsvc.health.parts import Parts
 from feedsvc.health.repairs import Repairs
 from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
-from feedsvc.observations import Observers
+from feedsvc.observations import CachePrefetch, Observers, RequestEnded
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
@@ -73,11 +73,14 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
         analytics = CacheAnalytics(datasets)
-        observers = Observers(audit.observe, analytics.observe, AccessLog().observe)
+        observers = Observers()
+        observers.add(RequestEnded, audit.observe)
+        observers.add(RequestEnded, AccessLog().observe)
+        analytics.observe(observers)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
-        observers.add(prefetcher.observe)
+        observers.add(CachePrefetch, prefetcher.observe)
         parts = Parts(settings, made, replicas, pages, changes, tokens, link)
         service = Service(
             settings=settings,

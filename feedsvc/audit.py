@@ -19,7 +19,7 @@ import orjson
 from feedsvc import identifiers
 from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
-from feedsvc.observations import Observation, RequestEnded
+from feedsvc.observations import RequestEnded
 from feedsvc.own_tables import writing
 from feedsvc.pools import Pool
 from feedsvc.settings import Audit
@@ -48,9 +48,9 @@ class AuditLog:
         self._said_at = -_SAY_EVERY
         self._set_up = True
 
-    def observe(self, ended: Observation) -> None:
+    def observe(self, ended: RequestEnded) -> None:
         """Notes a request to a guarded route, or drops it where too many wait already."""
-        if not isinstance(ended, RequestEnded) or not ended.guarded or not self._settings.enabled:
+        if not ended.guarded or not self._settings.enabled:
             return
         # Whoever has no token can be endless: they must not push out those who have one.
         unnamed = ended.principal is None

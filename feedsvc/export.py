@@ -20,7 +20,7 @@ from asyncpg.cursor import Cursor
 
 from feedsvc import statement, tenancy
 from feedsvc.auth.principal import Principal
-from feedsvc.cache.page import Page
+from feedsvc.cache.page import Page, digest_of
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.errors import DatasetUnavailable, Unavailable
 from feedsvc.faults import as_problems, told
@@ -236,6 +236,7 @@ class Export:
         now = time.time()
         return Page(
             records=records,
+            digest=digest_of(records),
             last=self.after if self.rows else None,
             more=self.more or not self._exhausted,
             snapshot=Snapshot.parse(self._seen),

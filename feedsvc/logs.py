@@ -10,10 +10,10 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, Final, Literal, TextIO, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TextIO, TypeAlias
 
 import orjson
 
@@ -45,14 +45,28 @@ class _Formatter(logging.Formatter):
         return "".join(lines).rstrip("\n")
 
 
+class Line(NamedTuple):
+    """`at` is seconds since 1970, `fields` what else is known, as plain values.
+
+    Who reads text gets `shown` in the message's place, with the fields filled in (`%(name)s`).
+    """
+
+    at: float
+    level: int
+    logger: str
+    message: str
+    fields: Mapping[str, Any]
+    shown: str | None = None
+
+
 class Lines(logging.Handler):
     """Writes lines to a stream, in the order in which they came."""
 
     def __init__(self, stream: TextIO, *, json: bool) -> None:
         super().__init__()
         self._stream = stream
-        self._json = json
-        self._waiting: list[str] = []
+        self._as_text = _json if json else _text
+        self._waiting: list[Line | Callable[[], Line]] = []
         self._timer: asyncio.TimerHandle | None = None
         self.setFormatter(_Formatter())
 
@@ -63,17 +77,16 @@ class Lines(logging.Handler):
             if record.exc_info and self.formatter is not None:
                 fields["error"] = self.formatter.formatException(record.exc_info)
             message = record.getMessage()
-            self.add(record.levelno, record.name, record.created, message, fields)
+            self.add(Line(record.created, record.levelno, record.name, message, fields))
+            if record.levelno >= logging.WARNING:
+                self.flush()
         except Exception:  # noqa: BLE001 - logging's own way with a line that can't be made
             self.handleError(record)
 
-    def add(
-        self, level: int, name: str, at: float, message: str, fields: Mapping[str, Any]
-    ) -> None:
-        """Adds one line; `at` is seconds since 1970, `fields` what a reader can't do without."""
-        make = _json_line if self._json else _text_line
-        self._waiting.append(make(level, name, at, message, fields))
-        if level >= logging.WARNING or len(self._waiting) >= _MOST_WAITING:
+    def add(self, line: Line | Callable[[], Line]) -> None:
+        """Adds one line, or what will make it when it is written."""
+        self._waiting.append(line)
+        if len(self._waiting) >= _MOST_WAITING:
             self.flush()
         elif self._timer is None:
             self._flush_soon()
@@ -85,7 +98,8 @@ class Lines(logging.Handler):
             self._timer = None
         waiting, self._waiting = self._waiting, []
         if waiting:
-            self._stream.write("".join(waiting))
+            made = [line if isinstance(line, Line) else line() for line in waiting]
+            self._stream.write("".join(map(self._as_text, made)))
             self._stream.flush()
 
     def _flush_soon(self) -> None:
@@ -109,29 +123,33 @@ def configure(level: Level, form: Form = "auto", stream: TextIO = sys.stderr) ->
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def add_line(level: int, name: str, at: float, message: str, fields: Mapping[str, Any]) -> None:
+def add_line(line: Callable[[], Line]) -> None:
     """A line without logging's own detour, for what comes with every request."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Lines):
-            handler.add(level, name, at, message, fields)
+            handler.add(line)
         else:
-            handler.handle(logging.LogRecord(name, level, "", 0, message, None, None))
+            made = line()
+            record = logging.LogRecord(made.logger, made.level, "", 0, made.message, None, None)
+            handler.handle(record)
 
 
-def _json_line(level: int, name: str, at: float, message: str, fields: Mapping[str, Any]) -> str:
-    line = {
-        "at": _time(at),
-        "level": logging.getLevelName(level),
-        "logger": name,
-        "message": message,
-        **fields,
+def _json(line: Line) -> str:
+    plain = {
+        "at": _time(line.at),
+        "level": logging.getLevelName(line.level),
+        "logger": line.logger,
+        "message": line.message,
+        **line.fields,
     }
-    return orjson.dumps(line, default=str).decode() + "\n"
+    return orjson.dumps(plain, default=str).decode() + "\n"
 
 
-def _text_line(level: int, name: str, at: float, message: str, fields: Mapping[str, Any]) -> str:
-    line = f"{_time(at)} {logging.getLevelName(level)} {name}: {message}\n"
-    return f"{line}{fields['error']}\n" if "error" in fields else line
+def _text(line: Line) -> str:
+    level = logging.getLevelName(line.level)
+    message = line.message if line.shown is None else line.shown % line.fields
+    text = f"{_time(line.at)} {level} {line.logger}: {message}\n"
+    return f"{text}{line.fields['error']}\n" if "error" in line.fields else text
 
 
 def _time(at: float) -> str:

@@ -6,7 +6,7 @@ Metrics, alerts and the audit log are functions over these; nothing that does th
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from feedsvc.auth.principal import Principal
 
@@ -100,22 +100,22 @@ class CachePrefetch:
 Observation: TypeAlias = (
     RequestEnded | CacheLookup | CacheLoad | CachePut | CacheChange | CachePrefetch
 )
-Observer: TypeAlias = Callable[[Observation], None]
+Seen = TypeVar("Seen")
 
 
 class Observers:
     """Everybody who wants to know. None of them may hold up or break what is observed."""
 
-    def __init__(self, *observers: Observer) -> None:
-        self._observers = [*observers]
+    def __init__(self) -> None:
+        self._observers: dict[type[Any], list[Callable[[Any], None]]] = {}
 
-    def add(self, observer: Observer) -> None:
-        """Tells this one too from now on."""
-        self._observers.append(observer)
+    def add(self, kind: type[Seen], observer: Callable[[Seen], None]) -> None:
+        """Tells this one of observations of this kind from now on."""
+        self._observers.setdefault(kind, []).append(observer)
 
     def tell(self, observation: Observation) -> None:
-        """Tells all of them."""
-        for observer in self._observers:
+        """Tells all who want to know of its kind."""
+        for observer in self._observers.get(type(observation), ()):
             try:
                 observer(observation)
             except Exception:

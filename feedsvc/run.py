@@ -1,6 +1,7 @@
 """One process that serves, from its first request to its drain."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -33,6 +34,7 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with serving(settings, listener) as service:
+        _calm_the_collector()
         on_ready()
         await stop.wait()
         logger.info("draining; a second signal stops at once")
@@ -44,3 +46,14 @@ async def _serve(settings: Settings, listener: socket.socket, on_ready: Callable
         if hurry.is_set():
             await service.drain.interrupt_all()
         logger.info("drained")
+
+
+def _calm_the_collector() -> None:
+    """Has cycles looked for less often, and never among what is there for good.
+
+    A request leaves a dozen objects that wait to be logged and written down. To look through them
+    after every 700 new ones, as Python does, takes a tenth of a busy process's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

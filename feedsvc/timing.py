@@ -1,6 +1,7 @@
 """How long a request spends where."""
 
 import time
+from collections.abc import Mapping
 
 
 class Stages:
@@ -33,5 +34,10 @@ class Stages:
         return round(self.elapsed() * 1000)
 
     def server_timing(self) -> str:
-        """The value of a Server-Timing header (W3C Server Timing), in milliseconds."""
-        return ", ".join(f"{stage};dur={s * 1000:.2f}" for stage, s in self.seconds.items())
+        """The value of a Server-Timing header."""
+        return server_timing(self.seconds)
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """Seconds by stage as Server-Timing has them (W3C Server Timing), in milliseconds."""
+    return ", ".join([f"{stage};dur={s * 1000:.2f}" for stage, s in seconds.items()])

@@ -48,18 +48,25 @@ Why: TypeAlias = Literal[
 ]
 
 
+Tier: TypeAlias = Literal["memory", "redis"]
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page to show, and what Cache-Status says of it (RFC 9211, behind the cache's name)."""
+    """A page to show, and what Cache-Status says of it (RFC 9211, behind the cache's name).
+
+    `tier` is where it was found, None where it had to be read.
+    """
 
     held: Held
     status: str
+    tier: Tier | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     page: Page | None
-    tier: Literal["redis"] | None
+    tier: Tier | None
 
 
 class Pages:
@@ -79,6 +86,7 @@ class Pages:
         self._observers = observers
         self.memory = Memory(given.memory_bytes)
         self._flights: Flights[_Loaded] = Flights()
+        self._looks: Flights[Held | None] = Flights()
         self._keeping: set[asyncio.Task[None]] = set()
         self._oversized: TTLCache[Key, None] = TTLCache(_MOST_OVERSIZED, _OVERSIZED_SECONDS)
         self._fingerprints = {dataset.name: _fingerprint(dataset) for dataset in datasets}
@@ -125,12 +133,28 @@ class Pages:
 
     def at_hand(self, wanted: Wanted, *, quietly: bool = False) -> Found | None:
         """The page, if it is in memory and may be shown; this takes no time."""
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         if held is None or self._fault(wanted, held.page) is not None:
             return None
+        found = self._hit(wanted, held, "memory")
         if not quietly:
-            self._tell_hit(wanted, "memory", held)
-        return self._hit(wanted, held, "memory")
+            self.tell_hit(wanted, found)
+        return found
+
+    def tell_hit(self, wanted: Wanted, found: Found) -> None:
+        """Has everybody know that the page was shown."""
+        self._observers.tell(CacheLookup(wanted.dataset.name, "hit", found.tier, None))
+        if found.held.unused_prefetch:
+            found.held.unused_prefetch = False
+            self._observers.tell(CachePrefetch(wanted.dataset.name, "used"))
+
+    async def from_redis(self, wanted: Wanted) -> Found | None:
+        """The page, if it is in Redis and may be shown; who asks meanwhile shares the answer."""
+        held = await self._looks.join(wanted.key, lambda: self._look_in_redis(wanted))
+        # It may have been asked for before a change that this request must see.
+        if held is None or self._fault(wanted, held.page) is not None:
+            return None
+        return self._hit(wanted, held, "redis")
 
     async def find(self, wanted: Wanted) -> Found | Why:
         """The page, if one is kept anywhere or is being read; nothing is read for it."""
@@ -141,9 +165,9 @@ class Pages:
         if self._ledger.listening and self._shared is not None:
             page, seen = await self._from_redis(wanted)
             if page is not None:
-                held = self._keep_in_memory(wanted, page)
-                self._tell_hit(wanted, "redis", held)
-                return self._hit(wanted, held, "redis")
+                found = self._hit(wanted, self._keep_in_memory(wanted, page), "redis")
+                self.tell_hit(wanted, found)
+                return found
             why = seen if why == "absent" else why
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why))
         return why
@@ -156,7 +180,7 @@ class Pages:
         found = self.at_hand(wanted)
         if found is not None:
             return found
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         if held is not None and self._may_be_shown_stale(wanted, held.page):
             return await self._stale(wanted, held, load)
         if not self._ledger.listening:
@@ -167,7 +191,7 @@ class Pages:
         """Has the page in memory before anybody asks for it, if it can be. Raises Problem."""
         if self.at_hand(wanted, quietly=True) is None and self._ledger.listening:
             await self._flights.join(wanted.key, lambda: self._load(wanted, load))
-        return self.memory.get(wanted.key)
+        return self.memory.find(wanted.key)
 
     def keep(self, wanted: Wanted, page: Page) -> None:
         """Keeps a page that was read anyway."""
@@ -182,7 +206,7 @@ class Pages:
 
     def remeasure(self, held: Held) -> None:
         """Counts a held page's size anew, for a body was added to it."""
-        if held.key is not None and self.memory.get(held.key) is held:
+        if held.key is not None and self.memory.find(held.key) is held:
             self.memory.put(held.key, held)
 
     async def proves(self, wanted: Wanted, page: Page, snapshot: Snapshot) -> bool:
@@ -193,6 +217,7 @@ class Pages:
     async def close(self) -> None:
         """Cancels what is still being read or kept."""
         await self._flights.close()
+        await self._looks.close()
         for task in self._keeping:
             task.cancel()
         await asyncio.gather(*self._keeping, return_exceptions=True)
@@ -201,10 +226,8 @@ class Pages:
 
     def _fault(self, wanted: Wanted, page: Page) -> Why | None:
         """Why the page may not be shown as it is."""
-        if not self._ledger.listening:
-            return "deaf"
         if not self._ledger.admits(page.snapshot, wanted.items):
-            return "invalidated"
+            return "invalidated" if self._ledger.listening else "deaf"
         return "expired" if page.age() > wanted.dataset.fresh else None
 
     def _may_be_shown_stale(self, wanted: Wanted, page: Page) -> bool:
@@ -216,7 +239,7 @@ class Pages:
         return self._ledger.knows_nothing_against(page.snapshot, wanted.items)
 
     def _why_not_in_memory(self, wanted: Wanted) -> Why:
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         return "absent" if held is None else self._fault(wanted, held.page) or "absent"
 
     # Ways to a page
@@ -276,15 +299,16 @@ class Pages:
     def _loaded(
         self, wanted: Wanted, loaded: _Loaded, page: Page, why: Why, *, joined: bool
     ) -> Found:
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         if held is None or held.page is not page:
             held = Held(page, wanted.key)
         if loaded.tier is not None:
-            self._tell_hit(wanted, loaded.tier, held)
-            return self._hit(wanted, held, loaded.tier)
+            found = self._hit(wanted, held, loaded.tier)
+            self.tell_hit(wanted, found)
+            return found
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why, collapsed=joined))
         forwarded = "stale" if why in ("expired", "invalidated") else "uri-miss"
-        return Found(held, f"fwd={forwarded}; {'collapsed' if joined else 'stored'}")
+        return Found(held, f"fwd={forwarded}; {'collapsed' if joined else 'stored'}", None)
 
     async def _load(self, wanted: Wanted, load: Load) -> _Loaded:
         """From Redis, or from PostgreSQL by whichever worker claims it first."""
@@ -338,6 +362,10 @@ class Pages:
 
     # Redis
 
+    async def _look_in_redis(self, wanted: Wanted) -> Held | None:
+        page, _ = await self._from_redis(wanted)
+        return None if page is None else self._keep_in_memory(wanted, page)
+
     async def _from_redis(self, wanted: Wanted) -> tuple[Page | None, Why]:
         if self._shared is None:
             return None, "absent"
@@ -374,15 +402,9 @@ class Pages:
 
     # Words
 
-    def _hit(self, wanted: Wanted, held: Held, tier: str) -> Found:
+    def _hit(self, wanted: Wanted, held: Held, tier: Tier) -> Found:
         left = wanted.dataset.fresh - held.page.age()
-        return Found(held, f"hit; ttl={int(left)}; detail={tier}")
-
-    def _tell_hit(self, wanted: Wanted, tier: Literal["memory", "redis"], held: Held) -> None:
-        self._observers.tell(CacheLookup(wanted.dataset.name, "hit", tier, None))
-        if held.unused_prefetch:
-            held.unused_prefetch = False
-            self._observers.tell(CachePrefetch(wanted.dataset.name, "used"))
+        return Found(held, f"hit; ttl={int(left)}; detail={tier}", tier)
 
     def _tell_load(self, wanted: Wanted, page: Page) -> None:
         rows, size = len(page.records), page.size()

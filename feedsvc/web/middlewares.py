@@ -45,8 +45,10 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     """Gives the request what every other step asks for, and tells of its end."""
     request[REQUEST_ID] = request_id(request.headers.get("X-Request-ID"))
     request[STAGES] = Stages()
-    request[PARTICULARS] = Particulars()
-    if (address := client_address(request)) is not None:
+    resource = request.match_info.route.resource
+    request[PARTICULARS] = Particulars("unknown" if resource is None else resource.canonical)
+    trusted = request.app[SERVICE].settings.server.trusted_proxies
+    if (address := client_address(request.remote, request.headers, trusted)) is not None:
         request[CLIENT_ADDRESS] = address
     try:
         response = await handler(request)

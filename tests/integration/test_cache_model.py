@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from feedsvc import settings
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.page import Page, Wanted, pack
+from feedsvc.cache.page import Page, Wanted, digest_of, pack
 from feedsvc.cache.pages import Found, Pages
 from feedsvc.cache.shared import Shared
 from feedsvc.cache.snapshot import Snapshot
@@ -206,7 +206,9 @@ class CacheMachine(RuleBasedStateMachine):
     def _page(self, tag: str) -> Page:
         record = f"{tag}:{self.database.value(tag)}".encode()
         snapshot = self.database.snapshot()
-        return Page([record], "1", False, snapshot, loaded=time.time(), cost=0.0)
+        return Page(
+            [record], digest_of([record]), "1", False, snapshot, loaded=time.time(), cost=0.0
+        )
 
     def _settle(self, work: Any) -> None:
         self.loop.run_until_complete(work)
