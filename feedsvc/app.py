@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -28,11 +27,13 @@ from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
 from feedsvc.health.checks import checks_of
-from feedsvc.health.parts import Parts
+from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.repairs import Repairs
 from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
+from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
+from feedsvc.observing import Observing
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
@@ -43,7 +44,12 @@ from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
+from feedsvc.vitals import Parts
+from feedsvc.web import routes
+from feedsvc.web.metrics import application_of
 from feedsvc.web.server import Runner, application
+from feedsvc.workplace import Workplace
+from streams.formats import FORMATS
 
 logger = logging.getLogger(__name__)
 
@@ -57,23 +63,21 @@ class StartError(Exception):
 
 
 @asynccontextmanager
-async def assembled(settings: Settings) -> AsyncIterator[Service]:
+async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
     """The service's parts, open. Raises StartError."""
     try:
         tokens = Tokens(settings.auth)
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
-    made, replicas = Pools(settings), Replicas(settings)
-    for operation in READING:
-        made[operation].standby = partial(replicas.choose, operation)
+    observers = Observers()
+    made, replicas = _connections(settings, observers)
     async with AsyncExitStack() as stack:
         link = _redis(settings)
         if link is not None:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
         analytics = CacheAnalytics(datasets)
-        observers = Observers()
         observers.add(RequestEnded, audit.observe)
         observers.add(RequestEnded, AccessLog().observe)
         analytics.observe(observers)
@@ -81,7 +85,9 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
         observers.add(CachePrefetch, prefetcher.observe)
-        parts = Parts(settings, made, replicas, pages, changes, tokens, link)
+        parts = HealthParts(settings, made, replicas, pages, changes, tokens, link)
+        domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
+        observing = Observing(settings, workplace, domain, observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -89,6 +95,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             tickets=Tickets(made["write"], link),
             limits=Limiter(settings.limits, link, settings.server.workers),
             observers=observers,
+            observing=observing,
             pools=made,
             replicas=replicas,
             pages=pages,
@@ -100,10 +107,10 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             repairs=Repairs(parts),
             drain=Drain(),
         )
-        await made.open()
-        stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
-        await replicas.open()
-        stack.push_async_callback(replicas.close, _CLOSE_TIMEOUT)
+        stack.callback(observing.close)
+        for connections in (made, replicas):
+            await connections.open()
+            stack.push_async_callback(connections.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)
@@ -111,17 +118,18 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(service.warmth.write)
         stack.push_async_callback(parts.close)
         await service.probe.probe()
-        if replicas.all:
-            await replicas.look()
-            await stack.enter_async_context(_in_background(replicas.run()))
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
+        listens = (lambda: pages.listening) if settings.cache.enabled else None
+        for work in observing.work(Parts(made, service.drain, pages, service.probe, link, listens)):
+            await stack.enter_async_context(_in_background(work))
         await stack.enter_async_context(_in_background(audit.run()))
-        await stack.enter_async_context(_in_background(parts.loop.run()))
         await stack.enter_async_context(_in_background(service.health.run()))
         if settings.cache.enabled:
             await stack.enter_async_context(_in_background(changes.run()))
             await stack.enter_async_context(_in_background(_keep_warm(service)))
+        if replicas.all:
+            await stack.enter_async_context(_in_background(replicas.run()))
         if tokens.published is not None:
             await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
@@ -142,6 +150,13 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 def _tell_of_a_death(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         logger.critical("a background task died: %s", task.get_coro(), exc_info=task.exception())
+
+
+def _connections(settings: Settings, observers: Observers) -> tuple[Pools, Replicas]:
+    made, replicas = Pools(settings, observers), Replicas(settings, observers)
+    for operation in READING:
+        made[operation].standby = partial(replicas.choose, operation)
+    return made, replicas
 
 
 async def _keep_warm(service: Service) -> None:
@@ -176,7 +191,7 @@ def _cache(
     shared = None if link is None else Shared(link)
     pages = Pages(settings.cache, ledger, shared, datasets.values(), observers)
     watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
-    changes = Changes(settings.database, watch, watch.look)
+    changes = Changes(settings.database, watch, watch.look, observers)
     pages.catch_up = changes.catch_up
     return pages, changes
 
@@ -191,17 +206,22 @@ def _redis(settings: Settings) -> RedisLink | None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, listener: socket.socket) -> AsyncIterator[Service]:
-    """The service, answering on this listening socket. Raises StartError.
+async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
+    """The service, answering on its listening sockets. Raises StartError.
 
     At the block's end whatever still runs is ended; a drain comes before that.
     """
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(assembled(settings))
+        service = await stack.enter_async_context(assembled(settings, workplace))
+        if workplace.metrics_listener is not None:
+            of_metrics = Runner(application_of(service), settings.server)
+            await of_metrics.setup()
+            stack.push_async_callback(of_metrics.cleanup)
+            await of_metrics.answer_on(workplace.metrics_listener)
         runner = Runner(application(service), settings.server)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await runner.answer_on(listener)
+        await runner.answer_on(workplace.listener)
         yield service
 
 

@@ -19,6 +19,7 @@ import asyncpg
 from feedsvc import pools
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.faults import told
+from feedsvc.observations import ListenerTurned, Observers
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)
@@ -64,10 +65,12 @@ class Changes:
         database: Database,
         hearer: Hearer,
         look: Callable[[asyncpg.Connection], Awaitable[None]],
+        observers: Observers | None = None,
     ) -> None:
         self._database = database
         self._hearer = hearer
         self._look = look
+        self._observers = observers or Observers()
         self._own = f"feedsvc_beat_{uuid.uuid4().hex}"
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
@@ -89,8 +92,8 @@ class Changes:
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
                 logger.warning("changes: not heard, so nothing is cached: %s", told(error))
             finally:
-                self._connection = self._present = None
-                self._hearer.lose()
+                self._present = None
+                self._lost()
             pause = await self._rest(pause)
 
     async def catch_up(self) -> bool:
@@ -106,8 +109,7 @@ class Changes:
 
     def restart(self) -> None:
         """Has it begin anew on another connection, at once. Until it has, nobody listens."""
-        self._connection = None
-        self._hearer.lose()
+        self._lost()
         self._restarted.set()
         if self._present is not None:
             self._present.terminate()
@@ -130,6 +132,7 @@ class Changes:
         await self._look_around(connection)
         self._hearer.begin(snapshot)
         self._connection = connection
+        self._observers.tell(ListenerTurned(hears=True))
         logger.info("changes: listening")
 
     async def _beat_until_it_fails(self, connection: asyncpg.Connection) -> NoReturn:
@@ -164,7 +167,9 @@ class Changes:
             return
         self._hearer.told(int(xid), items)
 
-    def _lost(self, _connection: object) -> None:
+    def _lost(self, _connection: object = None) -> None:
+        if self._connection is not None:
+            self._observers.tell(ListenerTurned(hears=False))
         self._connection = None
         self._hearer.lose()
 

@@ -213,7 +213,7 @@ class Export:
         if self._exhausted:
             await self._count_snapshots()
             return None
-        with as_problems():
+        with as_problems(self._pool.observers):
             batch = await self._reading()
         self._ahead = None
         records = self._within_limit(batch)
@@ -374,7 +374,7 @@ async def open_export(
     """
     export = Export(query, principal, pool, course, stages)
     try:
-        with as_problems():
+        with as_problems(pool.observers):
             await export.begin()
         stages.lap("db")
         yield export

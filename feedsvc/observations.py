@@ -97,8 +97,94 @@ class CachePrefetch:
     outcome: Literal["read", "used", "wasted"]
 
 
+class PoolLease(NamedTuple):
+    """A pool was asked for a connection, and had it, or not, `seconds` later.
+
+    `busy`: none came free in time. `left`: whoever asked did not wait for it.
+    """
+
+    pool: str
+    outcome: Literal["leased", "busy", "failed", "left"]
+    seconds: float
+
+
+class DatabaseFault(NamedTuple):
+    """The database failed a piece of work; `problem` is the name of what a client is told."""
+
+    problem: str
+
+
+class StreamParked(NamedTuple):
+    """A stream's client fell behind, so what the stream held of the database was given up."""
+
+    dataset: str | None
+
+
+class ListenerTurned(NamedTuple):
+    """PostgreSQL's notifications are heard from now on, or are not heard any more."""
+
+    hears: bool
+
+
+class RedisTurned(NamedTuple):
+    """Redis is asked again from now on, or is not asked any more."""
+
+    answers: bool
+
+
+class PoolState(NamedTuple):
+    """Connections of a pool: at most so many, open, of these in use; and who waits for one."""
+
+    limit: int
+    open: int
+    busy: int
+    waiting: int
+
+
+class Vitals(NamedTuple):
+    """How this worker is, said once a second by `feedsvc.vitals`. Sizes are bytes.
+
+    `lags` are seconds by which the event loop woke up late since the last time. Shares are of one
+    CPU for the process and of all of them for the machine. None is what can't be known here, and
+    `redis_answers` also where there is no Redis.
+    """
+
+    at: float
+    lags: Sequence[float]
+    sampled: int
+    cpu_seconds: float
+    cpu_share: float
+    memory: int
+    open_files: int | None
+    most_open_files: int | None
+    machine_cpu_share: float
+    machine_memory: int
+    machine_memory_free: int
+    disk: int | None
+    disk_free: int | None
+    pools: Mapping[str, PoolState]
+    running: int
+    cached_pages: int
+    cached_bytes: int
+    evicted_pages: int
+    database_answers: bool
+    redis_answers: bool | None
+    listener_hears: bool | None
+
+
 Observation: TypeAlias = (
-    RequestEnded | CacheLookup | CacheLoad | CachePut | CacheChange | CachePrefetch
+    RequestEnded
+    | CacheLookup
+    | CacheLoad
+    | CachePut
+    | CacheChange
+    | CachePrefetch
+    | PoolLease
+    | DatabaseFault
+    | StreamParked
+    | ListenerTurned
+    | RedisTurned
+    | Vitals
 )
 Seen = TypeVar("Seen")
 

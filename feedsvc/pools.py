@@ -15,6 +15,7 @@ from asyncpg.pool import PoolConnectionProxy
 from feedsvc.datasets import PoolName
 from feedsvc.errors import Busy, DatabaseUnavailable
 from feedsvc.faults import told
+from feedsvc.observations import Observers, PoolLease, PoolState
 from feedsvc.places import NoPlaceError, Place, Places, retry_after
 from feedsvc.settings import Database, PoolSettings, Settings
 from feedsvc.sizing import suggest
@@ -24,6 +25,8 @@ Operation: TypeAlias = PoolName | Literal["write"]
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 AnyConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection"
 """Leased, or as the pool has it."""
+
+Outcome: TypeAlias = Literal["leased", "busy", "failed", "left"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +87,16 @@ def _which_host(url: str) -> dict[str, Any]:
 class Pool:
     """A bounded number of connections, and who waits for one."""
 
-    def __init__(self, name: Operation, settings: PoolSettings, database: Database) -> None:
+    def __init__(
+        self,
+        name: Operation,
+        settings: PoolSettings,
+        database: Database,
+        observers: Observers | None = None,
+    ) -> None:
         self.name = name
         self.settings = settings
+        self.observers = observers or Observers()
         self.release_timeout = database.release_timeout
         self.leases: dict[Place, Connection] = {}
         """Who has a connection just now."""
@@ -133,6 +143,11 @@ class Pool:
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._pool.terminate()
 
+    def state(self) -> PoolState:
+        """How many connections there are, and who waits for one."""
+        opened, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return PoolState(self.settings.size, opened, opened - idle, self.waiting)
+
     @asynccontextmanager
     async def lease(self, *, large: bool = False) -> AsyncIterator[Connection]:
         """A connection for as long as the block runs; `large` where nobody knows how long that is.
@@ -140,20 +155,19 @@ class Pool:
         Raises Busy if none came free in time or none will, DatabaseUnavailable if none could be
         made in time, and otherwise what asyncpg raises where none could be made.
         """
-        place = await self._place(large=large)
+        place, connection = await self._acquire(large=large)
+        self.leases[place] = connection
         try:
-            connection = await self._connected(place)
-            self.leases[place] = connection
+            yield connection
+        finally:
             try:
-                yield connection
-            finally:
                 if is_lost(connection):
                     self._note("lost a connection")
                 await self._release(connection)
-        finally:
-            self.leases.pop(place, None)
-            self._places.give_back(place)
-            self._held[large].add(time.monotonic() - place.since)
+            finally:
+                del self.leases[place]
+                self._places.give_back(place)
+                self._held[large].add(time.monotonic() - place.since)
 
     @property
     def in_use(self) -> int:
@@ -216,6 +230,29 @@ class Pool:
             "suggestion": {"size": suggestion.size, "why": suggestion.why},
         }
 
+    async def _acquire(self, *, large: bool) -> tuple[Place, Connection]:
+        """A place, and a connection to go with it; tells how long that took."""
+        began = time.perf_counter()
+        outcome: Outcome = "failed"
+        try:
+            place = await self._place(large=large)
+            try:
+                connection = await self._connected(place)
+            except BaseException:
+                self._places.give_back(place)
+                raise
+        except Busy:
+            outcome = "busy"
+            raise
+        except asyncio.CancelledError:
+            outcome = "left"
+            raise
+        else:
+            outcome = "leased"
+            return place, connection
+        finally:
+            self.observers.tell(PoolLease(self.name, outcome, time.perf_counter() - began))
+
     async def _place(self, *, large: bool) -> Place:
         began = time.monotonic()
         try:
@@ -259,14 +296,16 @@ class Pool:
 class Pools:
     """Every pool by its name."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observers: Observers | None = None) -> None:
         sizes: Mapping[Operation, PoolSettings] = {
             "read": settings.pools.read,
             "write": settings.pools.write,
             "analytics": settings.pools.analytics,
             "bulk": settings.pools.bulk,
         }
-        self._pools = {name: Pool(name, given, settings.database) for name, given in sizes.items()}
+        self._pools = {
+            name: Pool(name, size, settings.database, observers) for name, size in sizes.items()
+        }
 
     def __getitem__(self, name: Operation) -> Pool:
         return self._pools[name]
@@ -274,6 +313,10 @@ class Pools:
     def all(self) -> Collection[Pool]:
         """Every one."""
         return self._pools.values()
+
+    def states(self) -> dict[str, PoolState]:
+        """How each of them is."""
+        return {name: pool.state() for name, pool in self._pools.items()}
 
     async def open(self) -> None:
         """Makes all of them usable."""

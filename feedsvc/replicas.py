@@ -25,6 +25,7 @@ from feedsvc import protection
 from feedsvc.datasets import PoolName
 from feedsvc.faults import told
 from feedsvc.inquiry import Inquiry
+from feedsvc.observations import Observers
 from feedsvc.pools import Pool
 from feedsvc.settings import PoolSettings, Settings
 
@@ -65,7 +66,11 @@ class Replica:
     """One standby. `name` is its host and port; `fault` says why it is not read from."""
 
     def __init__(
-        self, url: str, settings: Settings, clock: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        settings: Settings,
+        observers: Observers | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         database = settings.database.model_copy(
             update={"url": type(settings.database.url)(url), "replicas": ()}
@@ -81,7 +86,7 @@ class Replica:
         self.fault: str | None = "it has not answered yet"
         self.lag: float | None = None
         """Seconds by which it was behind when it was last asked."""
-        self.pools = {name: Pool(name, given, database) for name, given in sizes.items()}
+        self.pools = {name: Pool(name, given, database, observers) for name, given in sizes.items()}
         for pool in self.pools.values():
             pool.failed = self.lose
         self._bound = settings.database.replica_lag
@@ -172,9 +177,15 @@ class Replica:
 class Replicas:
     """Every standby that the settings name, looked after in the background."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observers: Observers | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.all = [
-            Replica(url.get_secret_value(), settings, clock) for url in settings.database.replicas
+            Replica(url.get_secret_value(), settings, observers, clock)
+            for url in settings.database.replicas
         ]
         self._clock = clock
         self._primary = Inquiry(settings.database, "feedsvc replica", _DEADLINE)

@@ -14,6 +14,7 @@ from feedsvc.health.repairs import Repairs
 from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
+from feedsvc.observing import Observing
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.replicas import Replicas
@@ -31,6 +32,7 @@ class Service:
     tickets: Tickets
     limits: Limiter
     observers: Observers
+    observing: Observing
     pools: Pools
     replicas: Replicas
     pages: Pages

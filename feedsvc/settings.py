@@ -411,6 +411,19 @@ class Health(_Section):
     http: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")], HttpCheck] = {}
 
 
+class Metrics(_Section):
+    """What is counted and timed, and where Prometheus finds it."""
+
+    enabled: bool = True
+    # A port of its own, on which /metrics asks for no token; None for no such port, 0 for any.
+    host: str = "127.0.0.1"
+    port: int | None = Field(None, ge=0, le=65_535)
+    # An event loop that is later than this has only one request in `shed_to` timed by stages.
+    # 0: all are timed, whatever happens.
+    shed_above: float = Field(0.1, ge=0, le=60)
+    shed_to: int = Field(16, ge=1, le=10_000)
+
+
 class Datasets(_Section):
     """Where the datasets are declared, relative to the settings file."""
 
@@ -454,6 +467,7 @@ class Settings(BaseSettings):
     streams: Streams = Streams()
     pools: Pools = Pools()
     health: Health = Health()
+    metrics: Metrics = Metrics()
     datasets: Datasets = Datasets()
     log: Log = Log()
 

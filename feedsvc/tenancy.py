@@ -36,6 +36,7 @@ async def reading(
     Raises Busy and what asyncpg raises. The settings end with the transaction, so nothing of one
     caller can be left on a connection for the next. `large` is as for `Pool.lease`.
     """
+    stages.pass_over()
     async with pool.lease(large=large) as connection:
         stages.lap("pool")
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)

@@ -21,6 +21,14 @@ class Stages:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
+    def add(self, stage: str, seconds: float) -> None:
+        """Adds what was measured elsewhere to this stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def pass_over(self) -> None:
+        """What has passed since the last lap belongs to no stage: a stream was under way."""
+        self._last = time.perf_counter()
+
     def answered(self) -> None:
         """The head leaves now."""
         self.first_byte = self.elapsed()

@@ -64,8 +64,7 @@ class Repairs:
             raise RateLimited(
                 "Repairs are asked for too often; look at the health before the next one.",
                 retry_after=math.ceil(excess),
-                standing=self._policy.standing(self._bucket.debt(now)),
-                policy=self._policy.described(),
+                standing=self._policy.refusal(self._bucket.debt(now)),
             )
         self._bucket.add(cost, now)
 

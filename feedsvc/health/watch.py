@@ -49,6 +49,7 @@ class Health:
 
     async def run(self) -> NoReturn:
         """Looks until it is cancelled."""
+        on_time = asyncio.create_task(self.parts.loop.run())
         try:
             while True:
                 await asyncio.sleep(_TICK)
@@ -56,9 +57,9 @@ class Health:
                 self._look_at(w for w in self._watched if now - w.began >= w.check.every)
         finally:
             looking = [watched.looking for watched in self._watched if watched.looking is not None]
-            for task in looking:
+            for task in (on_time, *looking):
                 task.cancel()
-            await asyncio.gather(*looking, return_exceptions=True)
+            await asyncio.gather(on_time, *looking, return_exceptions=True)
 
     async def freshen(self) -> None:
         """Has those look again whose last look is no longer fresh, and hardly waits for them."""

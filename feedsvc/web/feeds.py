@@ -53,7 +53,7 @@ async def row(request: web.Request, principal: Principal) -> Work:
 
 async def _row(request: web.Request, principal: Principal, wanted: Statement) -> web.Response:
     service, stages = request.app[SERVICE], request[STAGES]
-    with as_problems():
+    with as_problems(service.observers):
         async with tenancy.reading(service.pools["read"], principal, stages) as reading:
             record = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
     stages.lap("db")

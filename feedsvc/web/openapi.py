@@ -356,6 +356,15 @@ _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
             )
         },
     },
+    ("GET", "/metrics"): {
+        "summary": "All workers' figures for Prometheus; for admins",
+        "responses": {
+            "200": _answer(
+                "Text in Prometheus's format, or OpenMetrics where Accept asks for it.",
+                {"text/plain": _TEXT, "application/openmetrics-text": _TEXT},
+            )
+        },
+    },
     ("GET", "/problems/{name}"): {
         "summary": "What a problem means, and what to do",
         "parameters": (

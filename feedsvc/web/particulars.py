@@ -43,6 +43,9 @@ class Particulars:
         """The observation of the request's end, by an answer or by what broke it."""
         status, result = self._result(outcome)
         stages = request[STAGES]
+        seconds, first_byte = stages.elapsed(), stages.first_byte
+        if first_byte is None and isinstance(outcome, web.StreamResponse):
+            first_byte = seconds  # the whole answer leaves now
         return RequestEnded(
             at=time.time(),
             request_id=request[REQUEST_ID],
@@ -52,8 +55,8 @@ class Particulars:
             status=status,
             result=result,
             why=None if self.problem is None else self.problem.name,
-            seconds=stages.elapsed(),
-            first_byte=stages.first_byte,
+            seconds=seconds,
+            first_byte=first_byte,
             stages=stages.seconds,
             address=request.get(CLIENT_ADDRESS),
             principal=self.principal,

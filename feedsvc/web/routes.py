@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
-from feedsvc.web import feeds, health, openapi, operations, performance, problems, tickets
+from feedsvc.web import feeds, health, metrics, openapi, operations, performance, problems, tickets
 from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
@@ -54,6 +54,7 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/api/performance/pools", performance.pools),
     Protected("/api/performance/health", health.health),
     Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
+    Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),
     Open("/live", operations.live),
@@ -67,6 +68,12 @@ def add_to(application: web.Application) -> None:
         handler = route.handler if isinstance(route, Open) else _authenticated(route)
         for method in route.methods:
             application.router.add_route(method, route.path, handler)
+
+
+def patterns() -> list[str]:
+    """Every route's pattern as observations have it, each once."""
+    router = web.UrlDispatcher()
+    return [router.add_resource(path).canonical for path in {route.path for route in ROUTES}]
 
 
 def _authenticated(route: Protected) -> Handler:

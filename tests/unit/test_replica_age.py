@@ -23,7 +23,7 @@ class Clock:
 
 
 def standby(clock: Clock) -> Replica:
-    return Replica("postgresql://ann@standby/app", SETTINGS, clock)
+    return Replica("postgresql://ann@standby/app", SETTINGS, clock=clock)
 
 
 def row(position: int, **other: Any) -> asyncpg.Record:
