@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 
@@ -205,24 +205,45 @@ def _redis(settings: Settings) -> RedisLink | None:
         raise StartError(f"redis.url: {error}") from None
 
 
+class Serving(NamedTuple):
+    """A service, and what answers for it."""
+
+    service: Service
+    runners: Sequence[Runner]
+
+    async def stop_accepting(self) -> None:
+        """Takes no more connections; whoever else has the listening sockets does."""
+        for runner in self.runners:
+            for site in runner.sites:
+                await site.stop()
+
+    def is_connected(self) -> bool:
+        """Whether anybody has a connection."""
+        return any(
+            runner.server is not None and runner.server.connections for runner in self.runners
+        )
+
+
 @asynccontextmanager
-async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
+async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Serving]:
     """The service, answering on its listening sockets. Raises StartError.
 
     At the block's end whatever still runs is ended; a drain comes before that.
     """
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(settings, workplace))
+        runners = []
         if workplace.metrics_listener is not None:
             of_metrics = Runner(application_of(service), settings.server)
             await of_metrics.setup()
             stack.push_async_callback(of_metrics.cleanup)
             await of_metrics.answer_on(workplace.metrics_listener)
+            runners.append(of_metrics)
         runner = Runner(application(service), settings.server)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await runner.answer_on(workplace.listener)
-        yield service
+        yield Serving(service, [runner, *runners])
 
 
 async def _datasets(settings: Settings) -> dict[str, Dataset]:

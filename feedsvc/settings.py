@@ -309,6 +309,8 @@ class Streams(_Section):
     patience: float = Field(0.25, ge=0, le=0.8)
     stall_timeout: Seconds = 30.0
     drain_timeout: Seconds = 30.0
+    # What streams get to finish when a reload has others take over.
+    handover_timeout: Seconds = 3_600.0
     export_timeout: Seconds = 6 * 3600.0
     ping_interval: Seconds = 15.0
 
