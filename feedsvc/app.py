@@ -87,7 +87,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         observers.add(CachePrefetch, prefetcher.observe)
         parts = HealthParts(settings, made, replicas, pages, changes, tokens, link)
         domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
-        observing = Observing(settings, workplace, domain, observers)
+        observing = Observing(settings, workplace, domain, made["write"], observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -107,10 +107,10 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             repairs=Repairs(parts),
             drain=Drain(),
         )
-        stack.callback(observing.close)
         for connections in (made, replicas):
             await connections.open()
             stack.push_async_callback(connections.close, _CLOSE_TIMEOUT)
+        stack.push_async_callback(observing.close)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)

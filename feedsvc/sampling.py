@@ -9,7 +9,7 @@ _CALM: Final = 5.0  # seconds without a lag until everything is looked at again
 
 
 class Sampling:
-    """Which requests have their stages timed; all of them are counted, whatever this says.
+    """Of how many requests one has its stages timed; all are counted, whatever this says.
 
     Above a lag of `shed_above` seconds (0: never) it is one of `shed_to`, until the loop has been
     on time for a while.
@@ -20,16 +20,7 @@ class Sampling:
         """For how many requests one stands."""
         self._shed_above = shed_above
         self._shed_to = shed_to
-        self._skipped = 0
         self._late_at = 0.0
-
-    def takes(self) -> bool:
-        """Whether it is this request's turn."""
-        self._skipped += 1
-        if self._skipped < self.weight:
-            return False
-        self._skipped = 0
-        return True
 
     def woke_late(self, seconds: float, now: float) -> None:
         """The event loop was so many seconds late; `now` is its own time."""
@@ -43,3 +34,24 @@ class Sampling:
         elif self.weight > 1 and now - self._late_at > _CALM:
             self.weight = 1
             logger.info("the event loop is on time: all stages are timed again")
+
+
+class Turns:
+    """One observer's turns: each needs its own, or two would take every other one from each."""
+
+    __slots__ = ("_sampling", "_skipped")
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._skipped = 0
+
+    def next(self) -> int:
+        """For how many requests this one stands; 0 where it is not its turn."""
+        weight = self._sampling.weight
+        if weight == 1:
+            return 1
+        self._skipped += 1
+        if self._skipped < weight:
+            return 0
+        self._skipped = 0
+        return weight

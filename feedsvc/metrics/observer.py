@@ -27,7 +27,7 @@ from feedsvc.observations import (
     StreamParked,
     Vitals,
 )
-from feedsvc.sampling import Sampling
+from feedsvc.sampling import Sampling, Turns
 from feedsvc.tags import all_under, exactly
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class Metrics:
 
     def __init__(self, cells: Cells, domain: Domain, sampling: Sampling) -> None:
         self._cells = cells
-        self._sampling = sampling
+        self._turns = Turns(sampling)
         datasets, pools = (*domain.datasets, _NO), tuple(domain.pools)
         self._stages = {
             name: _each(cells.buckets, d.STAGE_SECONDS, (name,), d.STAGES) for name in datasets
@@ -159,8 +159,8 @@ class Metrics:
             found.size.value += ended.size
         if ended.why is not None:
             self._problems[ended.why].value += 1
-        sampling = self._sampling
-        if (weight := sampling.weight) > 1 and not sampling.takes():
+        weight = self._turns.next()
+        if not weight:
             return
         stages = found.stages
         for stage, seconds in ended.stages.items():

@@ -11,7 +11,17 @@ from aiohttp.typedefs import Handler
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
-from feedsvc.web import feeds, health, metrics, openapi, operations, performance, problems, tickets
+from feedsvc.web import (
+    feeds,
+    health,
+    metrics,
+    openapi,
+    operations,
+    performance,
+    problems,
+    tickets,
+    tracker,
+)
 from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
@@ -54,6 +64,7 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/api/performance/pools", performance.pools),
     Protected("/api/performance/health", health.health),
     Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
+    Protected("/api/performance/metrics", tracker.metrics),
     Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),

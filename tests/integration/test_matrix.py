@@ -93,6 +93,10 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
             {"repairs": ["breakers"], "dry_run": True},
         )
     ],
+    ("GET", "/api/performance/metrics"): [
+        Case("/api/performance/metrics", ADMINS),
+        Case("/api/performance/metrics?range=24h&format=csv", ADMINS),
+    ],
     ("GET", "/metrics"): [Case("/metrics", ADMINS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],

@@ -1,10 +1,9 @@
-"""SIGHUP: new settings, keys and datasets, without a request that failed or a stream that was cut."""
+"""SIGHUP: new settings, keys and datasets, and nobody fails or is cut off for it."""
 
 from __future__ import annotations
 
 import asyncio
 import http.client
-import importlib
 import json
 import os
 import pty
@@ -14,7 +13,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import asyncpg
@@ -31,8 +30,12 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import NewDatabase
 
-fcntl = importlib.import_module("fcntl")  # not on every platform that the types are checked on
 OTHER_KEY = "another key of the tests' own, long enough as well"
+TAKE_THE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 SOON = 30.0  # seconds that a reload may take on a busy machine
 
 # A row every 5 ms: `brief` is over in two seconds, `endless` not within any of these tests.
@@ -200,7 +203,7 @@ async def refused(site: Site, line: str) -> bool:
 
 
 class Load:
-    """Short requests on connections that are kept for as long as the service says; none is retried."""
+    """Short requests on connections kept for as long as the service says; none is retried."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -208,7 +211,7 @@ class Load:
         self.failures: list[str] = []
         self._over = False
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._client(n)) for n in range(8)]
         return self
 
@@ -369,8 +372,9 @@ async def test_a_terminal_that_is_closed_ends_the_service(database: str, tmp_pat
     site = Site(tmp_path / "own.toml", tmp_path / "datasets.toml", tmp_path / "key")
     site.write()
     ours, its = pty.openpty()
+    command = [sys.executable, "-m", "feedsvc", "serve", f"--config={site.settings}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "feedsvc", "serve", f"--config={site.settings}"],
+        [sys.executable, "-c", TAKE_THE_TERMINAL, *command],
         cwd=REPOSITORY,
         env={
             **os.environ, "DATABASE_URL": database, "FEEDSVC_SERVER__PORT": "0",
@@ -380,7 +384,6 @@ async def test_a_terminal_that_is_closed_ends_the_service(database: str, tmp_pat
         stdout=its,
         stderr=its,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, importlib.import_module("termios").TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(its)
     said = b""

@@ -4,6 +4,7 @@ The stages in Server-Timing tell which way an answer took: at the door there is 
 """
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -176,7 +177,8 @@ async def test_a_request_counts_and_one_too_many_is_refused(
                 break
     assert answer.status in (200, 429)
     assert left[0] == 999
-    assert left == sorted(left, reverse=True)
+    # Fifty a second come back meanwhile.
+    assert all(later <= earlier + 50 for earlier, later in itertools.pairwise(left))
 
 
 async def test_it_is_audited_and_logged_like_any_other(
