@@ -1,7 +1,8 @@
 """What a worker and the process that started it tell each other: a JSON object a line.
 
 The worker says `{"ready": true}` or `{"failed": "why, line by line"}`, and is told
-`{"hand_over": true}`. Either notices by the end of the line that the other one is gone.
+`{"hand_over": true}`, or `{"stop": true}` once or twice: signals that come too fast become one.
+Either notices by the end of the line that the other one is gone.
 """
 
 import asyncio

@@ -12,9 +12,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final, TypeAlias
+from functools import partial
+from typing import Any, Final, TypeAlias
 
 import uvloop
 
@@ -29,7 +30,7 @@ from feedsvc.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 
-Stop: TypeAlias = Callable[[int], None]
+Stop: TypeAlias = Callable[[], None]
 Ready: TypeAlias = Callable[[], None]
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -62,7 +63,7 @@ def _run(work: Awaitable[None]) -> None:
 async def _worker(settings: Settings, workplace: Workplace, line: ControlLine) -> None:
     orders, loop = Orders(), asyncio.get_running_loop()
     # Whoever started it is gone, so nobody would tell it to stop: it does so by itself.
-    line.listen(lambda _: orders.hand_over(), orders.stop)
+    line.listen(partial(_obey, orders), orders.stop)
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, orders.stop)
     loop.add_signal_handler(signal.SIGHUP, logger.info, "a worker does not reload by itself")
@@ -72,14 +73,21 @@ async def _worker(settings: Settings, workplace: Workplace, line: ControlLine) -
         line.stop_listening()  # why it ended may be said yet
 
 
+def _obey(orders: Orders, message: Mapping[str, Any]) -> None:
+    if message.get("stop"):
+        orders.stop()
+    elif message.get("hand_over"):
+        orders.hand_over()
+
+
 async def _alone(settings: Settings, workplace: Workplace, plan: Plan, on_ready: Ready) -> None:
     orders, slots = Orders(), Slots(workplace.folder)
     own_slot = slots.take()
     workers = Workers(plan, workplace, slots)
 
-    def stop(number: int) -> None:
+    def stop() -> None:
         orders.stop()
-        workers.stop(number)
+        workers.stop()
 
     async def reload() -> None:
         await workers.reload()
@@ -115,7 +123,7 @@ async def _obeying(stop: Stop, reload: Callable[[], Awaitable[None]]) -> AsyncIt
 
     def hang_up() -> None:
         if terminal is not None and not os.isatty(terminal):
-            stop(signal.SIGTERM)  # it was not about settings: the terminal has been closed
+            stop()  # it was not about settings: the terminal has been closed
         else:
             wanted.set()
 
@@ -126,7 +134,7 @@ async def _obeying(stop: Stop, reload: Callable[[], Awaitable[None]]) -> AsyncIt
             await reload()
 
     for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     reloading = asyncio.create_task(keep_reloading())
     try:

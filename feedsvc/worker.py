@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -61,11 +60,21 @@ class Worker:
         self.retired = True
         self._line.say(hand_over=True)
 
-    def send(self, number: int) -> None:
-        """Sends it a signal."""
+    def stop(self) -> None:
+        """Has it end within the drain's time; the second time, at once."""
+        self.retired = True
+        self._line.say(stop=True)
+
+    def kill(self) -> None:
+        """Ends it by force."""
         self.retired = True
         with suppress(ProcessLookupError):
-            self.process.send_signal(number)
+            self.process.kill()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers requests, or has."""
+        return self._ready.done() and self._ready.exception() is None
 
     def _heard(self, message: dict[str, Any]) -> None:
         if self._ready.done():
@@ -89,5 +98,5 @@ class Worker:
         try:
             return self.process.wait(_LAST_MOMENTS)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGKILL)
+            self.process.kill()
             return self.process.wait()

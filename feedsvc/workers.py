@@ -7,7 +7,6 @@ begin are ended, and the old ones go on.
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,11 +90,11 @@ class Workers:
         else:
             logger.info("reloaded: %d workers", len(self._present.workers if self._present else ()))
 
-    def stop(self, number: int) -> None:
-        """Passes a signal on that ends them; they are not started again."""
+    def stop(self) -> None:
+        """Ends them within the drain's time, the second time at once; no other is started."""
         self._stopping.set()
         for worker in self._everyone():
-            worker.send(number)
+            worker.stop()
 
     @property
     def begun(self) -> bool:
@@ -186,7 +185,7 @@ class Workers:
     def _retire(self, before: _Generation) -> None:
         """Has a generation end when its streams have. One before it has had its time."""
         for worker in self._old:
-            worker.send(signal.SIGTERM)
+            worker.stop()
         for worker in before.workers:
             worker.hand_over()
         self._old += before.workers
@@ -194,7 +193,10 @@ class Workers:
     async def _abandon(self, workers: Sequence[Worker]) -> None:
         """Ends workers that nobody looks after yet."""
         for worker in workers:
-            worker.send(signal.SIGTERM)
+            if worker.is_ready:
+                worker.stop()
+            else:
+                worker.kill()  # it has nothing yet that could be lost
         await self._see_the_end(workers, _END)
         for worker in workers:
             self._slots.give_back(worker.slot)
@@ -211,5 +213,5 @@ class Workers:
         _, left = await asyncio.wait(ending, timeout=patience)
         for task in left:
             logger.error("worker %d does not end, and is killed", ending[task].process.pid)
-            ending[task].send(signal.SIGKILL)
+            ending[task].kill()
         await asyncio.gather(*ending)
