@@ -65,6 +65,8 @@ class Declaration(BaseModel):
     shared_with_clients: bool = False
     roles: tuple[Role, ...] = ("member", "admin")
     pool: PoolName = "bulk"
+    # Whether exports may be read from a standby, and so be as old as `database.replica_lag` says.
+    replica: bool = False
     # Whether first pages are cached at all, how long one is as good as new, and for how long
     # after that it may be shown while a new one is read, or while PostgreSQL is away.
     cache: bool = True
@@ -220,6 +222,7 @@ class Dataset:
     shared_with_clients: bool
     roles: tuple[Role, ...]
     pool: PoolName
+    replica: bool
     cache: bool
     fresh: float
     stale: float

@@ -13,6 +13,7 @@ from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import (
     feeds,
+    health,
     metrics,
     openapi,
     operations,
@@ -60,6 +61,9 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected(
         "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
     ),
+    Protected("/api/performance/pools", performance.pools),
+    Protected("/api/performance/health", health.health),
+    Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
     Protected("/api/performance/metrics", tracker.metrics),
     Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
