@@ -456,7 +456,10 @@ async def test_sessions_that_were_left_behind_are_ended(
     await asyncio.sleep(2.5)
     outcome, what = await repair(http, "sessions")
     assert (outcome, str(left.get_server_pid()) in what) == ("done", True)
-    with pytest.raises(asyncpg.PostgresError):
+    # What asyncpg raises depends on whether it has read the end already.
+    with pytest.raises(
+        (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    ):
         await left.fetchval("SELECT 1")
     assert await others.fetchval("SELECT 1") == 1
     assert (await becomes(http, "primary", "ok"))["state"] == "ok", "it ended a session of its own"
