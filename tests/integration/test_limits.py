@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -107,10 +108,18 @@ async def test_every_answer_tells_what_is_left(limited: Running, world: asyncpg.
             assert left >= 96, "a bad request counted"
 
 
+def hardly_buffered(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket of which the kernel does not swallow a whole feed."""
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    return made
+
+
 async def test_streams_at_once(limited: Running, world: asyncpg.Connection) -> None:
     """The lease of a stream is over when the stream is, whether it ended or its client left."""
     headers = bearer(role="admin", subject="who streams much")
-    async with aiohttp.ClientSession(limited.url, read_bufsize=1_024) as http:
+    connector = aiohttp.TCPConnector(socket_factory=hardly_buffered)
+    async with aiohttp.ClientSession(limited.url, connector=connector, read_bufsize=1_024) as http:
         running = [await http.get("/v1/feeds/clients", headers=headers) for _ in range(3)]
         assert [answer.status for answer in running] == [200] * 3
         assert not any(answer.content.at_eof() for answer in running)
