@@ -18,17 +18,29 @@ class Rendered(NamedTuple):
     rows_size: int
 
 
-class Held:
-    """A page in memory, with the bodies and the entity tags that were made of it."""
+class Guess:
+    """That a page would be asked for. It outlives the page, which may be thrown out meanwhile."""
 
-    __slots__ = ("bodies", "entity_tags", "key", "page", "unused_prefetch")
+    __slots__ = ("is_open",)
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+
+class Held:
+    """A page in memory, with the bodies and the entity tags that were made of it.
+
+    `guess` is there where it was read before anybody had asked for it.
+    """
+
+    __slots__ = ("bodies", "entity_tags", "guess", "key", "page")
 
     def __init__(self, page: Page, key: Key | None = None) -> None:
         self.page = page
         self.key = key
         self.bodies: dict[Hashable, Rendered] = {}
         self.entity_tags: dict[Hashable, str] = {}
-        self.unused_prefetch = page.prefetched
+        self.guess = Guess() if page.prefetched else None
 
     def size(self) -> int:
         """Bytes of memory that it takes, roughly."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -66,7 +67,8 @@ class Warmth:
         hottest = sorted(self._scores, key=self._scores.__getitem__, reverse=True)[: self._most]
         if self._link is None or not hottest:
             return
-        body = orjson.dumps([(self._scores[key], self._recipes[key]) for key in hottest])
+        scored = [(self._scores[key], self._recipes[key]) for key in hottest]
+        body = orjson.dumps({"at": time.time(), "pages": scored})
         name = self._name()
 
         async def note(client: Redis) -> None:
@@ -79,16 +81,20 @@ class Warmth:
             logger.debug("cache: what is hot was not noted")
 
     async def _hottest(self) -> list[Recipe]:
-        """What all workers noted, the hottest first; it is taken away, to be noted anew."""
+        """What all workers noted, the hottest first. Those that are long gone are struck out."""
         if self._link is None or not self._most:
             return []
         name = self._name()
 
-        async def take(client: Redis) -> Any:
-            return await client.hgetall(name)
+        async def read(client: Redis) -> Any:
+            noted = await client.hgetall(name)
+            old = [owner for owner, note in noted.items() if _pages_of(note) is None]
+            if old:
+                await client.hdel(name, *old)
+            return noted
 
         try:
-            noted = await self._link.ask(take)
+            noted = await self._link.ask(read)
         except RedisAwayError:
             return []
         return _merged(noted.values() if isinstance(noted, dict) else ())[: self._most]
@@ -102,13 +108,22 @@ class Warmth:
         return f"{self._link.prefix if self._link else ''}:hottest"
 
 
-def _merged(notes: Any) -> list[Recipe]:
+def _pages_of(note: bytes | str) -> list[tuple[float, Recipe]] | None:
+    """The pages with their scores; None where the note is damaged, or of long ago."""
+    try:
+        plain = orjson.loads(note)
+        if time.time() - float(plain["at"]) > _A_DAY:
+            return None
+        return [(float(score), dict(recipe)) for score, recipe in plain["pages"]]
+    except (ValueError, TypeError, KeyError):
+        logger.warning("cache: a note of what is hot was passed over, for it is damaged")
+        return None
+
+
+def _merged(notes: Iterable[bytes | str]) -> list[Recipe]:
     scores: dict[bytes, float] = {}
     for note in notes:
-        try:
-            for score, recipe in orjson.loads(note):
-                plain = orjson.dumps(recipe, option=orjson.OPT_SORT_KEYS)
-                scores[plain] = scores.get(plain, 0.0) + float(score)
-        except (ValueError, TypeError):
-            logger.warning("cache: a note of what is hot was passed over, for it is damaged")
+        for score, recipe in _pages_of(note) or ():
+            plain = orjson.dumps(recipe, option=orjson.OPT_SORT_KEYS)
+            scores[plain] = scores.get(plain, 0.0) + score
     return [orjson.loads(p) for p in sorted(scores, key=scores.__getitem__, reverse=True)]
