@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -11,12 +10,13 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc import pools, preflight
+from feedsvc.access_log import AccessLog
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.analytics import CacheAnalytics
-from feedsvc.cache.fingerprint import fingerprint
+from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Pages
@@ -29,7 +29,9 @@ from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
-from feedsvc.observations import Observers
+from feedsvc.metrics.observer import Domain
+from feedsvc.observations import CachePrefetch, Observers, RequestEnded
+from feedsvc.observing import Observing
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
@@ -39,7 +41,12 @@ from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
+from feedsvc.vitals import Parts
+from feedsvc.web import routes
+from feedsvc.web.metrics import application_of
 from feedsvc.web.server import Runner, application
+from feedsvc.workplace import Workplace
+from streams.formats import FORMATS
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +60,30 @@ class StartError(Exception):
 
 
 @asynccontextmanager
-async def assembled(settings: Settings) -> AsyncIterator[Service]:
+async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
     """The service's parts, open. Raises StartError."""
     try:
         tokens = Tokens(settings.auth)
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
-    made = Pools(settings)
+    observers = Observers()
+    made = Pools(settings, observers)
     async with AsyncExitStack() as stack:
         link = _redis(settings)
         if link is not None:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
         analytics = CacheAnalytics(datasets)
-        observers = Observers(audit.observe, analytics.observe)
+        observers.add(RequestEnded, audit.observe)
+        observers.add(RequestEnded, AccessLog().observe)
+        analytics.observe(observers)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
-        observers.add(prefetcher.observe)
+        observers.add(CachePrefetch, prefetcher.observe)
+        domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
+        observing = Observing(settings, workplace, domain, made["write"], observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -79,6 +91,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
             tickets=Tickets(made["write"], link),
             limits=Limiter(settings.limits, link, settings.server.workers),
             observers=observers,
+            observing=observing,
             pools=made,
             pages=pages,
             cache_analytics=analytics,
@@ -89,6 +102,7 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         )
         await made.open()
         stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
+        stack.push_async_callback(observing.close)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)
@@ -97,6 +111,9 @@ async def assembled(settings: Settings) -> AsyncIterator[Service]:
         await service.probe.probe()
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
+        listens = (lambda: pages.listening) if settings.cache.enabled else None
+        for work in observing.work(Parts(made, service.drain, pages, service.probe, link, listens)):
+            await stack.enter_async_context(_in_background(work))
         await stack.enter_async_context(_in_background(audit.run()))
         if settings.cache.enabled:
             await stack.enter_async_context(_in_background(changes.run()))
@@ -159,7 +176,7 @@ def _cache(
     fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
     pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
     watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
-    changes = Changes(settings.database, watch, watch.look)
+    changes = Changes(settings.database, watch, watch.look, observers)
     pages.catch_up = changes.catch_up
     return pages, changes
 
@@ -174,17 +191,22 @@ def _redis(settings: Settings) -> RedisLink | None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, listener: socket.socket) -> AsyncIterator[Service]:
-    """The service, answering on this listening socket. Raises StartError.
+async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
+    """The service, answering on its listening sockets. Raises StartError.
 
     At the block's end whatever still runs is ended; a drain comes before that.
     """
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(assembled(settings))
+        service = await stack.enter_async_context(assembled(settings, workplace))
+        if workplace.metrics_listener is not None:
+            of_metrics = Runner(application_of(service), settings.server)
+            await of_metrics.setup()
+            stack.push_async_callback(of_metrics.cleanup)
+            await of_metrics.answer_on(workplace.metrics_listener)
         runner = Runner(application(service), settings.server)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await runner.answer_on(listener)
+        await runner.answer_on(workplace.listener)
         yield service
 
 

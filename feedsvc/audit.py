@@ -7,18 +7,19 @@ beyond it is counted, and said in the log and in the table.
 
 import asyncio
 import itertools
-import json
 import logging
 import time
 from collections import deque
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final
-from uuid import uuid4
 
+import orjson
+
+from feedsvc import identifiers
 from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
-from feedsvc.observations import Observation, RequestEnded
+from feedsvc.observations import RequestEnded
 from feedsvc.own_tables import writing
 from feedsvc.pools import Pool
 from feedsvc.settings import Audit
@@ -41,15 +42,15 @@ class AuditLog:
     def __init__(self, pool: Pool, settings: Audit) -> None:
         self._pool = pool
         self._settings = settings
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[RequestEnded | Entry] = deque()
         self._unnamed = 0
         self._dropped = 0
         self._said_at = -_SAY_EVERY
         self._set_up = True
 
-    def observe(self, ended: Observation) -> None:
+    def observe(self, ended: RequestEnded) -> None:
         """Notes a request to a guarded route, or drops it where too many wait already."""
-        if not isinstance(ended, RequestEnded) or not ended.guarded or not self._settings.enabled:
+        if not ended.guarded or not self._settings.enabled:
             return
         # Whoever has no token can be endless: they must not push out those who have one.
         unnamed = ended.principal is None
@@ -58,7 +59,7 @@ class AuditLog:
             self._dropped += 1
             return
         self._unnamed += unnamed
-        self._waiting.append(_entry(ended))
+        self._waiting.append(ended)
 
     async def run(self) -> None:
         """Writes until it is cancelled."""
@@ -88,10 +89,10 @@ class AuditLog:
             self._note_what_was_dropped()
             if not self._waiting:
                 return True
-            batch = [self._waiting[i] for i in range(min(_BATCH, len(self._waiting)))]
+            batch = self._next_batch()
             try:
                 async with writing(self._pool) as connection:
-                    await connection.execute(_WRITE, json.dumps(batch))
+                    await connection.execute(_WRITE, orjson.dumps(batch).decode())
                 self._set_up = True
             except (Unavailable, Timeout) as problem:
                 self._set_up = not isinstance(problem, NotSetUp)
@@ -105,10 +106,20 @@ class AuditLog:
                 self._waiting.popleft()
                 self._unnamed -= entry["role"] is None
 
+    def _next_batch(self) -> list[Entry]:
+        """The entries that waited longest. They keep their ids, should they be written again."""
+        batch = []
+        for position in range(min(_BATCH, len(self._waiting))):
+            waiting = self._waiting[position]
+            if isinstance(waiting, RequestEnded):
+                waiting = self._waiting[position] = _entry(waiting)
+            batch.append(waiting)
+        return batch
+
     def _note_what_was_dropped(self) -> None:
         """Says so in the table, as soon as there is room for saying it."""
         if self._dropped and len(self._waiting) < self._settings.most_waiting:
-            entry = {"id": str(uuid4()), "at": time.time(), "role": None}
+            entry = {"id": identifiers.new_uuid(), "at": time.time(), "role": None}
             entry |= {"result": "dropped", "rows": self._dropped}
             logger.warning("audit: %d entries were dropped", self._dropped)
             self._dropped = 0
@@ -125,7 +136,7 @@ class AuditLog:
 def _entry(ended: RequestEnded) -> Entry:
     who = ended.principal
     return {
-        "id": str(uuid4()),
+        "id": identifiers.new_uuid(),
         "at": ended.at,
         "request_id": ended.request_id,
         "method": ended.method,

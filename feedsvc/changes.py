@@ -19,6 +19,7 @@ import asyncpg
 from feedsvc import pools
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.faults import told
+from feedsvc.observations import ListenerTurned, Observers
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)
@@ -64,10 +65,12 @@ class Changes:
         database: Database,
         hearer: Hearer,
         look: Callable[[asyncpg.Connection], Awaitable[None]],
+        observers: Observers | None = None,
     ) -> None:
         self._database = database
         self._hearer = hearer
         self._look = look
+        self._observers = observers or Observers()
         self._own = f"feedsvc_beat_{uuid.uuid4().hex}"
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
@@ -87,8 +90,7 @@ class Changes:
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
                 logger.warning("changes: not heard, so nothing is cached: %s", told(error))
             finally:
-                self._connection = None
-                self._hearer.lose()
+                self._lost()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
@@ -111,6 +113,7 @@ class Changes:
         # Behind the look, so that nothing is missed that happened before what was looked at.
         self._hearer.begin(await self._beat(connection))
         self._connection = connection
+        self._observers.tell(ListenerTurned(hears=True))
         logger.info("changes: listening")
 
     async def _beat_until_it_fails(self, connection: asyncpg.Connection) -> NoReturn:
@@ -148,7 +151,9 @@ class Changes:
             return
         self._hearer.told(int(xid), items)
 
-    def _lost(self, _connection: object) -> None:
+    def _lost(self, _connection: object = None) -> None:
+        if self._connection is not None:
+            self._observers.tell(ListenerTurned(hears=False))
         self._connection = None
         self._hearer.lose()
 

@@ -30,6 +30,7 @@ from feedsvc.migrations.lines import Line
 from feedsvc.run import run
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import Settings, SettingsError
+from feedsvc.workplace import Workplace
 
 T = TypeVar("T")
 
@@ -85,12 +86,17 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on one port.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    metrics_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    slot: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Serve the datasets of the PostgreSQL that the settings name."""
     effective = settings.load(config)
-    logs.configure(effective.log.level)
+    logs.configure(effective.log.level, effective.log.format)
     if listen_fd is not None and ready_fd is not None:  # a worker of another feedsvc's
-        run(effective, socket.socket(fileno=listen_fd), lambda: _say_ready(ready_fd))
+        metrics = None if metrics_fd is None else socket.socket(fileno=metrics_fd)
+        workplace = Workplace(socket.socket(fileno=listen_fd), metrics, folder, slot)
+        run(effective, workplace, lambda: _say_ready(ready_fd))
         return
     server = effective.server
     with listening(effective, server.host, server.port) as listener:

@@ -90,6 +90,11 @@ class Drain:
         if not self._running:
             self._idle.set()
 
+    @property
+    def running_now(self) -> int:
+        """How many requests run."""
+        return len(self._running)
+
     async def run(self, timeout: float) -> None:
         """Refuses new streams, waits for those that run, and interrupts what is left."""
         self.begun = True

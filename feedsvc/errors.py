@@ -177,15 +177,8 @@ class RateLimited(Problem):
     name = "rate-limited"
     title = "Too many requests"
 
-    def __init__(self, detail: str, *, retry_after: int, standing: str, policy: str) -> None:
-        super().__init__(
-            detail,
-            headers={
-                "Retry-After": str(max(1, retry_after)),
-                "RateLimit": standing,
-                "RateLimit-Policy": policy,
-            },
-        )
+    def __init__(self, detail: str, *, retry_after: int, standing: Mapping[str, str]) -> None:
+        super().__init__(detail, headers={"Retry-After": str(max(1, retry_after)), **standing})
 
 
 class TokenExpired(Problem):

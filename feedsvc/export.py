@@ -19,7 +19,7 @@ from asyncpg.cursor import Cursor
 
 from feedsvc import statement, tenancy
 from feedsvc.auth.principal import Principal
-from feedsvc.cache.page import Page
+from feedsvc.cache.page import Page, digest_of
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.errors import DatasetUnavailable
 from feedsvc.faults import as_problems
@@ -189,7 +189,7 @@ class Export:
         if self._exhausted:
             await self._count_snapshots()
             return None
-        with as_problems():
+        with as_problems(self._pool.observers):
             batch = await self._reading()
         self._ahead = None
         rows = self._rows(self._within_limit(batch))
@@ -210,6 +210,7 @@ class Export:
         now = time.time()
         return Page(
             records=records,
+            digest=digest_of(records),
             last=self.after if self.rows else None,
             more=self.more or not self._exhausted,
             snapshot=Snapshot.parse(self._seen),
@@ -320,7 +321,7 @@ async def open_export(
     """
     export = Export(query, principal, pool, course, stages)
     try:
-        with as_problems():
+        with as_problems(pool.observers):
             await export.begin()
         stages.lap("db")
         yield export

@@ -15,6 +15,7 @@ from feedsvc.errors import (
     Problem,
     Timeout,
 )
+from feedsvc.observations import DatabaseFault, Observers
 
 # The first that fits counts: asyncio's TimeoutError is an OSError too, but a deadline of ours.
 _PROBLEMS: Final[tuple[tuple[tuple[type[Exception], ...], Callable[[], Problem]], ...]] = (
@@ -77,14 +78,20 @@ def problem_of(error: Exception) -> Problem:
 
 
 @contextmanager
-def as_problems() -> Iterator[None]:
-    """Turns what a database operation raises into problems, the cause kept for the log."""
+def as_problems(observers: Observers) -> Iterator[None]:
+    """Turns what a database operation raises into problems, the cause kept for the log.
+
+    Tells of those that are the database's fault.
+    """
     try:
         yield
     except (Problem, asyncio.CancelledError):
         raise
     except Exception as error:
-        raise problem_of(error) from error
+        problem = problem_of(error)
+        if problem.status >= 500:
+            observers.tell(DatabaseFault(problem.name))
+        raise problem from error
 
 
 def told(error: BaseException) -> str:

@@ -91,7 +91,7 @@ def integer(low: int, high: int) -> Reader:
 
 def oid(value: str) -> str:
     """An object's number. To PostgreSQL a leading zero would make it octal."""
-    if value.startswith("0") and value != "0":
+    if len(digits := value.lstrip("+-")) > 1 and digits.startswith("0"):
         raise ValueError("a whole number without leading zeros")
     return _oid(value)
 

@@ -1,17 +1,32 @@
-"""Where log lines go: standard error, one line each, and nothing in them of anybody's rows."""
+"""Where log lines go: standard error, one line each, and nothing in them of anybody's rows.
 
+On a terminal a line is for reading; anywhere else it is a JSON object for whatever collects it.
+Lines below WARNING wait for each other for a moment and are written at once, for a call of
+write(2) for each of thousands of requests a second costs more than answering them.
+"""
+
+import asyncio
 import logging
+import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import TracebackType
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TextIO, TypeAlias
+
+import orjson
 
 from feedsvc.faults import told
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+Form = Literal["auto", "text", "json"]
 _Raised: TypeAlias = (
     tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 )
+
+_PATIENCE: Final = 0.1  # seconds that a line may wait for others
+_MOST_WAITING: Final = 500  # lines
 
 
 class _Formatter(logging.Formatter):
@@ -30,13 +45,117 @@ class _Formatter(logging.Formatter):
         return "".join(lines).rstrip("\n")
 
 
-def configure(level: Level) -> None:
+class Line(NamedTuple):
+    """`at` is seconds since 1970, `fields` what else is known, as plain values.
+
+    Who reads text gets `shown` in the message's place, with the fields filled in (`%(name)s`).
+    """
+
+    at: float
+    level: int
+    logger: str
+    message: str
+    fields: Mapping[str, Any]
+    shown: str | None = None
+
+
+class Lines(logging.Handler):
+    """Writes lines to a stream, in the order in which they came."""
+
+    def __init__(self, stream: TextIO, *, json: bool) -> None:
+        super().__init__()
+        self._stream = stream
+        self._as_text = _json if json else _text
+        self._waiting: list[Line | Callable[[], Line]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.setFormatter(_Formatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a record of logging's."""
+        try:
+            fields = {}
+            if record.exc_info and self.formatter is not None:
+                fields["error"] = self.formatter.formatException(record.exc_info)
+            message = record.getMessage()
+            self.add(Line(record.created, record.levelno, record.name, message, fields))
+            if record.levelno >= logging.WARNING:
+                self.flush()
+        except Exception:  # noqa: BLE001 - logging's own way with a line that can't be made
+            self.handleError(record)
+
+    def add(self, line: Line | Callable[[], Line]) -> None:
+        """Adds one line, or what will make it when it is written."""
+        self._waiting.append(line)
+        if len(self._waiting) >= _MOST_WAITING:
+            self.flush()
+        elif self._timer is None:
+            self._flush_soon()
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            made = [line if isinstance(line, Line) else line() for line in waiting]
+            self._stream.write("".join(map(self._as_text, made)))
+            self._stream.flush()
+
+    def _flush_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()  # nobody would come back for it
+        else:
+            self._timer = loop.call_later(_PATIENCE, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self.flush()
+
+
+def configure(level: Level, form: Form = "auto", stream: TextIO = sys.stderr) -> None:
     """Sets up the log of this process; times are UTC."""
-    formatter = _Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s")
-    formatter.converter = time.gmtime
-    formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    lines = Lines(stream, json=form == "json" or (form == "auto" and not stream.isatty()))
+    logging.basicConfig(level=level, handlers=[lines], force=True)
     # One line for every revision and statement is for whoever debugs alembic itself.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def add_line(line: Callable[[], Line]) -> None:
+    """A line without logging's own detour, for what comes with every request."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Lines):
+            handler.add(line)
+        else:
+            made = line()
+            record = logging.LogRecord(made.logger, made.level, "", 0, made.message, None, None)
+            handler.handle(record)
+
+
+def _json(line: Line) -> str:
+    plain = {
+        "at": _time(line.at),
+        "level": logging.getLevelName(line.level),
+        "logger": line.logger,
+        "message": line.message,
+        **line.fields,
+    }
+    return orjson.dumps(plain, default=str).decode() + "\n"
+
+
+def _text(line: Line) -> str:
+    level = logging.getLevelName(line.level)
+    message = line.message if line.shown is None else line.shown % line.fields
+    text = f"{_time(line.at)} {level} {line.logger}: {message}\n"
+    return f"{text}{line.fields['error']}\n" if "error" in line.fields else text
+
+
+def _time(at: float) -> str:
+    return f"{_second(int(at))}.{int(at % 1 * 1e3):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))

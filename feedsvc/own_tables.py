@@ -13,7 +13,7 @@ from feedsvc.pools import Connection, Pool
 @asynccontextmanager
 async def writing(pool: Pool) -> AsyncIterator[Connection]:
     """A transaction that may write. Raises Problem, whatever the database does."""
-    with as_problems():
+    with as_problems(pool.observers):
         try:
             async with pool.lease() as connection, connection.transaction():
                 await connection.execute("SET TRANSACTION READ WRITE")

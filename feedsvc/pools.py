@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeAlias
@@ -12,10 +13,13 @@ from asyncpg.pool import PoolConnectionProxy
 from feedsvc.datasets import PoolName
 from feedsvc.errors import Busy
 from feedsvc.faults import told
+from feedsvc.observations import Observers, PoolLease, PoolState
 from feedsvc.settings import Database, PoolSettings, Settings
 
 Operation: TypeAlias = PoolName | Literal["write"]
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+Outcome: TypeAlias = Literal["leased", "busy", "failed", "left"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +64,16 @@ async def connect(
 class Pool:
     """A bounded number of connections, and who waits for one."""
 
-    def __init__(self, name: Operation, settings: PoolSettings, database: Database) -> None:
+    def __init__(
+        self,
+        name: Operation,
+        settings: PoolSettings,
+        database: Database,
+        observers: Observers | None = None,
+    ) -> None:
         self.name = name
         self.settings = settings
+        self.observers = observers or Observers()
         self.release_timeout = database.release_timeout
         self._waiting = 0
         self.pressed = asyncio.Event()
@@ -90,6 +101,11 @@ class Pool:
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._pool.terminate()
 
+    def state(self) -> PoolState:
+        """How many connections there are, and who waits for one."""
+        opened, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return PoolState(self.settings.size, opened, opened - idle, self._waiting)
+
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Connection]:
         """A connection for as long as the block runs.
@@ -115,10 +131,21 @@ class Pool:
                 self.pressed.clear()
 
     async def _acquire_in_time(self) -> Connection:
+        began = time.perf_counter()
+        outcome: Outcome = "failed"
         try:
-            return await self._pool.acquire(timeout=self.settings.acquire_timeout)
+            connection = await self._pool.acquire(timeout=self.settings.acquire_timeout)
         except TimeoutError:
+            outcome = "busy"
             raise Busy(f"No connection of the {self.name} pool came free in time.", 2) from None
+        except asyncio.CancelledError:
+            outcome = "left"
+            raise
+        else:
+            outcome = "leased"
+            return connection
+        finally:
+            self.observers.tell(PoolLease(self.name, outcome, time.perf_counter() - began))
 
     async def _release(self, connection: Connection) -> None:
         """Gives the connection back; one that does not answer any more is thrown away."""
@@ -131,17 +158,23 @@ class Pool:
 class Pools:
     """Every pool by its name."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observers: Observers | None = None) -> None:
         sizes: Mapping[Operation, PoolSettings] = {
             "read": settings.pools.read,
             "bulk": settings.pools.bulk,
             "analytics": settings.pools.analytics,
             "write": settings.pools.write,
         }
-        self._pools = {name: Pool(name, size, settings.database) for name, size in sizes.items()}
+        self._pools = {
+            name: Pool(name, size, settings.database, observers) for name, size in sizes.items()
+        }
 
     def __getitem__(self, name: Operation) -> Pool:
         return self._pools[name]
+
+    def states(self) -> dict[str, PoolState]:
+        """How each of them is."""
+        return {name: pool.state() for name, pool in self._pools.items()}
 
     async def open(self) -> None:
         """Makes all of them usable."""

@@ -9,9 +9,7 @@ from feedsvc.catalog import Finding
 from feedsvc.datasets import Dataset, declarations
 from feedsvc.settings import Settings
 
-_AUDIT_SQL: Final = (
-    "select coalesce(has_table_privilege(to_regclass('feedsvc.audit'), 'insert'), false)"
-)
+_MAY_ADD: Final = "select coalesce(has_table_privilege(to_regclass($1), 'insert'), false)"
 
 
 async def inspect(
@@ -23,10 +21,12 @@ async def inspect(
     findings = await protection.login_findings(connection)
     findings += found
     findings += await protection.relation_findings(connection, declared)
-    if settings.audit.enabled and not await connection.fetchval(_AUDIT_SQL):
-        what = (
-            "nobody writes down who reads what, for the login can't write to feedsvc.audit: "
-            "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
-        )
-        findings.append(Finding("warning", "audit.enabled", what))
+    for wanted, place, table, what in (
+        (settings.audit.enabled, "audit.enabled", "audit", "nobody writes down who reads what"),
+        (settings.metrics.enabled, "metrics.enabled", "performance", "figures are not kept"),
+    ):
+        if wanted and not await connection.fetchval(_MAY_ADD, f"feedsvc.{table}"):
+            why = f"the login can't write to feedsvc.{table}"
+            todo = "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
+            findings.append(Finding("warning", place, f"{what}, for {why}: {todo}"))
     return datasets, findings

@@ -1,7 +1,6 @@
 """What a request asks of a dataset: parsed and judged before anything else is touched."""
 
 import re
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -40,7 +39,10 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class FeedQuery:
-    """One feed as it was asked for. `after` holds a text for each order column."""
+    """One feed as it was asked for; the same words always make the same one.
+
+    `after` holds a text for each order column, `export` the name that was asked for.
+    """
 
     dataset: Dataset
     format: Format
@@ -52,7 +54,7 @@ class FeedQuery:
     after: tuple[str, ...] | None
     guard: bool
     progress: float
-    export: str
+    export: str | None
     # An EventSource that has already received its `end` asks again all the same.
     is_over: bool = False
 
@@ -99,7 +101,9 @@ class FeedQuery:
             after=None if is_over else _after(given, order, seen),
             guard=form is CSV and parameters.choice(given, "guard", _GUARDS, True),
             progress=parameters.read("progress", given.get("progress", "1"), _seconds),
-            export=parameters.read("export", given.get("export", str(uuid.uuid4())), uuid_text),
+            export=parameters.read("export", given["export"], uuid_text)
+            if "export" in given
+            else None,
             is_over=is_over,
         )
 

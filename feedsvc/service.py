@@ -12,6 +12,7 @@ from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
+from feedsvc.observing import Observing
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.settings import Settings
@@ -28,6 +29,7 @@ class Service:
     tickets: Tickets
     limits: Limiter
     observers: Observers
+    observing: Observing
     pools: Pools
     pages: Pages
     cache_analytics: CacheAnalytics

@@ -303,6 +303,19 @@ class Pools(_Section):
     write: WritePool = WritePool()
 
 
+class Metrics(_Section):
+    """What is counted and timed, and where Prometheus finds it."""
+
+    enabled: bool = True
+    # A port of its own, on which /metrics asks for no token; None for no such port, 0 for any.
+    host: str = "127.0.0.1"
+    port: int | None = Field(None, ge=0, le=65_535)
+    # An event loop that is later than this has only one request in `shed_to` timed by stages.
+    # 0: all are timed, whatever happens.
+    shed_above: float = Field(0.1, ge=0, le=60)
+    shed_to: int = Field(16, ge=1, le=10_000)
+
+
 class Datasets(_Section):
     """Where the datasets are declared, relative to the settings file."""
 
@@ -313,6 +326,8 @@ class Log(_Section):
     """The log on standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # `auto`: text on a terminal, else JSON, an object a line.
+    format: Literal["auto", "text", "json"] = "auto"
 
 
 class _PlainVariables(InitSettingsSource):
@@ -343,6 +358,7 @@ class Settings(BaseSettings):
     audit: Audit = Audit()
     streams: Streams = Streams()
     pools: Pools = Pools()
+    metrics: Metrics = Metrics()
     datasets: Datasets = Datasets()
     log: Log = Log()
 

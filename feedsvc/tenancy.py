@@ -35,6 +35,7 @@ async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIter
     Raises Busy and what asyncpg raises. The settings end with the transaction, so nothing of one
     caller can be left on a connection for the next.
     """
+    stages.pass_over()
     async with pool.lease() as connection:
         stages.lap("pool")
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)

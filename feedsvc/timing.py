@@ -1,16 +1,19 @@
 """How long a request spends where."""
 
 import time
+from collections.abc import Mapping
 
 
 class Stages:
     """Seconds by stage, each measured from the end of the one before."""
 
-    __slots__ = ("_last", "seconds", "started")
+    __slots__ = ("_last", "first_byte", "seconds", "started")
 
     def __init__(self) -> None:
         self.started = self._last = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.first_byte: float | None = None
+        """Seconds from the request's beginning until its head left, None before that."""
 
     def lap(self, stage: str) -> None:
         """Adds what has passed since the last lap to this stage."""
@@ -18,10 +21,31 @@ class Stages:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
+    def add(self, stage: str, seconds: float) -> None:
+        """Adds what was measured elsewhere to this stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def pass_over(self) -> None:
+        """What has passed since the last lap belongs to no stage: a stream was under way."""
+        self._last = time.perf_counter()
+
+    def answered(self) -> None:
+        """The head leaves now."""
+        self.first_byte = self.elapsed()
+
+    def elapsed(self) -> float:
+        """Seconds since the request began."""
+        return time.perf_counter() - self.started
+
     def elapsed_ms(self) -> int:
         """Whole milliseconds since the request began."""
-        return round((time.perf_counter() - self.started) * 1000)
+        return round(self.elapsed() * 1000)
 
     def server_timing(self) -> str:
-        """The value of a Server-Timing header (W3C Server Timing), in milliseconds."""
-        return ", ".join(f"{stage};dur={s * 1000:.2f}" for stage, s in self.seconds.items())
+        """The value of a Server-Timing header."""
+        return server_timing(self.seconds)
+
+
+def server_timing(seconds: Mapping[str, float]) -> str:
+    """Seconds by stage as Server-Timing has them (W3C Server Timing), in milliseconds."""
+    return ", ".join([f"{stage};dur={s * 1000:.2f}" for stage, s in seconds.items()])

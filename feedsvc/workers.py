@@ -4,7 +4,6 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,8 @@ from logging import getLogger
 from typing import Final
 
 from feedsvc.app import StartError
+from feedsvc.worker_folder import Slots
+from feedsvc.workplace import Workplace
 
 logger = getLogger(__name__)
 
@@ -25,14 +26,15 @@ _WELL_AFTER: Final = 10.0  # seconds after which a worker counts as well
 class _Worker:
     """A child that serves. It says over a pipe when it does."""
 
-    def __init__(self, command: Sequence[str], of: int, listener: socket.socket) -> None:
+    def __init__(self, command: Sequence[str], of: int, workplace: Workplace, slot: int) -> None:
         reader, writer = os.pipe()
+        self.slot = slot
         self.ready_pipe = reader
         self.ready = False
         self.started = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
-            [*command, f"--listen-fd={listener.fileno()}", f"--ready-fd={writer}"],
-            pass_fds=(listener.fileno(), writer),
+            [*command, *workplace.arguments(slot), f"--ready-fd={writer}"],
+            pass_fds=(*workplace.descriptors(), writer),
             # A worker's share of what all of them may do depends on how many there are.
             env={**os.environ, "FEEDSVC_SERVER__WORKERS": str(of)},
             # A terminal's Ctrl-C reaches the whole group; each worker is told once, by us.
@@ -51,10 +53,11 @@ class _Worker:
 class Workers:
     """A number of workers, kept at that number until a signal ends them."""
 
-    def __init__(self, command: Sequence[str], count: int, listener: socket.socket) -> None:
+    def __init__(self, command: Sequence[str], count: int, workplace: Workplace) -> None:
         self._command = command
         self._count = count
-        self._listener = listener
+        self._workplace = workplace
+        self._slots = Slots(workplace.folder)
         self._workers: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
         self._stopping = False
@@ -76,7 +79,7 @@ class Workers:
                     on_ready()
 
     def _start(self) -> None:
-        worker = _Worker(self._command, self._count, self._listener)
+        worker = _Worker(self._command, self._count, self._workplace, self._slots.take())
         self._workers.append(worker)
         self._selector.register(worker.ready_pipe, selectors.EVENT_READ, worker)
 
@@ -87,6 +90,7 @@ class Workers:
             key.data.hear()
         for worker in [w for w in self._workers if w.process.poll() is not None]:
             self._workers.remove(worker)
+            self._slots.give_back(worker.slot)
             if not self._stopping:
                 self._replace(worker)
 

@@ -13,7 +13,7 @@ from feedsvc.observations import (
     CacheLookup,
     CachePrefetch,
     CachePut,
-    Observation,
+    Observers,
 )
 from feedsvc.tags import all_under, exactly
 
@@ -46,23 +46,13 @@ class CacheAnalytics:
         self._counts = {name: _Counts() for name in datasets}
         self._names = {item(name): name for name in self._counts for item in (exactly, all_under)}
 
-    def observe(self, observation: Observation) -> None:
-        """Counts what concerns the cache."""
-        match observation:
-            case CacheLookup():
-                self._looked_up(observation)
-            case CacheLoad():
-                self._loaded(observation)
-            case CachePut(dataset, size, packed):
-                self._counts[dataset].bytes_before_packing += size
-                self._counts[dataset].packed_bytes += packed
-            case CacheChange(items):
-                for name in {self._names[item] for item in items if item in self._names}:
-                    self._counts[name].invalidations += 1
-            case CachePrefetch(dataset, outcome):
-                self._counts[dataset].prefetches[outcome] += 1
-            case _:
-                pass
+    def observe(self, observers: Observers) -> None:
+        """Counts what concerns the cache from now on."""
+        observers.add(CacheLookup, self._looked_up)
+        observers.add(CacheLoad, self._loaded)
+        observers.add(CachePut, self._put)
+        observers.add(CacheChange, self._changed)
+        observers.add(CachePrefetch, self._prefetched)
 
     def report(self, pages: Pages) -> dict[str, Any]:
         """The figures as plain values; times are milliseconds."""
@@ -96,6 +86,17 @@ class CacheAnalytics:
             case "miss":
                 counts.misses[why] += 1
                 counts.collapsed += lookup.collapsed
+
+    def _put(self, put: CachePut) -> None:
+        self._counts[put.dataset].bytes_before_packing += put.size
+        self._counts[put.dataset].packed_bytes += put.packed
+
+    def _changed(self, change: CacheChange) -> None:
+        for name in {self._names[item] for item in change.items if item in self._names}:
+            self._counts[name].invalidations += 1
+
+    def _prefetched(self, prefetch: CachePrefetch) -> None:
+        self._counts[prefetch.dataset].prefetches[prefetch.outcome] += 1
 
     def _loaded(self, load: CacheLoad) -> None:
         counts = self._counts[load.dataset]

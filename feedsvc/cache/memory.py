@@ -9,6 +9,7 @@ from feedsvc.cache.page import Key, Page
 
 _A_RECORD: Final = 48  # bytes that Python needs for each record beside its own
 _A_PAGE: Final = 1_024
+_A_HEAD: Final = 2_048  # with the address that it answers
 
 
 class Rendered(NamedTuple):
@@ -28,24 +29,26 @@ class Guess:
 
 
 class Held:
-    """A page in memory, with the bodies and the entity tags that were made of it.
+    """A page in memory, with what was made of it: bodies, entity tags, heads of answers.
 
     `guess` is there where it was read before anybody had asked for it.
     """
 
-    __slots__ = ("bodies", "entity_tags", "guess", "key", "page")
+    __slots__ = ("bodies", "entity_tags", "guess", "heads", "key", "page")
 
     def __init__(self, page: Page, key: Key | None = None) -> None:
         self.page = page
         self.key = key
         self.bodies: dict[Hashable, Rendered] = {}
         self.entity_tags: dict[Hashable, str] = {}
+        self.heads: dict[Hashable, bytes] = {}
         self.guess = Guess() if page.prefetched else None
 
     def size(self) -> int:
         """Bytes of memory that it takes, roughly."""
         records = self.page.size() + _A_RECORD * len(self.page.records)
-        return _A_PAGE + records + sum(len(made.body) for made in self.bodies.values())
+        bodies = sum(len(made.body) for made in self.bodies.values())
+        return _A_PAGE + records + bodies + _A_HEAD * len(self.heads)
 
 
 class Memory(LRUCache[Key, Held]):
@@ -54,6 +57,13 @@ class Memory(LRUCache[Key, Held]):
     def __init__(self, most_bytes: int) -> None:
         super().__init__(most_bytes, getsizeof=Held.size)
         self.evicted = 0
+
+    def find(self, key: Key) -> Held | None:
+        """The page, which now is the most recently used. In half of the time that `get` takes."""
+        try:
+            return self[key]
+        except KeyError:
+            return None
 
     def put(self, key: Key, held: Held) -> None:
         """Keeps it, also anew when it has grown."""

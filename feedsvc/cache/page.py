@@ -1,5 +1,6 @@
 """A page, what it is looked up by, and the envelope that it travels in."""
 
+import hashlib
 import time
 import zlib
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import zstandard
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.datasets import Dataset
 
-_VERSION: Final = b"feedsvc-page-1\n"
+_VERSION: Final = b"feedsvc-page-2\n"
 _COMPRESS_FROM: Final = 1_024  # bytes; below that an envelope's own size decides
 _LARGEST: Final = 1 << 28
 # What no record can hold: PostgreSQL has no NUL in a text.
@@ -38,7 +39,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Page:
-    """Encoded records in order, and what they were read from.
+    """Encoded records in order, and what they were read from. `digest_of` gives its `digest`.
 
     `last` is the token of the last record, `more` whether there were rows behind it, `loaded`
     seconds since 1970, `cost` the seconds that reading took, `estimate` the planner's guess at
@@ -46,6 +47,7 @@ class Page:
     """
 
     records: Sequence[bytes]
+    digest: str
     last: str | None
     more: bool
     snapshot: Snapshot
@@ -63,6 +65,12 @@ class Page:
         return sum(map(len, self.records))
 
 
+def digest_of(records: Sequence[bytes]) -> str:
+    """What tells these records from any others."""
+    together = b"%d\n" % len(records) + _BETWEEN.join(records)
+    return hashlib.blake2b(together, digest_size=16).hexdigest()
+
+
 def pack(key: Key, page: Page) -> bytes:
     """The page in its envelope."""
     plain = _BETWEEN.join(page.records)
@@ -72,6 +80,7 @@ def pack(key: Key, page: Page) -> bytes:
     head = {
         "key": key,
         "rows": len(page.records),
+        "digest": page.digest,
         "last": page.last,
         "more": page.more,
         "snapshot": str(page.snapshot),
@@ -112,6 +121,7 @@ def _unpacked(key: Key, envelope: bytes) -> Page:
         raise EnvelopeError("it is damaged")
     return Page(
         records=records,
+        digest=str(head["digest"]),
         last=head["last"],
         more=head["more"],
         snapshot=Snapshot.parse(head["snapshot"]),

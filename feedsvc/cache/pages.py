@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-import orjson
 from cachetools import TTLCache
 
 from feedsvc import settings
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.flights import Flights
+from feedsvc.cache.keys import page_key
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.memory import Held, Memory
 from feedsvc.cache.page import Key, Page, Wanted
@@ -25,7 +25,6 @@ from feedsvc.observations import CacheLoad, CacheLookup, CachePrefetch, Observer
 from feedsvc.query import FeedQuery
 from feedsvc.redis_link import RedisAwayError
 from feedsvc.tags import lookup_items
-from streams.formats import CSV
 
 _MOST_ROUNDS: Final = 3
 _MOST_OVERSIZED: Final = 10_000
@@ -39,18 +38,25 @@ Why: TypeAlias = Literal[
 ]
 
 
+Tier: TypeAlias = Literal["memory", "redis"]
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page to show, and what Cache-Status says of it (RFC 9211, behind the cache's name)."""
+    """A page to show, and what Cache-Status says of it (RFC 9211, behind the cache's name).
+
+    `tier` is where it was found, None where it had to be read.
+    """
 
     held: Held
     status: str
+    tier: Tier | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     page: Page | None
-    tier: Literal["redis"] | None
+    tier: Tier | None
 
 
 class Pages:
@@ -70,6 +76,7 @@ class Pages:
         self._observers = observers
         self.memory = Memory(given.memory_bytes)
         self._flights: Flights[_Loaded] = Flights()
+        self._looks: Flights[Held | None] = Flights()
         self._background: set[asyncio.Future[Any]] = set()
         self._oversized: TTLCache[Key, None] = TTLCache(_MOST_OVERSIZED, _OVERSIZED_SECONDS)
         self._fingerprints = fingerprints
@@ -109,19 +116,33 @@ class Pages:
                 text = condition.column.canonical(condition.values[0])
                 if text is not None:
                     pinned.setdefault(condition.column.name, text)
-        key = self._key(query, principal, limit)
+        key = page_key(self.origin, self._fingerprints[dataset.name], principal, query, limit)
         if key in self._oversized:
             return "large"
         return Wanted(key, lookup_items(dataset.tags, pinned), dataset)
 
     def at_hand(self, wanted: Wanted, *, quietly: bool = False) -> Found | None:
         """The page, if it is in memory and may be shown; this takes no time."""
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         if held is None or self._fault(wanted, held.page) is not None:
             return None
+        found = self._hit(wanted, held, "memory")
         if not quietly:
-            self._tell_hit(wanted, "memory", held)
-        return self._hit(wanted, held, "memory")
+            self.tell_hit(wanted, found)
+        return found
+
+    def tell_hit(self, wanted: Wanted, found: Found) -> None:
+        """Has everybody know that the page was shown."""
+        self._observers.tell(CacheLookup(wanted.dataset.name, "hit", found.tier, None))
+        self._tell_use(wanted, found.held)
+
+    async def from_redis(self, wanted: Wanted) -> Found | None:
+        """The page, if it is in Redis and may be shown; who asks meanwhile shares the answer."""
+        held = await self._looks.join(wanted.key, lambda: self._look_in_redis(wanted))
+        # It may have been asked for before a change that this request must see.
+        if held is None or self._fault(wanted, held.page) is not None:
+            return None
+        return self._hit(wanted, held, "redis")
 
     async def find(self, wanted: Wanted) -> Found | Why:
         """The page, if one is kept anywhere or is being read; nothing is read for it."""
@@ -132,9 +153,9 @@ class Pages:
         if self._ledger.listening and self._shared is not None:
             page = await self._from_redis(wanted)
             if isinstance(page, Page):
-                held = self._keep_in_memory(wanted, page)
-                self._tell_hit(wanted, "redis", held)
-                return self._hit(wanted, held, "redis")
+                found = self._hit(wanted, self._keep_in_memory(wanted, page), "redis")
+                self.tell_hit(wanted, found)
+                return found
             why = page if why == "absent" else why
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why))
         return why
@@ -147,7 +168,7 @@ class Pages:
         found = self.at_hand(wanted)
         if found is not None:
             return found
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         is_stale = held is not None and self._may_be_shown_stale(wanted, held.page)
         if self._ledger.listening:
             if held is not None and is_stale:
@@ -164,7 +185,7 @@ class Pages:
         """Has the page in memory before anybody asks for it, if it can be. Raises Problem."""
         if self.at_hand(wanted, quietly=True) is None and self._ledger.listening:
             await self._flights.join(wanted.key, lambda: self._load(wanted, load))
-        return self.memory.get(wanted.key)
+        return self.memory.find(wanted.key)
 
     def keep(self, wanted: Wanted, page: Page) -> None:
         """Keeps a page that was read anyway."""
@@ -177,7 +198,7 @@ class Pages:
 
     def remeasure(self, held: Held) -> None:
         """Counts a held page's size anew, for a body was added to it."""
-        if held.key is not None and self.memory.get(held.key) is held:
+        if held.key is not None and self.memory.find(held.key) is held:
             self.memory.put(held.key, held)
 
     async def proves(self, wanted: Wanted, page: Page, snapshot: Snapshot) -> bool:
@@ -188,6 +209,7 @@ class Pages:
     async def close(self) -> None:
         """Cancels what is still being read or kept."""
         await self._flights.close()
+        await self._looks.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -205,10 +227,8 @@ class Pages:
 
     def _fault(self, wanted: Wanted, page: Page) -> Why | None:
         """Why the page may not be shown as it is."""
-        if not self._ledger.listening:
-            return "deaf"
         if not self._ledger.admits(page.snapshot, wanted.items):
-            return "invalidated"
+            return "invalidated" if self._ledger.listening else "deaf"
         return "expired" if page.age() > wanted.dataset.fresh else None
 
     def _may_be_shown_stale(self, wanted: Wanted, page: Page) -> bool:
@@ -220,7 +240,7 @@ class Pages:
         return self._ledger.knows_nothing_against(page.snapshot, wanted.items)
 
     def _why_not_in_memory(self, wanted: Wanted) -> Why:
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         return "absent" if held is None else self._fault(wanted, held.page) or "absent"
 
     # Ways to a page
@@ -271,21 +291,22 @@ class Pages:
     def _shown_stale(self, wanted: Wanted, held: Held, detail: Literal["memory", "away"]) -> Found:
         why: Why = "expired" if detail == "memory" else "deaf"
         self._observers.tell(CacheLookup(wanted.dataset.name, "stale", "memory", why))
-        return self._hit(wanted, held, detail)
+        return Found(held, _hit_status(wanted, held, detail), "memory")
 
     def _loaded(
         self, wanted: Wanted, loaded: _Loaded, page: Page, why: Why, *, joined: bool
     ) -> Found:
-        held = self.memory.get(wanted.key)
+        held = self.memory.find(wanted.key)
         if held is None or held.page is not page:
             held = Held(page, wanted.key)
         if loaded.tier is not None:
-            self._tell_hit(wanted, loaded.tier, held)
-            return self._hit(wanted, held, loaded.tier)
+            found = self._hit(wanted, held, loaded.tier)
+            self.tell_hit(wanted, found)
+            return found
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why, collapsed=joined))
         self._tell_use(wanted, held)  # of one that was being read ahead
         forwarded = "stale" if why in ("expired", "invalidated") else "uri-miss"
-        return Found(held, f"fwd={forwarded}; {'collapsed' if joined else 'stored'}")
+        return Found(held, f"fwd={forwarded}; {'collapsed' if joined else 'stored'}", None)
 
     async def _load(self, wanted: Wanted, load: Load) -> _Loaded:
         """From Redis, or from PostgreSQL by whichever worker claims it first."""
@@ -326,6 +347,10 @@ class Pages:
         page: Page | Why = "absent" if self._shared is None else await self._shared.get(wanted)
         return (self._fault(wanted, page) or page) if isinstance(page, Page) else page
 
+    async def _look_in_redis(self, wanted: Wanted) -> Held | None:
+        page = await self._from_redis(wanted)
+        return self._keep_in_memory(wanted, page) if isinstance(page, Page) else None
+
     async def _stale_from_redis(self, wanted: Wanted) -> Held | None:
         if self._shared is None or not wanted.dataset.stale:
             return None
@@ -341,13 +366,8 @@ class Pages:
 
     # Words
 
-    def _hit(self, wanted: Wanted, held: Held, tier: str) -> Found:
-        left = wanted.dataset.fresh - held.page.age()
-        return Found(held, f"hit; ttl={int(left)}; detail={tier}")
-
-    def _tell_hit(self, wanted: Wanted, tier: Literal["memory", "redis"], held: Held) -> None:
-        self._observers.tell(CacheLookup(wanted.dataset.name, "hit", tier, None))
-        self._tell_use(wanted, held)
+    def _hit(self, wanted: Wanted, held: Held, tier: Tier) -> Found:
+        return Found(held, _hit_status(wanted, held, tier), tier)
 
     def _tell_use(self, wanted: Wanted, held: Held) -> None:
         if held.guess is not None and held.guess.is_open:
@@ -358,22 +378,11 @@ class Pages:
         rows, size = len(page.records), page.size()
         self._observers.tell(CacheLoad(wanted.dataset.name, page.cost, rows, size))
 
-    def _key(self, query: FeedQuery, principal: Principal, limit: int | None) -> Key:
-        kind = f"csv{query.layout.delimiter}{query.guard:d}" if query.format is CSV else "json"
-        return orjson.dumps(
-            (
-                self.origin,
-                principal.scope,
-                self._fingerprints[query.dataset.name],
-                kind,
-                query.layout.columns,
-                [(part.column.name, part.descending) for part in query.order],
-                [(c.column.name, c.op, c.values) for c in query.filters],
-                query.after,
-                limit,
-            )
-        ).decode()
-
 
 async def _nobody_to_ask() -> bool:
     return False
+
+
+def _hit_status(wanted: Wanted, held: Held, detail: str) -> str:
+    left = wanted.dataset.fresh - held.page.age()
+    return f"hit; ttl={int(left)}; detail={detail}"

@@ -12,7 +12,7 @@ from feedsvc.cache.memory import Guess
 from feedsvc.cache.page import Page, Wanted
 from feedsvc.cache.pages import Load, Pages
 from feedsvc.errors import Problem
-from feedsvc.observations import CachePrefetch, Observation, Observers
+from feedsvc.observations import CachePrefetch, Observers
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +73,10 @@ class Prefetcher:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, prefetch: CachePrefetch) -> None:
         """Learns which guesses were right."""
-        if isinstance(observation, CachePrefetch) and observation.outcome == "used":
-            self._records.setdefault(observation.dataset, _Record()).add(right=True)
+        if prefetch.outcome == "used":
+            self._records.setdefault(prefetch.dataset, _Record()).add(right=True)
 
     async def close(self) -> None:
         """Gives up what is being read."""

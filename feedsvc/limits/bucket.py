@@ -6,9 +6,10 @@ of the whole burst means that nothing may be asked for until some is paid.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """So many units at once, and so many a second after that; `unit` is what is counted."""
 
@@ -26,15 +27,25 @@ class Policy:
         """The largest debt that is allowed, in seconds."""
         return self.burst / self.per_second
 
+    @cached_property
     def described(self) -> str:
         """The policy as a RateLimit-Policy item (draft-ietf-httpapi-ratelimit-headers-10)."""
         unit = f';qu="{self.unit}"' if self.unit else ""
         return f'"{self.name}";q={self.burst};w={max(1, round(self.most))}{unit}'
 
-    def standing(self, debt: float) -> str:
-        """What is left, as a RateLimit item; `t` is the seconds until all of it is there again."""
-        left = max(0, math.floor((self.most - debt) * self.per_second + 1e-6))
-        return f'"{self.name}";r={left};t={math.ceil(debt)}'
+    def standing(self, debt: float) -> dict[str, str]:
+        """The headers that say what is left, and in how many seconds all of it is there again."""
+        return self._headers(math.floor((self.most - debt) * self.per_second + 1e-6), debt)
+
+    def refusal(self, debt: float) -> dict[str, str]:
+        """The same for who was refused, whatever fraction of a unit may be left."""
+        return self._headers(0, debt)
+
+    def _headers(self, left: int, debt: float) -> dict[str, str]:
+        return {
+            "RateLimit": f'"{self.name}";r={max(0, left)};t={math.ceil(debt)}',
+            "RateLimit-Policy": self.described,
+        }
 
 
 class Bucket:

@@ -10,16 +10,17 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias
-from uuid import uuid4
 
 from cachetools import LRUCache
 from redis.asyncio import Redis
 
+from feedsvc import identifiers
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import RateLimited
 from feedsvc.limits.bucket import Bucket, Policy
@@ -27,6 +28,8 @@ from feedsvc.redis_link import RedisAwayError, RedisLink
 from feedsvc.settings import CallerLimits, Limits
 
 RouteClass: TypeAlias = Literal["requests", "tickets"]
+Standing: TypeAlias = Mapping[str, str]
+"""Headers that tell a caller where it stands."""
 
 _SCRIPT: Final = (files("feedsvc.limits") / "limits.lua").read_text()
 _TELL_EVERY: Final = 0.05  # seconds
@@ -45,6 +48,10 @@ class Allowance:
     tickets: Policy
     quotas: tuple[Policy, ...]
     streams: int | None
+
+    def policy(self, route: RouteClass) -> Policy:
+        """The policy of requests for this kind of route."""
+        return self.tickets if route == "tickets" else self.requests
 
     @classmethod
     def of(cls, given: CallerLimits) -> "Allowance":
@@ -75,29 +82,42 @@ class Limiter:
         self._leases: dict[str, set[str]] = {}
         self._releases: set[asyncio.Task[None]] = set()
 
-    async def admit(self, principal: Principal, route: RouteClass) -> dict[str, str]:
+    async def admit(self, principal: Principal, route: RouteClass) -> Standing:
         """Counts a request; the headers that tell the caller where it stands.
 
         Raises RateLimited.
         """
-        if not self._settings.enabled:
-            return {}
+        standing = self.admit_at_once(principal, route)
+        if standing is not None:
+            return standing
         allowance, caller = self._allowance(principal), identity(principal)
         for quota in allowance.quotas:
             bucket = self._bucket(caller, quota)
             await self._ask(caller, quota, bucket, 0.0)
             self._refuse_above(bucket, quota, quota.seconds(1))
-        policy = allowance.tickets if route == "tickets" else allowance.requests
-        bucket = self._bucket(caller, policy)
-        cost = policy.seconds(1)
-        # Without Redis each worker has its share: a request weighs as much as there are workers.
-        weight = 1 if self._link is not None and not self._link.away else self._workers
+        policy = allowance.policy(route)
+        bucket, cost = self._bucket(caller, policy), policy.seconds(1)
+        weight = self._weight()
         self._refuse_above(bucket, policy, cost * weight)
-        near = bucket.debt(time.monotonic()) + cost > policy.most / 2 / self._workers
+        near = self._is_near(bucket, policy, cost)
         if not (near and await self._ask(caller, policy, bucket, cost)):
             self._owe((caller, policy.name), bucket, cost * weight)
-        standing = policy.standing(bucket.debt(time.monotonic()))
-        return {"RateLimit": standing, "RateLimit-Policy": policy.described()}
+        return policy.standing(bucket.debt(time.monotonic()))
+
+    def admit_at_once(self, principal: Principal, route: RouteClass) -> Standing | None:
+        """As `admit` where nobody need be asked; None, and nothing is counted, where one must."""
+        if not self._settings.enabled:
+            return {}
+        allowance = self._allowance(principal)
+        if allowance.quotas:
+            return None
+        policy = allowance.policy(route)
+        caller, cost = identity(principal), policy.seconds(1)
+        bucket = self._bucket(caller, policy)
+        if self._is_near(bucket, policy, cost):
+            return None
+        self._owe((caller, policy.name), bucket, cost * self._weight())
+        return policy.standing(bucket.debt(time.monotonic()))
 
     def charge(self, principal: Principal, rows: int, size: int) -> None:
         """Counts what was sent. Raises RateLimited where the hour's quota is used up."""
@@ -117,7 +137,7 @@ class Limiter:
         if most is None or not self._settings.enabled:
             yield
             return
-        caller, name = identity(principal), uuid4().hex
+        caller, name = identity(principal), identifiers.new_hex()
         leases = self._leases.setdefault(caller, set())
         if len(leases) >= most:
             raise self._too_many_streams(most)
@@ -151,14 +171,23 @@ class Limiter:
             await asyncio.wait(self._releases)
         await self._tell()
 
+    def _is_near(self, bucket: Bucket, policy: Policy, cost: float) -> bool:
+        """Whether all workers together might be at the limit, for all that this one knows."""
+        return bucket.debt(time.monotonic()) + cost > policy.most / 2 / self._workers
+
+    def _weight(self) -> int:
+        """Without Redis each worker has its share: a request weighs as much as there are."""
+        return 1 if self._link is not None and not self._link.away else self._workers
+
     def _allowance(self, principal: Principal) -> Allowance:
         return self._allowances["couple" if principal.client is not None else principal.role]
 
     def _bucket(self, caller: str, policy: Policy) -> Bucket:
-        bucket = self._buckets.get((caller, policy.name))
-        if bucket is None:
+        try:
+            return self._buckets[caller, policy.name]
+        except KeyError:
             bucket = self._buckets[caller, policy.name] = Bucket()
-        return bucket
+            return bucket
 
     def _owe(self, key: tuple[str, str], bucket: Bucket, seconds: float) -> None:
         bucket.add(seconds, time.monotonic())
@@ -271,8 +300,10 @@ class Limiter:
         return RateLimited(
             f"This token has {most} streams at once already.",
             retry_after=_STREAM_RETRY,
-            standing=f'"streams";r=0;t={_STREAM_RETRY}',
-            policy=f'"streams";q={most};qu="streams"',
+            standing={
+                "RateLimit": f'"streams";r=0;t={_STREAM_RETRY}',
+                "RateLimit-Policy": f'"streams";q={most};qu="streams"',
+            },
         )
 
 
@@ -281,11 +312,11 @@ def _refusal(bucket: Bucket, policy: Policy, seconds: float) -> RateLimited:
     return RateLimited(
         f"This token's limit of {policy.name} is used up.",
         retry_after=math.ceil(max(0.0, bucket.excess(seconds, policy, now))),
-        standing=policy.standing(bucket.debt(now)),
-        policy=policy.described(),
+        standing=policy.refusal(bucket.debt(now)),
     )
 
 
+@lru_cache(_MOST_CALLERS)
 def identity(principal: Principal) -> str:
     """A name for a principal that tells nothing of it."""
     who = repr((principal.tenant, principal.role, principal.client, principal.subject))

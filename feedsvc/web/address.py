@@ -6,6 +6,7 @@ An address is somebody's personal datum: it is counted and handed to the audit, 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -16,26 +17,29 @@ from ipaddress import (
 )
 from typing import Final
 
-from aiohttp import web
-
-from feedsvc.web.keys import SERVICE
+from multidict import CIMultiDictProxy, istr
 
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
 
 # What some proxies write: an IPv4 address with a port, an IPv6 address in brackets with or without.
 _WITH_PORT: Final = re.compile(r"(\d[\d.]*):\d{1,5}|\[([0-9a-fA-F:.]+)\](?::\d{1,5})?", re.ASCII)
+_FORWARDED_FOR: Final = istr("X-Forwarded-For")
+_MOST_REMEMBERED: Final = 4_096
 _IPV6_HOUSEHOLD: Final = 64  # bits; within such a network one host may take any address
 
 
-def client_address(request: web.Request) -> str | None:
+def client_address(
+    peer: str | None, fields: CIMultiDictProxy[str], trusted: Networks
+) -> str | None:
     """The client's address, None where its connection is gone already.
 
     The peer, or behind proxies that are listed in `server.trusted_proxies` whom they name. An
     X-Forwarded-For that comes from anybody else is what a client may have written itself.
     """
-    trusted = request.app[SERVICE].settings.server.trusted_proxies
-    found = behind_proxies(request.remote, request.headers.getall("X-Forwarded-For", ()), trusted)
+    if not trusted:
+        return _text(peer)
+    found = behind_proxies(peer, fields.getall(_FORWARDED_FOR, ()), trusted)
     return None if found is None else str(found)
 
 
@@ -100,6 +104,13 @@ def _household(address: Address) -> str:
     return str(address)
 
 
+@lru_cache(_MOST_REMEMBERED)
+def _text(peer: str | None) -> str | None:
+    found = _parsed(peer or "")
+    return None if found is None else str(found)
+
+
+@lru_cache(_MOST_REMEMBERED)
 def _parsed(text: str) -> Address | None:
     # Behind a percent sign `ip_address` takes any text for a zone.
     if "%" in text and not text.startswith("fe80:"):

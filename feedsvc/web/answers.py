@@ -1,6 +1,5 @@
 """A feed's answer: from the cache as far as it goes, and from PostgreSQL behind that."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -19,6 +18,8 @@ from feedsvc.service import Service
 from feedsvc.timing import Stages
 from feedsvc.web.delivery import Delivery
 from feedsvc.web.keys import SERVICE, STAGES
+from feedsvc.web.page_form import PageForm
+from feedsvc.web.shortcut import REPEATABLE, Repeatable
 from streams import tokens
 from streams.formats import SSE
 from streams.frames import Rows
@@ -31,16 +32,16 @@ async def answer_page(
     principal: Principal,
     query: FeedQuery,
     delivery: Delivery,
-    given: Mapping[str, str],
+    form: PageForm,
 ) -> web.StreamResponse:
     """At most a page of rows, as one answer of known length."""
     service = request.app[SERVICE]
     try:
         async with service.drain.running(short=True):
-            held = await _held(request, principal, query, delivery, given)
+            held = await _held(request, principal, query, delivery, form)
             if held is not None:
-                return delivery.page(held, given)
-            return await _page_or_stream(request, principal, query, delivery, given)
+                return delivery.page(held, form)
+            return await _page_or_stream(request, principal, query, delivery, form)
     except Exception as error:  # noqa: BLE001 - what no list foresaw must not look like an end
         await delivery.break_off(error)
 
@@ -79,7 +80,7 @@ async def _held(
     principal: Principal,
     query: FeedQuery,
     delivery: Delivery,
-    given: Mapping[str, str],
+    form: PageForm,
 ) -> Held | None:
     """The page from the cache, or as it was read for it; None where the cache has no part in it."""
     service, stages = request.app[SERVICE], request[STAGES]
@@ -100,7 +101,9 @@ async def _held(
             delivery.cache_status = _bypass("large")
             return None
     if query.after is None:
-        service.warmth.note(wanted, query.format.name, given, principal)
+        service.warmth.note(wanted, query.format.name, form.given, principal)
+        if held.key is not None and not query.is_framed and query.export is None:
+            request[REPEATABLE] = Repeatable(wanted, form)
     else:
         _read_ahead(service, principal, query, held.page)
     return held
@@ -127,7 +130,7 @@ async def _page_or_stream(
     principal: Principal,
     query: FeedQuery,
     delivery: Delivery,
-    given: Mapping[str, str],
+    form: PageForm,
 ) -> web.StreamResponse:
     """A page past the cache; one that turns out to be too large for that is streamed."""
     service, settings = request.app[SERVICE], request.app[SERVICE].settings.streams
@@ -135,7 +138,7 @@ async def _page_or_stream(
     async with open_export(query, principal, pool, Course(settings.chunk_bytes), stages) as export:
         begun: list[Rows] = []
         if await collect(export, begun, settings.page_bytes):
-            return delivery.page(Held(page_of(export, begun)), given)
+            return delivery.page(Held(page_of(export, begun)), form)
         return await delivery.stream(export, begun)
 
 

@@ -6,12 +6,16 @@ import socket
 import struct
 import sys
 import termios
+import time
 from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 
+from feedsvc.observations import StreamParked
 from feedsvc.settings import Streams
+from feedsvc.web.keys import SERVICE, STAGES
+from feedsvc.web.particulars import PARTICULARS
 from streams.compression import Compressor
 
 _HIGH_WATER: Final = 65_536  # bytes that wait in this process before a client is "behind"
@@ -100,14 +104,18 @@ class Body:
             self._request.transport.abort()
 
     async def _wait_for_client(self, writer: StreamWriter) -> None:
+        began = time.perf_counter()
         drained = asyncio.ensure_future(writer.drain())
         try:
             if await self._drains_soon(drained):
                 return
             await self._held.park()
+            service = self._request.app[SERVICE]
+            service.observers.tell(StreamParked(self._request[PARTICULARS].dataset))
             await self._drains_at_all(drained)
         finally:
             drained.cancel()
+            self._request[STAGES].add("write", time.perf_counter() - began)
 
     async def _drains_soon(self, drained: "asyncio.Future[None]") -> bool:
         """Whether the client catches up before somebody else needs what this stream holds."""

@@ -6,14 +6,14 @@ There is one place that ends a stream properly, and it is reached only behind th
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeAlias
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from feedsvc.cache.memory import Held, Rendered
-from feedsvc.cache.page import Page
+from feedsvc import identifiers
+from feedsvc.cache.memory import Held
 from feedsvc.drain import retry_ms
 from feedsvc.errors import Draining, UpgradeRequired
 from feedsvc.export import Export
@@ -22,9 +22,10 @@ from feedsvc.query import FeedQuery
 from feedsvc.web import headers
 from feedsvc.web.body import Body
 from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES
+from feedsvc.web.page_form import PageForm
 from feedsvc.web.particulars import PARTICULARS
 from streams.compression import CODINGS
-from streams.frames import End, Failure, Open, Ping, Progress, Rows, TotalKind
+from streams.frames import End, Failure, Open, Ping, Progress, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Delivery:
         self._request = request
         self._query = query
         self._coding = coding
+        self._export = query.export or identifiers.new_uuid()
         self._settings = request.app[SERVICE].settings.streams
         self._charge = charge
         self._encoder = query.format.encoder(query.layout)
@@ -64,51 +66,23 @@ class Delivery:
         """The headers alone."""
         return web.Response(headers=self._fields())
 
-    def page(self, held: Held, given: Mapping[str, str]) -> web.Response:
+    def page(self, held: Held, form: PageForm) -> web.Response:
         """A page as an answer of known length."""
-        page, tag = held.page, self._entity_tag(held)
+        page, tag = held.page, form.entity_tag(held)
         fields = {**self._fields(), "ETag": tag}
-        if page.more and page.last is not None:
-            path = self._request.rel_url.raw_path
-            fields["Link"] = headers.next_page(path, given, page.last)
+        if (link := form.link(page)) is not None:
+            fields["Link"] = link
         if headers.matches(self._request.headers.get("If-None-Match"), tag):
             return web.Response(status=304, headers=fields)
-        made = self._rendered(held)
+        if self._query.is_framed:
+            made = form.body(page, self._export, self._stages.elapsed_ms())
+        else:
+            made = form.rendered(held)
+            self._request.app[SERVICE].pages.remeasure(held)
         self._charge(len(page.records), made.rows_size)
         known = self._request[PARTICULARS]
         known.rows, known.size = len(page.records), made.rows_size
         return web.Response(body=made.body, headers=fields)
-
-    def _entity_tag(self, held: Held) -> str:
-        form = (self._query.format.name, self._query.layout)
-        tag = held.entity_tags.get(form)
-        if tag is None:
-            tag = headers.entity_tag(self._query, held.page.records, more=held.page.more)
-            held.entity_tags[form] = tag
-        return tag
-
-    def _rendered(self, held: Held) -> Rendered:
-        """The body; without frames, which name the export, it is the same for everybody."""
-        if self._query.is_framed:
-            return self._render(held.page)
-        form = (self._query.format.name, self._query.layout, self._coding)
-        made = held.bodies.get(form)
-        if made is None:
-            made = held.bodies[form] = self._render(held.page)
-            self._request.app[SERVICE].pages.remeasure(held)
-        return made
-
-    def _render(self, page: Page) -> Rendered:
-        rows = len(page.records)
-        after = page.last or self._query.after_token
-        body = self._encoder.encode(self._opening(rows, "exact"))
-        encoded = b""
-        if page.last is not None:
-            encoded = self._encoder.encode(Rows(page.records, page.last))
-        body += encoded
-        body += self._encoder.encode(self._ending(rows, after, more=page.more, snapshots=1))
-        compressor = CODINGS[self._coding]()
-        return Rendered(compressor.compress(body) + compressor.finish(), len(encoded))
 
     async def stream(self, export: Export, begun: Sequence[Rows]) -> web.StreamResponse:
         """The rows that were read already, then all the others as they come.
@@ -168,7 +142,7 @@ class Delivery:
                 spoke = now
 
     def _fields(self) -> dict[str, str]:
-        fields = headers.of_feed(self._query, self.cache_status)
+        fields = headers.of_feed(self._query, self._export, self.cache_status)
         fields["Server-Timing"] = self._stages.server_timing()
         if self._coding != "identity":
             fields["Content-Encoding"] = self._coding
@@ -188,28 +162,22 @@ class Delivery:
         return encoded
 
     def _open(self, export: Export) -> Open:
-        return self._opening(*export.total())
-
-    def _opening(self, total: int | None, kind: TotalKind) -> Open:
         columns, started = self._query.layout.columns, self._query.after_token
-        return Open(self._query.export, self._query.dataset.name, columns, total, kind, started)
+        total, kind = export.total()
+        return Open(self._export, self._query.dataset.name, columns, total, kind, started)
 
     def _progress(self, export: Export) -> Progress:
         total, kind = export.total()
         return Progress(self._rows, total, kind, self._stages.elapsed_ms(), self._after)
 
     def _end(self, export: Export) -> End:
-        more, snapshots = export.more, export.snapshots
-        return self._ending(self._rows, self._after, more=more, snapshots=snapshots)
-
-    def _ending(self, rows: int, after: str | None, *, more: bool, snapshots: int) -> End:
         return End(
-            rows=rows,
+            rows=self._rows,
             elapsed_ms=self._stages.elapsed_ms(),
-            after=after,
-            more=more,
-            snapshots=snapshots,
-            export=self._query.export,
+            after=self._after,
+            more=export.more,
+            snapshots=export.snapshots,
+            export=self._export,
         )
 
     def _failure(self, error: Exception) -> Failure:

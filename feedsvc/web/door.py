@@ -30,10 +30,12 @@ from feedsvc.settings import Server
 from feedsvc.tally import Tally
 from feedsvc.web import middlewares, problems, security
 from feedsvc.web.address import Crowd, CrowdedError
+from feedsvc.web.shortcut import Answer, Asked, Shortcut
 
 logger = logging.getLogger(__name__)
 
 _PIPELINE: Final = 64  # requests that may wait in one connection
+_MOST_KEPT_BACK: Final = 1_048_576  # bytes that may arrive while Redis is asked
 _SILENCE: Final = 1.0  # seconds without a byte after which a refused client has sent its all
 _MOST_DISCARDED: Final = 16_777_216  # bytes that are read behind a refusal, so that it is read
 _MOST_REFUSED: Final = 128  # refused connections that get to read why, at any one time
@@ -42,7 +44,7 @@ _MOST_REFUSED: Final = 128  # refused connections that get to read why, at any o
 class Door(web.Server):
     """aiohttp's server as its runner made it, with another protocol for its connections."""
 
-    def __init__(self, made: web.Server, settings: Server) -> None:
+    def __init__(self, made: web.Server, settings: Server, shortcut: Shortcut) -> None:
         super().__init__(
             made.request_handler,
             request_factory=made.request_factory,
@@ -50,6 +52,7 @@ class Door(web.Server):
             **made._kwargs,  # noqa: SLF001 - aiohttp has no other way to choose the protocol
         )
         self.settings = settings
+        self.shortcut = shortcut
         self.crowd = Crowd(settings.connections_per_address, settings.trusted_proxies)
         self.refused = 0
         self.crowded = Tally("connections refused by server.connections_per_address: %d")
@@ -71,7 +74,11 @@ class _Connection(RequestHandler):
         "_door",
         "_head",
         "_head_timer",
+        "_is_last",
         "_is_refused",
+        "_kept_back",
+        "_looking",
+        "_peer",
         "_token_too_long",
         "_who",
     )
@@ -80,8 +87,12 @@ class _Connection(RequestHandler):
         super().__init__(door, loop=loop, **settings)
         self._door = door
         self._allow_pipeline(loop)
+        self._peer: str | None = None
         self._who: str | None = None
         self._is_refused = False
+        self._looking: asyncio.Task[None] | None = None  # for a page in Redis
+        self._kept_back = bytearray()  # what arrived meanwhile
+        self._is_last = False  # whether an answer said that the connection ends with it
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._arriving: StreamReader = EMPTY_PAYLOAD  # the body of the request that came last
@@ -94,8 +105,9 @@ class _Connection(RequestHandler):
         """Lets the client in, or tells it why not."""
         stream = cast("asyncio.Transport", transport)
         peer = stream.get_extra_info("peername")
+        self._peer = peer[0] if peer else None
         try:
-            self._who = self._door.crowd.admit(peer[0] if peer else None)
+            self._who = self._door.crowd.admit(self._peer)
         except CrowdedError:
             self._refuse(stream)
             return
@@ -105,6 +117,8 @@ class _Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Counts the client out."""
         self._clear_timers()
+        if self._looking is not None:
+            self._looking.cancel()
         if self._who is not None:
             self._door.crowd.leave(self._who)
             self._who = None
@@ -120,18 +134,33 @@ class _Connection(RequestHandler):
             if self._discarded > _MOST_DISCARDED and self.transport is not None:
                 self.transport.abort()
             return
+        if self._looking is not None:
+            self._kept_back += data
+            if len(self._kept_back) > _MOST_KEPT_BACK:
+                self._door.flooded.add()
+                self._drop()
+            return
         before, is_body = self._request_count, not self._arriving.is_eof()
+        is_free, handler = self._is_free(), self._waiter
+        if is_free:
+            self._waiter = None  # nobody is woken for what can be answered right here
         super().data_received(data)
+        if is_free:
+            self._waiter = handler
         if self._request_count != before:
             self._requests_have_come(bytes(self._head) + data)
         elif data and not is_body:
             self._part_of_a_head_has_come(data)
+        if is_free and self._messages and not self._answer_from_cache():
+            self._wake_handler()
 
     async def finish_response(
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Answers; behind what could not be read it waits until the client has read the answer."""
         answered = await super().finish_response(request, resp, start_time)
+        self._is_last = not resp.keep_alive
+        self._door.shortcut.remember(request, resp)
         if request.content.exception() is not None:
             request.content.feed_eof()  # or aiohttp would read on, and log what that raises
         if self._discards and not self._messages:
@@ -156,6 +185,76 @@ class _Connection(RequestHandler):
         security.protect(response)
         response.force_close()
         return response
+
+    def _is_free(self) -> bool:
+        """Whether all requests that have come are answered, and another one may come.
+
+        Their handler need not know yet: it may be about to wait for what has come already.
+        """
+        return not self._messages and not self._request_in_progress and not self._is_last
+
+    def _answer_from_cache(self) -> bool:
+        """Sees to the one request that has just come, if its handler is not needed for that."""
+        message, payload = self._messages[0]
+        transport = self.transport
+        if (
+            len(self._messages) > 1
+            or payload is not EMPTY_PAYLOAD
+            or isinstance(message, _ErrInfo)
+            or transport is None
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+        ):
+            return False
+        shortcut = self._door.shortcut
+        asked = shortcut.ask(message, self._peer)
+        if asked is None:
+            return False
+        answer = shortcut.at_once(asked)
+        if answer is not None:
+            self._messages.clear()
+            self._send(answer)
+        elif shortcut.may_be_in_redis(asked):
+            self._messages.clear()
+            self._stays_alive()
+            self._looking = self._loop.create_task(self._answer_from_redis(asked, payload))
+        return not self._messages
+
+    async def _answer_from_redis(self, asked: Asked, payload: StreamReader) -> None:
+        """Waits for Redis. What arrives meanwhile is kept back, for answers go out in order."""
+        answer = None
+        try:
+            answer = await self._door.shortcut.from_redis(asked)
+        except Exception:
+            logger.exception("a page was not found in a way that nobody foresaw")
+        self._looking = None
+        if answer is None:
+            self._messages.append((asked.message, payload))
+            self._wake_handler()
+        else:
+            self._send(answer)
+        kept, self._kept_back = bytes(self._kept_back), bytearray()
+        if kept:
+            self.data_received(kept)
+
+    def _send(self, answer: Answer) -> None:
+        """Answers, and does for the connection's life what its handler would have done."""
+        if self._parser is not None:
+            self._parser.message_consumed()
+        self._door.requests_count += 1
+        self._stays_alive()
+        if self.transport is not None:
+            # One piece, for writev(2) costs more here than the copy does.
+            self.transport.write(b"".join(answer))
+
+    def _stays_alive(self) -> None:
+        """Puts off the end of a connection that is not idle."""
+        self._keepalive = True
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+
+    def _wake_handler(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _problem(self, status: int, exc: BaseException | None) -> Problem:
         if isinstance(exc, LineTooLong):

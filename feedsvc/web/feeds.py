@@ -17,6 +17,7 @@ from feedsvc.web import headers
 from feedsvc.web.answers import answer_page, answer_stream
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
 from feedsvc.web.keys import SERVICE, STAGES, Work
+from feedsvc.web.page_form import PageForm
 from feedsvc.web.particulars import PARTICULARS
 from streams import negotiation
 from streams.compression import CODINGS
@@ -52,7 +53,7 @@ async def row(request: web.Request, principal: Principal) -> Work:
 
 async def _row(request: web.Request, principal: Principal, wanted: Statement) -> web.Response:
     service, stages = request.app[SERVICE], request[STAGES]
-    with as_problems():
+    with as_problems(service.observers):
         async with tenancy.reading(service.pools["read"], principal, stages) as reading:
             record = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
     stages.lap("db")
@@ -73,11 +74,13 @@ async def feed(request: web.Request, principal: Principal) -> Work:
     query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
     request[PARTICULARS].format = query.format.name
     charge = partial(service.limits.charge, principal)
-    delivery = Delivery(request, query, _coding(request), charge)
+    coding = _coding(request)
+    delivery = Delivery(request, query, coding, charge)
     if query.is_over:
         return _answering(web.Response(status=204))  # what stops an EventSource
     if query.limit is not None and query.limit <= service.settings.streams.page_size:
-        work = partial(answer_page, request, principal, query, delivery, given)
+        form = PageForm(query, coding, request.rel_url.raw_path, given)
+        work = partial(answer_page, request, principal, query, delivery, form)
     else:
         refuse_what_cannot_show_its_end(request)
         work = partial(answer_stream, request, principal, query, delivery)

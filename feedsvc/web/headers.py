@@ -3,10 +3,11 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from feedsvc.cache.page import Page
 from feedsvc.query import FeedQuery
 from streams.formats import CSV
 
@@ -19,19 +20,24 @@ _NOT_IN_A_NEXT_LINK: Final = frozenset({"after", "export", "last_event_id", "tic
 VARY: Final = "Accept, Accept-Encoding, Authorization"
 
 
-def of_feed(query: FeedQuery, cache_status: str) -> dict[str, str]:
+def of_feed(query: FeedQuery, export: str, status: str) -> dict[str, str]:
     """What every answer of a feed carries, whatever becomes of it."""
     headers = {
         "Content-Type": content_type(query),
-        "Feed-Export": query.export,
+        "Feed-Export": export,
         "Cache-Control": "private, no-cache",
-        "Cache-Status": f"feedsvc; {cache_status}",
+        "Cache-Status": cache_status(status),
         "Vary": VARY,
     }
     if query.format is CSV:
         headers["Feed-CSV-Guard"] = "on" if query.guard else "off"
         headers["Content-Disposition"] = attachment(f"{query.dataset.filename}.csv")
     return headers
+
+
+def cache_status(status: str) -> str:
+    """The value of Cache-Status (RFC 9211): the cache's name, and what became of the request."""
+    return f"feedsvc; {status}"
 
 
 def content_type(query: FeedQuery) -> str:
@@ -59,23 +65,22 @@ def attachment(filename: str) -> str:
     return value
 
 
-def entity_tag(query: FeedQuery, records: Iterable[bytes], *, more: bool) -> str:
+def entity_tag(query: FeedQuery, page: Page) -> str:
     """A weak validator of a page: the same rows in the same form have the same one.
 
     Weak (RFC 9110, section 8.8.1), for a framed body also tells its age, and every coding of a
     body is told apart by `Vary` alone.
     """
-    digest = hashlib.blake2b(repr((query.format.name, query.layout, more)).encode(), digest_size=16)
-    for record in records:
-        digest.update(len(record).to_bytes(8, "big"))
-        digest.update(record)
-    return f'W/"{digest.hexdigest()}"'
+    form = repr((query.format.name, query.layout, page.more, page.digest))
+    return f'W/"{hashlib.blake2b(form.encode(), digest_size=16).hexdigest()}"'
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:
     """Whether If-None-Match names the tag, compared weakly (RFC 9110, section 13.1.2)."""
     if if_none_match is None:
         return False
+    if if_none_match == tag:  # what a client that has one page sends
+        return True
     if if_none_match.strip() == "*":
         return True
     return tag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match)

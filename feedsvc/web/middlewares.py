@@ -2,12 +2,12 @@
 
 import logging
 import re
-import uuid
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from feedsvc import identifiers
 from feedsvc.errors import (
     BadRequest,
     ContentTooLarge,
@@ -24,7 +24,6 @@ from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, SERVICE, STAGES, STANDI
 from feedsvc.web.particulars import PARTICULARS, Particulars
 
 logger = logging.getLogger(__name__)
-access_logger = logging.getLogger("feedsvc.access")
 
 _WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
@@ -38,16 +37,18 @@ def request_id(given: str | None) -> str:
     """The caller's own id if it is well-formed, else a new one."""
     if given is not None and _WELL_FORMED_ID.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return identifiers.new_hex()
 
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request what every other step asks for, and logs one line when it ends."""
+    """Gives the request what every other step asks for, and tells of its end."""
     request[REQUEST_ID] = request_id(request.headers.get("X-Request-ID"))
     request[STAGES] = Stages()
-    request[PARTICULARS] = Particulars()
-    if (address := client_address(request)) is not None:
+    resource = request.match_info.route.resource
+    request[PARTICULARS] = Particulars("unknown" if resource is None else resource.canonical)
+    trusted = request.app[SERVICE].settings.server.trusted_proxies
+    if (address := client_address(request.remote, request.headers, trusted)) is not None:
         request[CLIENT_ADDRESS] = address
     try:
         response = await handler(request)
@@ -59,16 +60,7 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _tell_end(request: web.Request, outcome: web.StreamResponse | BaseException) -> None:
-    ended = request[PARTICULARS].ended(request, outcome)
-    access_logger.info(
-        "%s %s %s %d ms %s",
-        ended.method,
-        ended.route,
-        "gone" if ended.result == "cancelled" else ended.status,
-        ended.elapsed_ms,
-        ended.request_id,
-    )
-    request.app[SERVICE].observers.tell(ended)
+    request.app[SERVICE].observers.tell(request[PARTICULARS].ended(request, outcome))
 
 
 @web.middleware
@@ -98,6 +90,7 @@ async def mark(request: web.Request, response: web.StreamResponse) -> None:
     """Puts on every answer what every answer carries; runs when the head is about to leave."""
     if REQUEST_ID in request:
         response.headers["X-Request-ID"] = request[REQUEST_ID]
+        request[STAGES].answered()
     for name, value in request.get(STANDING, {}).items():
         response.headers.setdefault(name, value)
     security.protect(response)

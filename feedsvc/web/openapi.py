@@ -117,6 +117,24 @@ _CATALOGUE: Final[Json] = {
 }
 _ROW: Final = {"type": "object"}
 _TEXT: Final = {"type": "string"}
+_OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
+_REPORT: Final[Json] = {
+    "type": "object",
+    "required": [
+        "range", "from", "to", "lacking", "totals", "endpoints", "slowest", "problems", "database",
+        "cache", "pools", "system", "now",
+    ],
+    "properties": {
+        "range": {"enum": ["1h", "24h", "7d"]},
+        "from": {"type": "number", "description": "Seconds since 1970."},
+        "to": {"type": "number"},
+        "lacking": {"type": ["string", "null"]},
+        "totals": _ROW,
+        "endpoints": _OBJECTS,
+        "slowest": _OBJECTS,
+        **dict.fromkeys(("problems", "database", "cache", "pools", "system", "now"), _ROW),
+    },
+}  # fmt: skip
 
 
 def _answer(what: str, media: Mapping[str, Json], *names: str) -> Json:
@@ -231,6 +249,38 @@ _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
                         "properties": {"tags": _NAMES, "heard": {"type": "boolean"}},
                     }
                 },
+            )
+        },
+    },
+    ("GET", "/api/performance/metrics"): {
+        "summary": "What happened over the last hour, day or week, by endpoint; for admins",
+        "description": (
+            "Of all workers, with the range before it for comparison. Times are milliseconds, "
+            "shares 0 to 1. Percentiles are right within 1 %. `lacking` says what is not in it."
+        ),
+        "parameters": (
+            _parameter("range", "How far back.", {"enum": ["1h", "24h", "7d"], "default": "1h"}),
+            _parameter("format", "Else by `Accept`, else JSON.", {"enum": ["json", "csv", "sse"]}),
+            _parameter(
+                "interval",
+                "With sse: seconds between events.",
+                {"type": "number", "minimum": 1, "maximum": 60},
+            ),
+        ),
+        "responses": {
+            "200": _answer(
+                "The figures; as CSV the endpoints alone; as events all of it again and again.",
+                {"application/json": _REPORT, "text/csv": _TEXT, "text/event-stream": _TEXT},
+            )
+        },
+        "refusals": (*_REFUSALS, 406),
+    },
+    ("GET", "/metrics"): {
+        "summary": "All workers' figures for Prometheus; for admins",
+        "responses": {
+            "200": _answer(
+                "Text in Prometheus's format, or OpenMetrics where Accept asks for it.",
+                {"text/plain": _TEXT, "application/openmetrics-text": _TEXT},
             )
         },
     },

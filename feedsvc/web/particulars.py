@@ -20,6 +20,8 @@ _LONGEST_QUERY: Final = 2_000
 class Particulars:
     """Filled in as they become known; `query` only once the request was found to make sense."""
 
+    # The pattern, for a raw path may hold what does not belong in a log.
+    route: str
     guarded: bool = False
     principal: Principal | None = None
     dataset: str | None = None
@@ -39,19 +41,23 @@ class Particulars:
         self, request: web.Request, outcome: web.StreamResponse | BaseException
     ) -> RequestEnded:
         """The observation of the request's end, by an answer or by what broke it."""
-        resource = request.match_info.route.resource
         status, result = self._result(outcome)
+        stages = request[STAGES]
+        seconds, first_byte = stages.elapsed(), stages.first_byte
+        if first_byte is None and isinstance(outcome, web.StreamResponse):
+            first_byte = seconds  # the whole answer leaves now
         return RequestEnded(
             at=time.time(),
             request_id=request[REQUEST_ID],
             method=request.method,
-            # The route's pattern, for a raw path may hold what does not belong in a log.
-            route=resource.canonical if resource is not None else "unknown",
+            route=self.route,
             guarded=self.guarded,
             status=status,
             result=result,
             why=None if self.problem is None else self.problem.name,
-            elapsed_ms=request[STAGES].elapsed_ms(),
+            seconds=seconds,
+            first_byte=first_byte,
+            stages=stages.seconds,
             address=request.get(CLIENT_ADDRESS),
             principal=self.principal,
             dataset=self.dataset,

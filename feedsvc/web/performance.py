@@ -9,9 +9,10 @@ from aiohttp import web
 
 from feedsvc import own_tables, parameters
 from feedsvc.auth.principal import Principal
-from feedsvc.errors import BadParameter, BadRequest, Forbidden
+from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.tags import all_under
 from feedsvc.web.keys import SERVICE, Work
+from feedsvc.web.rights import only_admins
 
 _INVALIDATE: Final = (files("feedsvc.cache") / "invalidate.sql").read_text()
 _MOST_TAGS: Final = 100
@@ -20,14 +21,14 @@ _LONGEST_TAG: Final = 1_024
 
 async def cache(request: web.Request, principal: Principal) -> Work:
     """`GET /api/performance/cache`: this worker's figures."""
-    _only_admins(principal)
+    only_admins(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_figures, request)
 
 
 async def invalidate(request: web.Request, principal: Principal) -> Work:
     """`POST /api/performance/cache/invalidate`: `{"tags": ["clients:rosewood"]}`."""
-    _only_admins(principal)
+    only_admins(principal)
     return partial(_invalidated, request, _tags(await request.read()))
 
 
@@ -58,11 +59,6 @@ def _tags(body: bytes) -> list[str]:
         what = f"A tag is text of 1 to {_LONGEST_TAG} characters, such as `clients:rosewood`."
         raise BadParameter(what, parameter="tags")
     return tags
-
-
-def _only_admins(principal: Principal) -> None:
-    if principal.role != "admin" or principal.client is not None:
-        raise Forbidden("This is for admins alone.")
 
 
 def _json(plain: Any) -> web.Response:

@@ -11,7 +11,16 @@ from aiohttp.typedefs import Handler
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
-from feedsvc.web import feeds, openapi, operations, performance, problems, tickets
+from feedsvc.web import (
+    feeds,
+    metrics,
+    openapi,
+    operations,
+    performance,
+    problems,
+    tickets,
+    tracker,
+)
 from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
@@ -51,6 +60,8 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected(
         "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
     ),
+    Protected("/api/performance/metrics", tracker.metrics),
+    Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),
     Open("/live", operations.live),
@@ -64,6 +75,12 @@ def add_to(application: web.Application) -> None:
         handler = route.handler if isinstance(route, Open) else _authenticated(route)
         for method in route.methods:
             application.router.add_route(method, route.path, handler)
+
+
+def patterns() -> list[str]:
+    """Every route's pattern as observations have it, each once."""
+    router = web.UrlDispatcher()
+    return [router.add_resource(path).canonical for path in {route.path for route in ROUTES}]
 
 
 def _authenticated(route: Protected) -> Handler:

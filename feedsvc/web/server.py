@@ -10,6 +10,7 @@ from feedsvc.settings import Server
 from feedsvc.web import cors, middlewares, routes
 from feedsvc.web.door import Door
 from feedsvc.web.keys import SERVICE
+from feedsvc.web.shortcut import Shortcut
 
 _BACKLOG: Final = 1_024
 
@@ -49,7 +50,8 @@ class Runner(web.AppRunner):
         await web.SockSite(self, listener, backlog=_BACKLOG).start()
 
     async def _make_server(self) -> web.Server:
-        return Door(await super()._make_server(), self._settings)
+        shortcut = Shortcut(self.app[SERVICE])
+        return Door(await super()._make_server(), self._settings, shortcut)
 
 
 def listen(host: str, port: int, settings: Server) -> socket.socket:

@@ -337,7 +337,7 @@ async def spoil(how: str, server: ValkeyServer, link: Any) -> None:
         return
     async for name in link.scan_iter("alone:page:*"):
         if how == "garbage":
-            await link.set(name, b"feedsvc-page-1\n{garbage")
+            await link.set(name, b"feedsvc-page-2\n{garbage")
         elif how == "another key's":
             await link.set(name, await link.get(f"spare:{how}") or b"")
     if how == "flushed":

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import orjson
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -33,67 +31,20 @@ from feedsvc.cache.pages import Found
 from feedsvc.cache.shared import Shared
 from feedsvc.datasets import Dataset
 from feedsvc.errors import DatabaseUnavailable
+from tests.support.cache_steps import STEPS, WORKERS
 from tests.support.cache_world import (
-    CALLERS,
     CLIENTS,
     DATASETS,
     FRESH,
     STALE,
-    TENANTS,
     Database,
     Worker,
     planned,
+    serials_of,
+    timeline_of,
     untold,
 )
 from tests.support.redis_server import redis_running
-
-_WORKERS = range(3)
-_worker = st.sampled_from(_WORKERS)
-_workers = st.sampled_from([[0, 1, 2], [0, 1, 2], [0], [1], [2]])
-_name = st.sampled_from([*DATASETS, "letters"])
-# Most is about the same few pages, for only there can anything go wrong.
-_caller = st.sampled_from([*CALLERS[:2] * 2, *CALLERS])
-_tenant = st.sampled_from([TENANTS[0], *TENANTS])
-_client = st.sampled_from(CLIENTS)
-_any = st.integers(0, 7)
-_flag = st.booleans()
-_between = st.sampled_from(["write", "late write", "loss", "wait", "outage", "fail-over"])
-_page = {"name": _name, "caller": _caller, "gated": _flag}
-_row = {"name": _name, "tenant": _tenant, "client": _client}
-
-# What may happen, how often, and with what. One rule for all of it: hypothesis leaves out half of
-# a machine's rules from each run, and what goes wrong here needs many of them at once.
-_Given = dict[str, st.SearchStrategy[Any]]
-_STEPS: list[tuple[int, str, _Given]] = [
-    (8, "read", {"workers": _workers, **_page}),
-    (6, "read_twice", {"well": _flag, "what": _between, **_page}),
-    (4, "stream", {"worker": _worker, **_page}),
-    (3, "prove", {"at": _any}),
-    (4, "release", {"at": _any}),
-    (2, "cancel", {"at": _any}),
-    (3, "begin_writing", {}),
-    (6, "commit", {**_row, "large": _flag, "at": _any}),
-    (1, "roll_back", {"at": _any}),
-    (2, "meddle_with_triggers", {"name": _name, "then": st.sampled_from(["off", "on", "both"])}),
-    (1, "shake", {"how": st.sampled_from(["away", "fail over", "fail over and lose"])}),
-    (3, "all_is_well", {}),
-    (6, "hear", {"workers": _workers, "what": st.sampled_from(["told", "ask", "answer", "beat"])}),
-    (2, "look", {"worker": _worker}),
-    (2, "lose", {"worker": _worker}),
-    (2, "listen", {"worker": _worker, "at_once": _flag}),
-    (2, "wait", {"seconds": st.sampled_from([1.0, 5.0, 11.0, 46.0]), "silent": _worker}),
-    (2, "evict", {"worker": _worker}),
-    (1, "crash", {"worker": _worker}),
-    (3, "spoil", {"how": st.sampled_from(["late", "another's", "garbage", "flush"]),
-                  "at": _any, "place": _any}),
-]  # fmt: skip
-_steps = st.one_of(
-    *(
-        st.tuples(st.just(name), st.fixed_dictionaries(given))
-        for weight, name, given in _STEPS
-        for _ in range(weight)
-    )
-)
 
 
 @dataclass(eq=False)
@@ -123,7 +74,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.database = Database()
         self.put: list[tuple[Key, bytes]] = []
-        self.workers = [self._worker() for _ in _WORKERS]
+        self.workers = [self._worker() for _ in WORKERS]
         self.reads: list[_Read] = []
         self.shown: list[tuple[Worker, Dataset, Principal, Page]] = []
         self.gates: list[asyncio.Event] = []
@@ -148,10 +99,10 @@ class CacheMachine(RuleBasedStateMachine):
 
     @initialize()
     def everybody_listens(self) -> None:
-        for worker in _WORKERS:
+        for worker in WORKERS:
             self.listen(worker, at_once=True)
 
-    @rule(step=_steps)
+    @rule(step=STEPS)
     def happens(self, step: tuple[str, dict[str, Any]]) -> None:
         name, given = step
         getattr(self, name)(**given)
@@ -238,19 +189,22 @@ class CacheMachine(RuleBasedStateMachine):
     def wait(self, seconds: float, silent: int) -> None:
         """Time passes, in which one of the workers hears nothing."""
         CacheMachine.now += seconds
-        for worker in _WORKERS:
+        for worker in WORKERS:
             if worker != silent:
                 self.hear([worker], "beat")
 
     # Readers
 
-    def read(self, workers: list[int], name: str, caller: Principal, gated: bool) -> None:
+    def read(
+        self, workers: list[int], name: str, caller: Principal, gated: bool, at_door: bool = False
+    ) -> None:
         dataset = DATASETS[name]
         for chosen in (self.workers[worker] for worker in workers):
             wanted = chosen.wanted(dataset, caller)
             if wanted is not None:
                 load = self._loader(chosen, dataset, caller, gated)
-                self._begin(chosen, dataset, caller, chosen.pages.page(wanted, load))
+                reading = chosen.at_the_door if at_door else chosen.pages.page
+                self._begin(chosen, dataset, caller, reading(wanted, load))
 
     def read_twice(self, well: bool, name: str, caller: Principal, gated: bool, what: str) -> None:
         """What the other rules do, just where it can hurt."""
@@ -289,21 +243,16 @@ class CacheMachine(RuleBasedStateMachine):
 
     def prove(self, at: int) -> None:
         """A page may count as of a later snapshot only if it is what that one would have given."""
-        if not self.shown:
+        if not self.shown or self.database.away:
             return
         worker, dataset, caller, shown = self.shown[-1 - at % len(self.shown)]
         wanted = worker.wanted(dataset, caller)
-        if (
-            wanted is None
-            or self.database.away
-            or not set(_serials(shown)) <= self.database.view(dataset, caller)
-        ):
-            return  # a page of a former life
-        proven = self._settle(worker.pages.proves(wanted, shown, self.database.snapshot()))
-        if proven:
+        if wanted is None or timeline_of(shown) != self.database.timeline:
+            return  # no request lasts so long
+        if self._settle(worker.pages.proves(wanted, shown, self.database.snapshot())):
             self.counts["proven"] += 1
             untold = self.database.untold - worker.knows
-            assert self.database.view(dataset, caller) - set(_serials(shown)) <= untold
+            assert self.database.view(dataset, caller) - serials_of(shown) <= untold
 
     def release(self, at: int) -> None:
         if self.gates:
@@ -365,7 +314,7 @@ class CacheMachine(RuleBasedStateMachine):
             return
         answer: Any = read.task.result()
         shown = answer.held.page if isinstance(answer, Found) else answer
-        serials = set(_serials(shown))
+        serials = serials_of(shown)
         own = {c.serial for c in self.database.commits if c.concerns(read.dataset, read.caller)}
         assert serials <= own | self.database.lost, "it is not the caller's"
         assert not serials & read.lost, "it was lost in a fail-over"
@@ -440,16 +389,13 @@ async def _as_it_is(reading: Awaitable[object]) -> object:
     return await reading
 
 
-def _serials(shown: Page) -> list[int]:
-    return list(orjson.loads(shown.records[0]))
-
-
 @pytest.fixture(scope="module")
 def redis_url() -> Iterator[str]:
     with redis_running() as server:
         yield server.url
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("room", ["ample", "tight"])
 def test_no_read_is_older_than_what_its_worker_was_told(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, room: str

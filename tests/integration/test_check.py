@@ -99,6 +99,7 @@ def environment(database_url: str, **variables: str) -> dict[str, str]:
     plain = {name: v for name, v in os.environ.items() if not name.startswith("FEEDSVC_")}
     plain |= {"DATABASE_URL": database_url, "FEEDSVC_AUTH__KEY": KEY, "FEEDSVC_SERVER__PORT": "0"}
     plain |= {"FEEDSVC_DATABASE__STARTUP_TIMEOUT": "1", "FEEDSVC_AUDIT__ENABLED": "false"}
+    plain |= {"FEEDSVC_METRICS__ENABLED": "false"}
     return plain | variables
 
 

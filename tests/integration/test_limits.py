@@ -13,6 +13,7 @@ from statistics import median
 import aiohttp
 import asyncpg
 import pytest
+from aiohappyeyeballs import AddrInfoType
 
 from feedsvc.embedded.valkey import ValkeyServer
 from tests.support import sse
@@ -108,17 +109,18 @@ async def test_every_answer_tells_what_is_left(limited: Running, world: asyncpg.
             assert left >= 96, "a bad request counted"
 
 
-def hardly_buffered(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket of which the kernel does not swallow a whole feed."""
-    made = socket.socket(*address[:3])
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+def narrow_socket(address: AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
     return made
 
 
 async def test_streams_at_once(limited: Running, world: asyncpg.Connection) -> None:
     """The lease of a stream is over when the stream is, whether it ended or its client left."""
     headers = bearer(role="admin", subject="who streams much")
-    connector = aiohttp.TCPConnector(socket_factory=hardly_buffered)
+    # Narrow all the way: what the kernels may hold must be less than the feed.
+    connector = aiohttp.TCPConnector(socket_factory=narrow_socket)
     async with aiohttp.ClientSession(limited.url, connector=connector, read_bufsize=1_024) as http:
         running = [await http.get("/v1/feeds/clients", headers=headers) for _ in range(3)]
         assert [answer.status for answer in running] == [200] * 3

@@ -29,6 +29,10 @@ EVERYBODY = dict.fromkeys(KINDS, 200)
 TICKETS = {"ticket": 200, "ticket for elsewhere": 401, "couple's ticket": 200}
 INSIDERS = {**OUTSIDERS, **dict.fromkeys(("other tenant", "couple", "member", "admin"), 200)}
 
+ADMINS = {
+    **dict.fromkeys(KINDS, 403), **OUTSIDERS, "admin": 200, **dict.fromkeys(TICKETS, 401)
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Case:
@@ -76,19 +80,15 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
             {"path": "/v1/feeds/clients"},
         )
     ],
-    ("GET", "/api/performance/cache"): [
-        Case(
-            "/api/performance/cache",
-            {**dict.fromkeys(KINDS, 403), **OUTSIDERS, "admin": 200, **dict.fromkeys(TICKETS, 401)},
-        )
-    ],
+    ("GET", "/api/performance/cache"): [Case("/api/performance/cache", ADMINS)],
     ("POST", "/api/performance/cache/invalidate"): [
-        Case(
-            "/api/performance/cache/invalidate",
-            {**dict.fromkeys(KINDS, 403), **OUTSIDERS, "admin": 200, **dict.fromkeys(TICKETS, 401)},
-            {"tags": ["nothing"]},
-        )
+        Case("/api/performance/cache/invalidate", ADMINS, {"tags": ["nothing"]})
     ],
+    ("GET", "/api/performance/metrics"): [
+        Case("/api/performance/metrics", ADMINS),
+        Case("/api/performance/metrics?range=24h&format=csv", ADMINS),
+    ],
+    ("GET", "/metrics"): [Case("/metrics", ADMINS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
     ("GET", "/live"): [Case("/live", EVERYBODY)],

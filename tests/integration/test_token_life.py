@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import statistics
 import time
 from collections.abc import Iterator
 
@@ -125,8 +124,9 @@ async def test_every_fault_is_the_same_401_in_about_the_same_time_and_takes_no_c
         assert await world.fetchval(sql) == 0
     assert len(set(answers.values())) == 1
     assert answers["none"][0] == 401
-    medians = {what: statistics.median(times) for what, times in seconds.items()}
-    assert max(medians.values()) - min(medians.values()) < 0.002, medians
+    # The quickest of each, for whatever else this machine does can only make one slower.
+    quickest = {what: min(times) for what, times in seconds.items()}
+    assert max(quickest.values()) - min(quickest.values()) < 0.002, quickest
 
 
 async def test_a_service_with_published_keys_only(world_url: str) -> None:

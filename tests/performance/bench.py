@@ -15,6 +15,7 @@ from typing import Final
 
 from feedsvc.embedded import EmbeddedError, cache_folder
 from tests.performance import measures
+from tests.performance.first_pages import first_pages
 from tests.performance.table import Line, rendered
 from tests.performance.world import Service, Sizes, World, prepared
 
@@ -24,6 +25,7 @@ _MEASURES: Final[tuple[Callable[[World, Service, int], list[Line]], ...]] = (
     measures.rival,
     measures.first_bytes,
     measures.cost_a_row,
+    first_pages,
     measures.memory,
 )
 _QUICK_ROUNDS: Final = 2

@@ -12,8 +12,8 @@ from tests.performance.clients import count_lines, curl, first_byte, psql
 from tests.performance.memory import growth
 from tests.performance.rival import rival_feed
 from tests.performance.scale import table
-from tests.performance.table import Line, Target
-from tests.performance.timing import Contender, Round, in_turn, medians, ratios
+from tests.performance.table import Line, Target, ratio
+from tests.performance.timing import Contender, in_turn, medians
 from tests.performance.world import Service, World
 
 _FIRST_BYTES: Final = 30  # requests of each size in a round
@@ -44,7 +44,7 @@ def _pair_with_psql(
         "psql": partial(psql, world.psql, world.admin_url, copy),
     }
     measured = in_turn(contenders, rounds)
-    return _ratio(f"{name} : psql{options}", measured, name, "psql", target)
+    return ratio(f"{name} : psql{options}", measured, name, "psql", target)
 
 
 def formats(_world: World, service: Service, rounds: int) -> list[Line]:
@@ -58,7 +58,7 @@ def formats(_world: World, service: Service, rounds: int) -> list[Line]:
     }
     measured = in_turn({name: partial(curl, feed) for name, feed in feeds.items()}, rounds)
     return [
-        _ratio(f"{name} : ndjson", measured, name, "ndjson") for name in feeds if name != "ndjson"
+        ratio(f"{name} : ndjson", measured, name, "ndjson") for name in feeds if name != "ndjson"
     ]
 
 
@@ -74,7 +74,7 @@ def rival(world: World, service: Service, rounds: int) -> list[Line]:
             "ndjson": partial(curl, ours),
         }
         measured = in_turn(contenders, rounds)
-    return [_ratio("rival (FastAPI) : ndjson", measured, "rival", "ndjson")]
+    return [ratio("rival (FastAPI) : ndjson", measured, "rival", "ndjson")]
 
 
 def first_bytes(world: World, service: Service, rounds: int) -> list[Line]:
@@ -94,7 +94,7 @@ def first_bytes(world: World, service: Service, rounds: int) -> list[Line]:
         medians(in_turn(contenders, _FIRST_BYTES, _FIRST_BYTES_SECONDS)) for _ in range(rounds)
     ]
     within = Target(1.2, least=0.8)
-    return [_ratio(f"first byte, {many} : {few}", measured, many, few, within, "ms")]
+    return [ratio(f"first byte, {many} : {few}", measured, many, few, within, "ms")]
 
 
 def cost_a_row(world: World, service: Service, rounds: int) -> list[Line]:
@@ -108,7 +108,7 @@ def cost_a_row(world: World, service: Service, rounds: int) -> list[Line]:
     measured = in_turn(contenders, rounds)
     base, flat = names[sizes.middle], Target(1.15, least=0.85)
     return [
-        _ratio(f"a row of {names[rows]} : of {base}", measured, names[rows], base, flat)
+        ratio(f"a row of {names[rows]} : of {base}", measured, names[rows], base, flat)
         for rows in (sizes.small, sizes.large)
     ]
 
@@ -130,16 +130,3 @@ def _memory(world: World, name: str, coding: str) -> Line:
         grown = growth(fresh.running.pid, partial(curl, feed))
     subject = f"memory, {name}" if coding == "identity" else f"memory, {name} {coding}"
     return Line(subject, [grown], f"{world.sizes.large:,} rows", Target(16), "MiB")
-
-
-def _ratio(
-    subject: str,
-    measured: list[Round],
-    name: str,
-    against: str,
-    target: Target | None = None,
-    unit: str = "s",
-) -> Line:
-    typical, factor = medians(measured), 1_000 if unit == "ms" else 1
-    detail = " : ".join(f"{typical[each] * factor:.2f}" for each in (name, against))
-    return Line(subject, ratios(measured, name, against), f"{detail} {unit}", target)

@@ -6,7 +6,6 @@ row-level security cost it anything.
 """
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +18,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from tests.performance.clients import Feed
+from tests.performance.processes import ended, listening
 from tests.support.service import REPOSITORY
 
 _PREFETCH: Final = 1_000  # rows
@@ -60,22 +60,11 @@ async def _lines(tenant: str) -> AsyncIterator[bytes]:
 @contextmanager
 def rival_feed(database_url: str, tenant: str) -> Iterator[Feed]:
     """This application under uvicorn with uvloop and one worker; its feed of the clients."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        process = _start(listener.fileno(), database_url)
-    try:
+    with listening() as (listener, port), ended(_start(listener.fileno(), database_url)):
         yield Feed(f"http://127.0.0.1:{port}/clients?tenant={tenant}")
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _start(listener: int, database_url: str) -> subprocess.Popen[bytes]:
-    # It listens before it is started, so the first request simply waits for it.
     command = [sys.executable, "-m", "uvicorn", "tests.performance.rival:app"]
     options = ["--fd", str(listener), "--loop", "uvloop", "--workers", "1"]
     return subprocess.Popen(

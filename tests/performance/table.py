@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from tests.performance.timing import Round, medians, ratios
+
 _HEADINGS: Final = ("", "median", "min-max", "target", "", "measured")
 
 
@@ -65,3 +67,17 @@ def rendered(lines: Sequence[Line]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def ratio(
+    subject: str,
+    measured: list[Round],
+    name: str,
+    against: str,
+    target: Target | None = None,
+    unit: str = "s",
+) -> Line:
+    """The figure of a pair: one contender's seconds for one second of another, by round."""
+    typical, factor = medians(measured), 1_000 if unit == "ms" else 1
+    detail = " : ".join(f"{typical[each] * factor:.2f}" for each in (name, against))
+    return Line(subject, ratios(measured, name, against), f"{detail} {unit}", target)

@@ -13,7 +13,7 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc.demo.world import prepare
+from feedsvc.demo.world import make_triggers, prepare
 from feedsvc.embedded import claim_folder, start_postgres
 from tests.performance.clients import Feed
 from tests.performance.scale import make_tables, table
@@ -65,9 +65,9 @@ class World:
     version: str
 
     @contextmanager
-    def service(self) -> Iterator["Service"]:
+    def service(self, settings: Mapping[str, str] | None = None) -> Iterator["Service"]:
         """A `feedsvc serve` of its own, as production starts it, with one worker."""
-        with serving(self.service_url, datasets=self.datasets) as running:
+        with serving(self.service_url, datasets=self.datasets, settings=settings) as running:
             yield Service(running, bearer(self.tenant))
 
 
@@ -99,6 +99,7 @@ def prepared(sizes: Sizes, data: Path) -> Iterator[World]:
         version = asyncio.run(_fill(demo.admin_url, demo.tenant, sizes))
         datasets = Path(scratch, "datasets.toml")
         datasets.write_text(_declarations(sizes))
+        asyncio.run(make_triggers(demo.admin_url, datasets))
         psql = server.cluster.binaries.folder / "psql"
         yield World(demo.admin_url, demo.service_url, demo.tenant, sizes, psql, datasets, version)
 

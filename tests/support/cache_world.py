@@ -14,9 +14,9 @@ import orjson
 
 from feedsvc import settings
 from feedsvc.auth.principal import Principal
-from feedsvc.cache.fingerprint import fingerprint
+from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.page import Key, Page, Wanted
+from feedsvc.cache.page import Key, Page, Wanted, digest_of
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.shared import Shared
@@ -24,7 +24,7 @@ from feedsvc.cache.snapshot import Snapshot
 from feedsvc.cache.watch import Watch
 from feedsvc.datasets import Column, Dataset
 from feedsvc.errors import DatabaseUnavailable
-from feedsvc.observations import CacheLookup, Observation, Observers
+from feedsvc.observations import CacheLookup, Observers
 from feedsvc.query import FeedQuery
 from feedsvc.redis_link import RedisLink
 from feedsvc.tags import Template, all_under, exactly
@@ -173,7 +173,8 @@ class Worker:
         self.counts = counts
         self.link = RedisLink(url, settings.Redis(timeout=1.0))
         self.ledger = Ledger(keep=keep, silence=SILENCE, clock=clock)
-        observers = Observers(self._count)
+        observers = Observers()
+        observers.add(CacheLookup, self._count)
         shared = RedisPages(LateShared(self.link, put), observers)
         given = settings.Cache(memory_bytes=160_000, wait_timeout=0.05, stale_patience=0.01)
         fingerprints = {name: fingerprint(dataset, 500) for name, dataset in DATASETS.items()}
@@ -258,6 +259,14 @@ class Worker:
         assert isinstance(wanted, Wanted) is not is_out, wanted
         return wanted if isinstance(wanted, Wanted) else None
 
+    async def at_the_door(self, wanted: Wanted, load: Callable[[], Awaitable[Page]]) -> object:
+        """As a request does that was answered before in the same words."""
+        found = self.pages.at_hand(wanted, quietly=True) or await self.pages.from_redis(wanted)
+        if found is None:
+            return await self.pages.page(wanted, load)
+        self.pages.tell_hit(wanted, found)
+        return found
+
     async def stream(self, wanted: Wanted, load: Callable[[], Awaitable[Page]]) -> object:
         """As a stream does: begins with a page if there is one, else keeps what it reads."""
         found = await self.pages.find(wanted)
@@ -271,17 +280,28 @@ class Worker:
         """A page as PostgreSQL would give it now. Raises DatabaseUnavailable."""
         if self.database.away:
             raise DatabaseUnavailable("It is away.")
-        serials = orjson.dumps(sorted(self.database.view(dataset, caller)))
-        return Page([serials], "1", False, self.database.snapshot(), self.clock(), cost=0.0)
+        view = sorted(self.database.view(dataset, caller))
+        records = [orjson.dumps([self.database.timeline, view])]
+        snapshot = self.database.snapshot()
+        return Page(records, digest_of(records), "1", False, snapshot, self.clock(), cost=0.0)
 
     async def close(self) -> None:
         await self.pages.close()
         await self.link.close()
 
-    def _count(self, observation: Observation) -> None:
-        if isinstance(observation, CacheLookup):
-            self.counts[f"{observation.outcome} {observation.tier or observation.why}"] += 1
-            self.counts["collapsed"] += observation.collapsed
+    def _count(self, lookup: CacheLookup) -> None:
+        self.counts[f"{lookup.outcome} {lookup.tier or lookup.why}"] += 1
+        self.counts["collapsed"] += lookup.collapsed
+
+
+def serials_of(page: Page) -> set[int]:
+    """The commits that a page shows."""
+    return set(orjson.loads(page.records[0])[1])
+
+
+def timeline_of(page: Page) -> int:
+    """The life of the database that it was read in."""
+    return int(orjson.loads(page.records[0])[0])
 
 
 async def planned(database: Database, _declared: Mapping[str, Any]) -> Any:

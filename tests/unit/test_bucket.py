@@ -28,7 +28,7 @@ def test_no_span_of_time_sees_more_than_the_burst_and_what_the_rate_adds(
 def test_a_burst_is_exactly_as_large_as_it_says(burst: int, per_second: float) -> None:
     policy, bucket = Policy("requests", burst, per_second), Bucket()
     for used in range(burst):
-        left = int(policy.standing(bucket.debt(5.0)).split(";")[1][2:])
+        left = int(policy.standing(bucket.debt(5.0))["RateLimit"].split(";")[1][2:])
         assert left == burst - used
         assert bucket.excess(policy.seconds(1), policy, 5.0) <= 0
         bucket.add(policy.seconds(1), 5.0)

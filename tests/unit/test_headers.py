@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedsvc.cache.page import Page, digest_of
+from feedsvc.cache.snapshot import Snapshot
 from feedsvc.query import FeedQuery
 from feedsvc.web import headers
 from tests.support.datasets import DATASET
@@ -74,45 +76,54 @@ def test_no_file_name_leaves_its_quotes_or_its_folder(filename: str) -> None:
     ],
 )
 def test_the_content_type_is_the_formats(given: dict[str, str], value: str) -> None:
-    assert headers.of_feed(query(**given), "hit")["Content-Type"] == value
+    assert headers.of_feed(query(**given), EXPORT, "hit")["Content-Type"] == value
 
 
 def test_csv_alone_is_a_download_with_a_guard() -> None:
-    fields = headers.of_feed(query(format="csv"), "hit")
+    fields = headers.of_feed(query(format="csv"), EXPORT, "hit")
     assert fields["Feed-CSV-Guard"] == "on"
     assert 'filename="Dinge.csv"' in fields["Content-Disposition"]
-    assert headers.of_feed(query(format="csv", guard="off"), "hit")["Feed-CSV-Guard"] == "off"
-    assert not {"Feed-CSV-Guard", "Content-Disposition"} & headers.of_feed(query(), "hit").keys()
+    assert (
+        headers.of_feed(query(format="csv", guard="off"), EXPORT, "hit")["Feed-CSV-Guard"] == "off"
+    )
+    assert (
+        not {"Feed-CSV-Guard", "Content-Disposition"}
+        & headers.of_feed(query(), EXPORT, "hit").keys()
+    )
 
 
 def test_every_feed_says_how_it_may_be_kept_and_what_it_is_called() -> None:
-    fields = headers.of_feed(query(), "hit")
+    fields = headers.of_feed(query(), EXPORT, "hit")
     assert fields["Feed-Export"] == EXPORT
     assert fields["Cache-Control"] == "private, no-cache"
     assert fields["Cache-Status"].startswith("feedsvc;")
     assert {"Accept", "Accept-Encoding", "Authorization"} <= set(fields["Vary"].split(", "))
 
 
-PAGE = [b'{"id":1}', b'{"id":2}']
+RECORDS = [b'{"id":1}', b'{"id":2}']
+
+
+def page(records: list[bytes], *, more: bool = False) -> Page:
+    return Page(records, digest_of(records), "2", more, Snapshot(3, 3, frozenset()), 0.0, 0.0)
 
 
 def test_the_same_page_has_the_same_tag_however_it_was_read() -> None:
-    tag = headers.entity_tag(query(), PAGE, more=False)
+    tag = headers.entity_tag(query(), page(RECORDS))
     assert re.fullmatch(r'W/"[0-9a-f]{32}"', tag)
-    assert headers.entity_tag(query(export=EXPORT.replace("f", "e")), PAGE, more=False) == tag
+    assert headers.entity_tag(query(export=EXPORT.replace("f", "e")), page(RECORDS)) == tag
 
 
 def test_another_page_has_another_tag() -> None:
     tags = {
-        headers.entity_tag(query(), PAGE, more=False),
-        headers.entity_tag(query(), PAGE, more=True),
-        headers.entity_tag(query(), [], more=False),
-        headers.entity_tag(query(), [b'{"id":1}{"id":2}'], more=False),
-        headers.entity_tag(query(format="sse"), PAGE, more=False),
-        headers.entity_tag(query(format="csv"), PAGE, more=False),
-        headers.entity_tag(query(format="csv", header="0"), PAGE, more=False),
-        headers.entity_tag(query(format="csv", delimiter=";"), PAGE, more=False),
-        headers.entity_tag(query(format="csv", bom="1"), PAGE, more=False),
+        headers.entity_tag(query(), page(RECORDS)),
+        headers.entity_tag(query(), page(RECORDS, more=True)),
+        headers.entity_tag(query(), page([])),
+        headers.entity_tag(query(), page([b'{"id":1}{"id":2}'])),
+        headers.entity_tag(query(format="sse"), page(RECORDS)),
+        headers.entity_tag(query(format="csv"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", header="0"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", delimiter=";"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", bom="1"), page(RECORDS)),
     }
     assert len(tags) == 9
 

@@ -4,21 +4,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedsvc.cache.page import EnvelopeError, Page, pack, unpack
+from feedsvc.cache.page import EnvelopeError, Page, digest_of, pack, unpack
 from feedsvc.cache.snapshot import Snapshot
 
 RECORDS = st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(str.encode))
 
 
 def page(records: list[bytes]) -> Page:
-    last = "1" if records else None
-    return Page(records, last, False, Snapshot(3, 9, frozenset([5])), loaded=1.5, cost=0.25)
+    return Page(
+        records=records,
+        digest=digest_of(records),
+        last="1" if records else None,
+        more=False,
+        snapshot=Snapshot(3, 9, frozenset([5])),
+        loaded=1.5,
+        cost=0.25,
+    )
 
 
 @given(RECORDS)
 def test_a_page_comes_out_as_it_went_in(records: list[bytes]) -> None:
     found = unpack("key", pack("key", page(records)))
     assert found.records == records
+    assert found.digest == digest_of(records)
     assert (found.last, found.more, found.loaded, found.cost) == (
         "1" if records else None, False, 1.5, 0.25,
     )  # fmt: skip
@@ -50,4 +58,4 @@ def test_garbage_is_refused(garbage: bytes) -> None:
     with pytest.raises(EnvelopeError):
         unpack("key", garbage)
     with pytest.raises(EnvelopeError):
-        unpack("key", b"feedsvc-page-1\n" + garbage)
+        unpack("key", b"feedsvc-page-2\n" + garbage)

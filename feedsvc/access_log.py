@@ -1,0 +1,45 @@
+"""One line in the log for each request, when it has ended."""
+
+import logging
+from functools import partial
+from typing import Final
+
+from feedsvc import logs
+from feedsvc.observations import RequestEnded
+
+_LOGGER: Final = logging.getLogger("feedsvc.access")
+
+
+class AccessLog:
+    """Observes the ends of requests."""
+
+    def observe(self, ended: RequestEnded) -> None:
+        """Adds the line. Nothing in it is anybody's: a route's pattern, no path and no address."""
+        if _LOGGER.isEnabledFor(logging.INFO):
+            logs.add_line(partial(_line, ended))
+
+
+def _line(ended: RequestEnded) -> logs.Line:
+    took = int(ended.seconds * 1e6)
+    return logs.Line(
+        at=ended.at,
+        level=logging.INFO,
+        logger=_LOGGER.name,
+        message="request",
+        shown="%(method)s %(route)s %(status)d %(result)s %(us)d us %(request_id)s",
+        fields={
+            "request_id": ended.request_id,
+            "method": ended.method,
+            "route": ended.route,
+            "status": ended.status,
+            "result": ended.result,
+            "why": ended.why,
+            "us": took,
+            "first_byte_us": None if ended.first_byte is None else int(ended.first_byte * 1e6),
+            "stages_us": {stage: int(seconds * 1e6) for stage, seconds in ended.stages.items()},
+            "dataset": ended.dataset,
+            "format": ended.format,
+            "rows": ended.rows,
+            "bytes": ended.size,
+        },
+    )

@@ -1,0 +1,1 @@
+"""What happened over the last hour, day and week: merged from every worker's minutes."""

@@ -1,0 +1,70 @@
+"""How the answer to a query for one page follows from the page, whoever asks."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from feedsvc.cache.memory import Held, Rendered
+from feedsvc.cache.page import Page
+from feedsvc.query import FeedQuery
+from feedsvc.web import headers
+from streams.compression import CODINGS
+from streams.frames import End, Open, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class PageForm:
+    """A query's form of a page: its entity tag, its body, its link to the next page.
+
+    `given` are the request's parameters and `path` its path, which that link is made of.
+    """
+
+    query: FeedQuery
+    coding: str
+    path: str
+    given: Mapping[str, str]
+
+    def entity_tag(self, held: Held) -> str:
+        """The page's tag in this form, made once for each page that is held."""
+        form = self._tag_form
+        tag = held.entity_tags.get(form)
+        if tag is None:
+            tag = held.entity_tags[form] = headers.entity_tag(self.query, held.page)
+        return tag
+
+    def link(self, page: Page) -> str | None:
+        """The value of Link, None for the last page."""
+        if not page.more or page.last is None:
+            return None
+        return headers.next_page(self.path, self.given, page.last)
+
+    def rendered(self, held: Held) -> Rendered:
+        """A body without frames, which is everybody's, made once for each page that is held."""
+        form = (*self._tag_form, self.coding)
+        made = held.bodies.get(form)
+        if made is None:
+            made = held.bodies[form] = self.body(held.page)
+        return made
+
+    def body(self, page: Page, export: str = "", elapsed_ms: int = 0) -> Rendered:
+        """The body. Frames show the export and its milliseconds, nothing else does."""
+        encoder, started = self.query.format.encoder(self.query.layout), self.query.after_token
+        count, name = len(page.records), self.query.dataset.name
+        head = Open(export, name, self.query.layout.columns, count, "exact", started)
+        body = encoder.encode(head)
+        rows = b"" if page.last is None else encoder.encode(Rows(page.records, page.last))
+        end = End(
+            rows=count,
+            elapsed_ms=elapsed_ms,
+            after=page.last or started,
+            more=page.more,
+            snapshots=1,
+            export=export,
+        )
+        body += rows
+        body += encoder.encode(end)
+        compressor = CODINGS[self.coding]()
+        return Rendered(compressor.compress(body) + compressor.finish(), len(rows))
+
+    @property
+    def _tag_form(self) -> tuple[Hashable, Hashable]:
+        return self.query.format.name, self.query.layout

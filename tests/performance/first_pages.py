@@ -1,0 +1,145 @@
+"""A cached first page of 100 rows against the least that could send the same bytes.
+
+Each contender is one process with 32 connections asking for the page as fast as it comes; the
+figure is the seconds that a thousand answers took. The service verifies the token, keeps to the
+limits, audits and logs each time; its rivals do nothing but answer.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import redis
+
+from feedsvc.embedded import cache_folder, start_valkey
+from tests.performance.clients import Feed
+from tests.performance.load import requests_per_second
+from tests.performance.processes import ended, listening
+from tests.performance.table import Line, Target, ratio
+from tests.performance.timing import Contender, in_turn
+from tests.performance.world import Service, World
+from tests.support.service import REPOSITORY
+
+ROWS: Final = 100
+_SECONDS: Final = 3.0
+_FASTIFY: Final = Path(__file__).parent / "fastify"
+_KEY: Final = "page"
+
+
+def first_pages(world: World, _service: Service, rounds: int) -> list[Line]:
+    """From memory and from Redis, against aiohttp's smallest handler, and fastify with ioredis."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="feedsvc-bench-valkey-")))
+        valkey = stack.enter_context(start_valkey(folder / "server"))
+        memory = stack.enter_context(_service_with(world, {"FEEDSVC_CACHE__SHARED": "false"}))
+        shared = stack.enter_context(
+            _service_with(world, {"REDIS_URL": valkey.url, "FEEDSVC_CACHE__MEMORY_BYTES": "0"})
+        )
+        page = _body(memory)
+        assert _body(shared) == page, "two services answer differently"
+        contenders: dict[str, Contender] = {
+            "memory": partial(_seconds, memory),
+            "redis": partial(_seconds, shared),
+            "aiohttp": partial(_seconds, stack.enter_context(_smallest(page))),
+        }
+        if (node := _fastify_ready()) is not None:
+            with redis.Redis.from_url(valkey.url) as link:
+                link.set(_KEY, page)
+            rival = stack.enter_context(_fastify(node, valkey.url))
+            assert _body(rival) == page, "fastify answers differently"
+            contenders["fastify"] = partial(_seconds, rival)
+        measured = in_turn(contenders, rounds)
+        pairs = [("memory", "aiohttp", 2.0), ("redis", "aiohttp", 4.0)]
+        pairs += [("memory", "fastify", 1.0)] if node is not None else []
+        return [
+            ratio(f"first page, {name} : {rival}", measured, name, rival, Target(most), "ms")
+            for name, rival, most in pairs
+        ]
+
+
+def _seconds(feed: Feed) -> float:
+    """For a thousand answers, so that the table's milliseconds are one answer's microseconds."""
+    return 1_000 / requests_per_second(feed, _SECONDS) / 1_000
+
+
+@contextmanager
+def _service_with(world: World, settings: Mapping[str, str]) -> Iterator[Feed]:
+    """Its page, once it comes from the cache."""
+    without_limit = {"FEEDSVC_LIMITS__MEMBER__REQUESTS_PER_SECOND": "1000000",
+                     "FEEDSVC_LIMITS__MEMBER__BURST": "10000000"}  # fmt: skip
+    with world.service(settings={**settings, **without_limit}) as service:
+        feed = service.feed("clients", f"limit={ROWS}&format=ndjson")
+        for _ in range(50):
+            with _opened(feed) as answer:
+                if "; hit;" in answer.headers["Cache-Status"]:
+                    break
+        else:
+            raise AssertionError("the page does not come from the cache")
+        yield feed
+
+
+@contextmanager
+def _smallest(page: bytes) -> Iterator[Feed]:
+    with listening() as (listener, port):
+        command = [sys.executable, "-m", "tests.performance.smallest", str(listener.fileno())]
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdin=subprocess.PIPE, pass_fds=(listener.fileno(),)
+        )
+        assert process.stdin is not None
+        with ended(process):
+            process.stdin.write(page)
+            process.stdin.close()
+            yield Feed(f"http://127.0.0.1:{port}/page")
+
+
+def _fastify_ready() -> Path | None:
+    """Where fastify and ioredis are installed; None, and a line that says so, without npm."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        sys.stderr.write("bench: no node and npm here, so nothing is held against fastify\n")
+        return None
+    versions = json.loads((_FASTIFY / "package.json").read_text())["dependencies"]
+    named = "-".join(f"{name}-{version}" for name, version in versions.items())
+    folder = cache_folder() / f"bench-{named}"
+    if not (folder / "installed").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_FASTIFY / "package.json", folder)
+        options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+        subprocess.run([npm, "install", *options], cwd=folder, check=True, timeout=300)
+        (folder / "installed").touch()
+    return folder
+
+
+@contextmanager
+def _fastify(installed: Path, url: str) -> Iterator[Feed]:
+    with listening() as (listener, port):
+        arguments: Sequence[str] = (str(listener.fileno()), url, _KEY)
+        shutil.copy(_FASTIFY / "server.js", installed)
+        process = subprocess.Popen(
+            ["node", "server.js", *arguments],
+            cwd=installed,
+            env={**os.environ, "NODE_ENV": "production"},
+            pass_fds=(listener.fileno(),),
+        )
+        with ended(process):
+            yield Feed(f"http://127.0.0.1:{port}/page")
+
+
+def _body(feed: Feed) -> bytes:
+    with _opened(feed) as answer:
+        return bytes(answer.read())
+
+
+def _opened(feed: Feed) -> "urllib.response.addinfourl":
+    request = urllib.request.Request(feed.url, headers=dict(feed.headers))
+    opened: urllib.response.addinfourl = urllib.request.urlopen(request, timeout=30)
+    return opened

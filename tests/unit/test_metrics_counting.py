@@ -1,0 +1,149 @@
+"""Under overload observation gives way by itself: stages are sampled, counts stay exact."""
+
+from typing import Any
+
+import pytest
+
+from feedsvc.metrics import declarations as d
+from feedsvc.metrics.cells import Cells
+from feedsvc.metrics.observer import Domain, Metrics
+from feedsvc.observations import (
+    CacheChange,
+    CacheLookup,
+    DatabaseFault,
+    ListenerTurned,
+    Observers,
+    PoolLease,
+    RequestEnded,
+    StreamParked,
+)
+from feedsvc.sampling import Sampling, Turns
+from feedsvc.tags import exactly
+
+ROUTE = "/v1/feeds/{dataset}"
+
+
+def ended(**changes: Any) -> RequestEnded:
+    plain: dict[str, Any] = {
+        "at": 0.0, "request_id": "x", "method": "GET", "route": ROUTE, "guarded": True,
+        "status": 200, "result": "complete", "why": None, "seconds": 0.2, "first_byte": 0.1,
+        "stages": {"auth": 0.001, "db": 0.05}, "address": None, "principal": None,
+        "dataset": "clients", "format": "csv", "query": None, "rows": 10, "size": 1_000,
+    }  # fmt: skip
+    return RequestEnded(**{**plain, **changes})
+
+
+class Watched:
+    """Metrics, and what they have come to."""
+
+    def __init__(self, sampling: Sampling | None = None) -> None:
+        self.cells = Cells()
+        domain = Domain([ROUTE, "/live"], ["clients"], ["csv", "json"], ["read"])
+        self.metrics = Metrics(self.cells, domain, sampling or Sampling(0.1, 16))
+        self.series = list(self.cells.series())
+        observers = Observers()
+        self.metrics.observe(observers)
+        self.tell = observers.tell
+
+    def count(self, metric: d.Metric, *labels: str) -> float:
+        wanted = Cells().count(metric, *labels).key
+        (found,) = [count.value for count in self.cells._counts if count.key == wanted]
+        return found
+
+    def histogram(self, metric: d.Metric, *labels: str) -> tuple[float, float]:
+        """Count and sum."""
+        wanted = Cells().buckets(metric, *labels).sum_key
+        (found,) = [h for h in self.cells._histograms if h.sum_key == wanted]
+        return sum(found.counts), found.total
+
+
+def test_it_sheds_when_the_loop_is_late_and_only_then() -> None:
+    sampling = Sampling(0.1, 16)
+    sampling.woke_late(0.09, now=1)
+    assert sampling.weight == 1
+    sampling.woke_late(0.11, now=2)
+    assert sampling.weight == 16
+    one, other = Turns(sampling), Turns(sampling)
+    taken = [(one.next(), other.next()) for _ in range(32)]
+    assert taken.count((16, 16)) == 2
+    assert taken.count((0, 0)) == 30
+    sampling.woke_late(0.0, now=6.9)
+    assert sampling.weight == 16, "a moment of calm is not the end of it"
+    sampling.woke_late(0.2, now=7)
+    sampling.woke_late(0.0, now=11.9)
+    assert sampling.weight == 16
+    sampling.woke_late(0.0, now=12.1)
+    assert sampling.weight == 1
+
+
+@pytest.mark.parametrize(("above", "to"), [(0.0, 16), (0.1, 1)])
+def test_shedding_can_be_turned_off(above: float, to: int) -> None:
+    sampling = Sampling(above, to)
+    sampling.woke_late(60.0, now=1)
+    assert sampling.weight == 1
+
+
+def test_counts_stay_exact_and_stages_right_on_average_while_it_sheds() -> None:
+    sampling = Sampling(0.1, 10)
+    watched = Watched(sampling)
+    sampling.woke_late(1.0, now=1)
+    for _ in range(100):
+        watched.tell(ended())
+    assert watched.count(d.REQUESTS, ROUTE, "clients", "csv", "complete") == 100
+    assert watched.count(d.ROWS, "clients", "csv") == 1_000
+    assert watched.count(d.BYTES, "clients", "csv") == 100_000
+    assert watched.histogram(d.REQUEST_SECONDS, ROUTE, "clients") == pytest.approx((100, 20.0))
+    assert watched.histogram(d.FIRST_BYTE_SECONDS, ROUTE, "clients") == pytest.approx((100, 10.0))
+    assert watched.histogram(d.STAGE_SECONDS, "clients", "db") == pytest.approx((100, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "outcome"),
+    [
+        ("complete", 200, "complete"), ("refused", 429, "refused"), ("failed", 503, "failed"),
+        ("failed", 200, "broken"), ("cancelled", 499, "cancelled"),
+    ],
+)  # fmt: skip
+def test_how_a_request_ended(result: str, status: int, outcome: str) -> None:
+    watched = Watched()
+    watched.tell(ended(result=result, status=status, why="internal" if status > 400 else None))
+    counted = {o: watched.count(d.REQUESTS, ROUTE, "clients", "csv", o) for o in d.OUTCOMES}
+    assert counted == {o: float(o == outcome) for o in d.OUTCOMES}
+    assert watched.count(d.PROBLEMS, "internal") == (status > 400)
+
+
+def test_what_nobody_foresaw_makes_no_series_and_breaks_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watched = Watched()
+    watched.tell(ended(route="/secret/7", dataset="clients"))
+    watched.tell(ended(dataset="secret", stages={"unheard of": 1.0}))
+    assert watched.count(d.REQUESTS, "unknown", "", "", "complete") == 2
+    assert list(watched.cells.series()) == watched.series
+    assert not caplog.records
+
+
+def test_each_observation_is_counted_where_it_belongs(caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched()
+    for observation in (
+        CacheLookup("clients", "hit", "redis", None),
+        CacheLookup("clients", "miss", None, "expired"),
+        CacheChange([exactly("clients"), exactly("nothing"), exactly("clients")]),
+        PoolLease("read", "busy", 2.0),
+        DatabaseFault("timeout"),
+        StreamParked("clients"),
+        StreamParked(None),
+        ListenerTurned(hears=False),
+        ListenerTurned(hears=True),
+    ):
+        watched.tell(observation)
+    assert watched.count(d.CACHE_LOOKUPS, "clients", "hit", "redis") == 1
+    assert watched.count(d.CACHE_LOOKUPS, "clients", "miss", "none") == 1
+    assert watched.count(d.CACHE_MISSES, "expired") == 1
+    assert watched.count(d.CACHE_INVALIDATIONS, "clients") == 1
+    assert watched.count(d.POOL_LEASES, "read", "busy") == 1
+    assert watched.histogram(d.POOL_SECONDS, "read") == (1, 2.0)
+    assert watched.count(d.DATABASE_FAULTS, "timeout") == 1
+    assert watched.count(d.PARKED, "clients") == watched.count(d.PARKED, "") == 1
+    assert watched.count(d.LISTENER_LOSSES) == 1
+    assert not caplog.records

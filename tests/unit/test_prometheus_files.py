@@ -1,0 +1,98 @@
+"""What operators copy for Prometheus and Grafana names nothing that does not exist."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feedsvc.metrics.declarations import METRICS
+from tests.support.service import REPOSITORY
+
+CONFIG = REPOSITORY / "config"
+SAMPLES = {sample: metric for metric in METRICS for sample in metric.samples()}
+
+# A selector, such as feedsvc_requests_total{outcome="failed", job=~"$job"}.
+SELECTOR = re.compile(r"\b(feedsvc_\w+)(\{[^}]*\})?")
+MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+GROUPING = re.compile(r"\bby \(([^)]*)\)")
+FROM_PROMETHEUS = {"job", "instance", "le"}
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Where each expression stands, and itself."""
+    board: Any = json.loads((CONFIG / "grafana-dashboard.json").read_text())
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            yield f"panel {panel['title']}", target["expr"]
+    rules = (CONFIG / "prometheus-rules.yml").read_text()
+    for rule in re.split(r"^ +- alert: ", rules, flags=re.MULTILINE)[1:]:
+        name, _, rest = rule.partition("\n")
+        (expression,) = re.findall(r"expr:(.*?)\n +(?:for|labels):", rest, flags=re.DOTALL)
+        yield f"rule {name}", expression
+
+
+@pytest.mark.parametrize(("where", "expression"), list(expressions()))
+def test_every_metric_and_label_is_one_that_there_is(where: str, expression: str) -> None:
+    known = set(FROM_PROMETHEUS)
+    found = list(SELECTOR.finditer(expression))
+    for match in found:
+        metric = SAMPLES.get(match[1])
+        assert metric is not None, f"{where}: there is no {match[1]}"
+        known.update(metric.labels)
+        for label, _, value in MATCHER.findall(match[2] or ""):
+            assert label in {*metric.labels, *FROM_PROMETHEUS}, f"{where}: {label}"
+            assert value == "$job" or label != "outcome" or known_outcomes(metric.name, value)
+    assert found or "up{" in expression, where
+    for grouping in GROUPING.findall(expression):
+        assert set(map(str.strip, grouping.split(","))) <= known, f"{where}: by ({grouping})"
+
+
+def known_outcomes(metric: str, value: str) -> bool:
+    from feedsvc.metrics import declarations
+
+    outcomes = {
+        "feedsvc_requests": declarations.OUTCOMES,
+        "feedsvc_cache_lookups": declarations.LOOKUPS,
+        "feedsvc_pool_leases": declarations.LEASES,
+    }[metric]
+    return set(value.split("|")) <= set(outcomes)
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    shown = {match[1] for where, expression in expressions() if where.startswith("panel")
+             for match in SELECTOR.finditer(expression)}  # fmt: skip
+    missing = {metric.name for metric in METRICS if shown.isdisjoint(metric.samples())}
+    assert not missing
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here to check them with")
+@pytest.mark.parametrize("check", [["rules", "prometheus-rules.yml"], ["config", "prometheus.yml"]])
+def test_promtool_finds_the_files_right(check: list[str]) -> None:
+    promtool(*check)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here to check them with")
+def test_promtool_understands_what_the_dashboard_asks(tmp_path: Path) -> None:
+    """As rules, for promtool reads no dashboards."""
+    asked = [e.replace("$__rate_interval", "5m") for where, e in expressions() if "panel" in where]
+    rules = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(asked)]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("rules", str(file))
+
+
+def promtool(*check: str) -> None:
+    done = subprocess.run(
+        ["promtool", "check", *check],
+        cwd=CONFIG,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
