@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from feedsvc.cache.page import EnvelopeError, Page, Wanted, pack, unpack
 from feedsvc.cache.shared import Claim, Shared
 from feedsvc.observations import CacheLookup, CachePut, Observers
-from feedsvc.redis_link import RedisAwayError
+from feedsvc.redis_link import RedisAwayError, State
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,14 @@ class RedisPages:
         self._observers = observers
 
     @property
-    def away(self) -> bool:
-        """Whether Redis is of no use just now."""
-        return self._shared.away
+    def state(self) -> State:
+        """How Redis is."""
+        return self._shared.state
+
+    @property
+    def refusals(self) -> int:
+        """How many questions Redis refused."""
+        return self._shared.refusals
 
     async def get(self, wanted: Wanted) -> Page | Missing:
         """The page, or why there is none."""
@@ -57,7 +62,7 @@ class RedisPages:
         """
         loop = asyncio.get_running_loop()
         deadline, pause = loop.time() + timeout, _FIRST_PAUSE
-        page = self.opened(wanted, await self._shared.get(wanted.key))
+        page = await self.get(wanted)
         if isinstance(page, Page) and is_good(page):
             return page
         while loop.time() < deadline:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
-from redis.asyncio import Redis
 
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Key, Wanted
@@ -70,13 +69,9 @@ class Warmth:
         scored = [(self._scores[key], self._recipes[key]) for key in hottest]
         body = orjson.dumps({"at": time.time(), "pages": scored})
         name = self._name()
-
-        async def note(client: Redis) -> None:
-            await client.hset(name, self._own, body)
-            await client.expire(name, _A_DAY)
-
         try:
-            await self._link.ask(note)
+            await self._link.write("HSET", name, self._own, body)
+            await self._link.write("EXPIRE", name, _A_DAY)
         except RedisAwayError:
             logger.debug("cache: what is hot was not noted")
 
@@ -85,19 +80,14 @@ class Warmth:
         if self._link is None or not self._most:
             return []
         name = self._name()
-
-        async def read(client: Redis) -> Any:
-            noted = await client.hgetall(name)
-            old = [owner for owner, note in noted.items() if _pages_of(note) is None]
-            if old:
-                await client.hdel(name, *old)
-            return noted
-
         try:
-            noted = await self._link.ask(read)
+            noted = _pairs(await self._link.ask("HGETALL", name))
+            old = [owner for owner, note in noted if _pages_of(note) is None]
+            if old:
+                await self._link.write("HDEL", name, *old)
         except RedisAwayError:
             return []
-        return _merged(noted.values() if isinstance(noted, dict) else ())[: self._most]
+        return _merged(note for _, note in noted)[: self._most]
 
     def _cool(self) -> None:
         kept = {key: score / 2 for key, score in self._scores.items() if score >= 1.0}
@@ -108,7 +98,13 @@ class Warmth:
         return f"{self._link.prefix if self._link else ''}:hottest"
 
 
-def _pages_of(note: bytes | str) -> list[tuple[float, Recipe]] | None:
+def _pairs(answer: object) -> list[tuple[bytes, bytes]]:
+    """A hash's fields and values, which come one after the other."""
+    listed = answer if isinstance(answer, list) else []
+    return list(zip(listed[::2], listed[1::2], strict=False))
+
+
+def _pages_of(note: bytes) -> list[tuple[float, Recipe]] | None:
     """The pages with their scores; None where the note is damaged, or of long ago."""
     try:
         plain = orjson.loads(note)
@@ -120,7 +116,7 @@ def _pages_of(note: bytes | str) -> list[tuple[float, Recipe]] | None:
         return None
 
 
-def _merged(notes: Iterable[bytes | str]) -> list[Recipe]:
+def _merged(notes: Iterable[bytes]) -> list[Recipe]:
     scores: dict[bytes, float] = {}
     for note in notes:
         for score, recipe in _pages_of(note) or ():

@@ -44,7 +44,7 @@ from tests.support.cache_world import (
     timeline_of,
     untold,
 )
-from tests.support.redis_server import redis_running
+from tests.support.redis_server import RunningRedis, redis_running
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class _Read:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    url = ""
+    redis: RunningRedis
     keep = FRESH + STALE + 5.0
     now = 0.0
     counts: ClassVar[Counter[str]] = Counter()
@@ -79,7 +79,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.shown: list[tuple[Worker, Dataset, Principal, Page]] = []
         self.gates: list[asyncio.Event] = []
         self.closing = False
-        self._settle(self.workers[0].link.ask(lambda client: client.flushall()))
+        self.redis.each("FLUSHALL")
 
     def teardown(self) -> None:
         self.closing = True
@@ -287,13 +287,12 @@ class CacheMachine(RuleBasedStateMachine):
             return
         link, (key, envelope) = self.workers[0].link, self.put[-1 - at % len(self.put)]
         if how == "flush":
-            self._settle(link.ask(lambda client: client.flushall()))
+            self.redis.each("FLUSHALL")
             return
         if how == "another's":
             key, _ = self.put[-1 - place % len(self.put)]
         value = b"feedsvc-page-1\n{garbage" if how == "garbage" else envelope
-        name = Shared(link)._name(key)
-        self._settle(link.ask(lambda client: client.set(name, value)))
+        self._settle(link.ask("SET", Shared(link)._name(key), value))
 
     # What must hold
 
@@ -375,9 +374,16 @@ class CacheMachine(RuleBasedStateMachine):
 
     def _worker(self) -> Worker:
         async def made() -> Worker:
-            return Worker(
-                self.url, self.database, lambda: CacheMachine.now, self.put, self.counts, self.keep
+            worker = Worker(
+                self.redis.url,
+                self.database,
+                lambda: CacheMachine.now,
+                self.put,
+                self.counts,
+                self.keep,
             )
+            await worker.link.open()
+            return worker
 
         return self.loop.run_until_complete(made())
 
@@ -390,18 +396,18 @@ async def _as_it_is(reading: Awaitable[object]) -> object:
 
 
 @pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    with redis_running() as server:
-        yield server.url
+def redis() -> Iterator[RunningRedis]:
+    with redis_running() as running:
+        yield running
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("room", ["ample", "tight"])
 def test_no_read_is_older_than_what_its_worker_was_told(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, room: str
+    redis: RunningRedis, monkeypatch: pytest.MonkeyPatch, room: str
 ) -> None:
     """With a ledger that holds everything, and with one that forgets as soon as it can."""
-    CacheMachine.url, CacheMachine.counts = redis_url, Counter()
+    CacheMachine.redis, CacheMachine.counts = redis, Counter()
     monkeypatch.setattr(page, "time", SimpleNamespace(time=lambda: CacheMachine.now))
     monkeypatch.setattr(watch, "triggers", SimpleNamespace(plan=planned, untold=untold))
     if room == "tight":
