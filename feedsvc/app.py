@@ -16,10 +16,12 @@ from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.analytics import CacheAnalytics
+from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.prefetch import Prefetcher
+from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.shared import Shared
 from feedsvc.cache.warming import Recipe, Warmth
 from feedsvc.cache.watch import Watch
@@ -198,8 +200,12 @@ def _cache(
 ) -> tuple[Pages, Changes]:
     oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
     ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
-    shared = None if link is None else Shared(link)
-    pages = Pages(settings.cache, ledger, shared, datasets.values(), observers)
+    shared = None
+    if link is not None and settings.cache.shared:
+        shared = RedisPages(Shared(link), observers)
+    size = settings.streams.page_size
+    fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
+    pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
     watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
     changes = Changes(settings.database, watch, watch.look, observers)
     pages.catch_up = changes.catch_up
