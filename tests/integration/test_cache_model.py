@@ -423,6 +423,8 @@ def test_no_read_is_older_than_what_its_worker_was_told(
         ),
     )
     counts = CacheMachine.counts
-    reached = ["hit memory", "hit redis", "stale memory", "away", "collapsed", "bypass deaf"]
+    # What comes to pass dozens of times in such a run; an outage with a page that may be shown all
+    # the same does not in each ("away"), and has a test of its own over HTTP.
+    reached = ["hit memory", "hit redis", "stale memory", "collapsed", "bypass deaf"]
     reached += ["miss invalidated", "miss expired", "miss redis", "proven", "answers, past it"]
     assert all(counts[what] for what in reached), f"not everything came to pass: {counts}"
