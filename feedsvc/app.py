@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -11,6 +11,7 @@ import asyncpg
 
 from feedsvc import pools, preflight
 from feedsvc.access_log import AccessLog
+from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
@@ -29,7 +30,7 @@ from feedsvc.drain import Drain
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
-from feedsvc.observing import Observing
+from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
@@ -65,6 +66,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
+    rules = alert_rules(settings, datasets)
     observers = Observers()
     made = Pools(settings, observers)
     async with AsyncExitStack() as stack:
@@ -80,8 +82,10 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
         observers.add(CachePrefetch, prefetcher.observe)
-        domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
-        observing = Observing(settings, workplace, domain, made["write"], observers)
+        severities = {name: rule.severity for name, rule in rules.items()}
+        domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
+        scene = Scene(settings, workplace, domain, rules)
+        observing = Observing(scene, made["write"], observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -202,6 +206,17 @@ async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Ser
         stack.push_async_callback(runner.cleanup)
         await runner.answer_on(workplace.listener)
         yield service
+
+
+def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule]:
+    """The alerts, held against what there is. Raises StartError."""
+    if settings.alerts.file is None:
+        return {}
+    known = Known(datasets, routes.patterns(), type(settings.pools).model_fields)
+    try:
+        return load(settings.alerts.file, known)
+    except AlertsError as error:
+        raise StartError(str(error)) from None
 
 
 async def _datasets(settings: Settings) -> dict[str, Dataset]:

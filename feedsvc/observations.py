@@ -172,6 +172,18 @@ class Vitals(NamedTuple):
     listener_hears: bool | None
 
 
+class AlertStates(NamedTuple):
+    """Alerts were evaluated: which of them fire."""
+
+    firing: Mapping[str, bool]
+
+
+class WebhookTried(NamedTuple):
+    """A message was sent to the webhook; `failed` ones are sent again."""
+
+    outcome: Literal["delivered", "refused", "failed"]
+
+
 Observation: TypeAlias = (
     RequestEnded
     | CacheLookup
@@ -185,6 +197,8 @@ Observation: TypeAlias = (
     | ListenerTurned
     | RedisTurned
     | Vitals
+    | AlertStates
+    | WebhookTried
 )
 Seen = TypeVar("Seen")
 
