@@ -1,8 +1,10 @@
 FROM python:3.13-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY streams streams
 COPY feedsvc feedsvc
+ENV FEEDSVC_NATIVE=required
 RUN python -m venv /opt/feedsvc && /opt/feedsvc/bin/pip install --no-cache-dir .
 
 FROM python:3.13-slim

@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
 
-.PHONY: run test soak lint format bench clean
+NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
+
+.PHONY: run test test-redis soak lint format fuzz bench wheels clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/demo.stamp
@@ -13,6 +15,13 @@ run: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak" $(ARGS)
+
+# All of them without a Redis, and on each kind of Redis there is; the first failure ends it.
+test-redis: $(VENV)/test.stamp
+	for kind in none redis valkey cluster; do \
+		echo "on: $$kind"; \
+		$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak" --redis=$$kind $(ARGS) || exit 1; \
+	done
 
 soak: $(VENV)/test.stamp
 	$(BIN)/pytest -m soak $(ARGS)
@@ -27,30 +36,38 @@ format: $(VENV)/lint.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Ten minutes under sanitizers; ARGS="--seconds 60" for one.
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python -m tests.fuzzing.run $(ARGS)
+
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m tests.performance.bench $(ARGS)
 
+# For this kind of machine and every Python from 3.11 on.
+wheels: $(VENV)/bin/python
+	FEEDSVC_NATIVE=required $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -w dist .
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info streams/encoder/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "feedsvc needs Python 3.11 to 3.13: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/demo.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
 	@touch $@
 
-$(VENV)/test.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/test.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
 	@touch $@ $(VENV)/demo.stamp
 
-$(VENV)/lint.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/lint.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,lint,bench]'
 	@touch $@ $(VENV)/demo.stamp $(VENV)/test.stamp
 
-$(VENV)/bench.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/bench.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,bench]'
 	@touch $@ $(VENV)/demo.stamp $(VENV)/test.stamp

@@ -70,7 +70,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     observers = Observers()
     made = Pools(settings, observers)
     async with AsyncExitStack() as stack:
-        link = _redis(settings)
+        link = _redis(settings, observers)
         if link is not None:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
@@ -102,6 +102,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             probe=DatabaseProbe(settings.database),
             drain=Drain(),
         )
+        if link is not None:
+            await link.open()
         await made.open()
         stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(observing.close)
@@ -179,13 +181,13 @@ def _cache(
     return pages, changes
 
 
-def _redis(settings: Settings) -> RedisLink | None:
+def _redis(settings: Settings, observers: Observers) -> RedisLink | None:
     if settings.redis.url is None or not settings.redis.url.get_secret_value():
         return None
     try:
-        return RedisLink(settings.redis.url.get_secret_value(), settings.redis)
+        return RedisLink(settings.redis.url.get_secret_value(), settings.redis, observers)
     except ValueError as error:
-        raise StartError(f"redis.url: {error}") from None
+        raise StartError(f"redis.url {error}") from None
 
 
 @asynccontextmanager

@@ -106,6 +106,7 @@ def _relation(row: Mapping[str, Any]) -> Relation:
             labels=tuple(c["labels"]),
             holds_json=c["holds_json"],
             one_text=c["one_text"],
+            sent_as=c["sent_as"],
         )
         for c in plain
     }

@@ -30,6 +30,30 @@ made_of (relation, attnum, typ, depth, base) as (
     ) as inner_type
     where m.depth < 16
 ),
+-- What a type is in PostgreSQL's binary form, by the name that streams.encoder has for it: a type of
+-- PostgreSQL's own by its name, whatever is sent as its text, enums. One that has a cast to json of
+-- its own is shown in JSON by that cast, and only SQL can tell what comes of it.
+binary_kinds (typ, kind) as (
+    select
+        t.oid,
+        case
+            when t.oid = 'interval'::regtype and current_setting('server_version_num')::int < 170000
+                then 'interval_before_17'
+            when t.oid < 16384 and t.typtype = 'b' then t.typname
+            when exists (
+                select from pg_cast c
+                where c.castsource = t.oid and c.casttarget = 'json'::regtype and c.castmethod = 'f'
+            ) then null
+            when t.typtype = 'e' then 'enum'
+            when (
+                select bool_and(p.prolang = 12) and array_agg(p.prosrc order by p.prosrc)
+                    = '{textout,textsend}'
+                from pg_proc p where p.oid in (t.typoutput, t.typsend)
+            ) then 'text'
+        end
+    from pg_type t
+    where t.typtype in ('b', 'e')
+),
 columns as (
     select
         a.attrelid,
@@ -69,6 +93,10 @@ columns as (
                     where h.relation = a.attrelid and h.attnum = a.attnum
                         and h.typ = 'pg_catalog.json'::regtype
                 ),
+                'sent_as', coalesce(
+                    (select k.kind || '[]' from binary_kinds k where k.typ = item.typ),
+                    (select k.kind from binary_kinds k where k.typ = b.oid)
+                ),
                 'labels', array(
                     select e.enumlabel from pg_enum e where e.enumtypid = b.oid order by e.enumsortorder
                 )
@@ -86,6 +114,20 @@ columns as (
     ) as deepest on true
     join pg_type b on b.oid = deepest.typ
     join pg_namespace bn on bn.oid = b.typnamespace
+    -- What an array's items are: a domain's underlying type.
+    left join lateral (
+        with recursive items (typ, typtype, depth) as (
+            select i.oid, i.typtype, 0 from pg_type i
+            where i.oid = b.typelem and b.typcategory = 'A'
+                and b.typsubscript = 'array_subscript_handler'::regproc
+            union all
+            select i.oid, i.typtype, items.depth + 1
+            from items
+            join pg_type d on d.oid = items.typ and d.typtype = 'd'
+            join pg_type i on i.oid = d.typbasetype
+        )
+        select items.typ from items where items.typtype <> 'd' order by items.depth desc limit 1
+    ) as item on true
     group by a.attrelid
 ),
 -- Usable indexes over plain columns. A partial one serves neither a key nor an order. `sorts` tells

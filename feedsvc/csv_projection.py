@@ -45,7 +45,7 @@ def _field(column: Column, delimiter: str, *, guard: bool) -> str:
         return f"coalesce({value}, '')"
     if column.kind in PLAIN_TEXTS:
         return _text_field(f'{value} COLLATE "C"', delimiter, guard=guard)
-    general = _general_field(value, delimiter, guard=guard and _may_run(column))
+    general = _general_field(value, delimiter, guard=guard and may_run(column))
     if column.kind == "jsonb" and column.category == "U":
         # Of all jsonb only an object that is not empty is greater than the empty one, and as it
         # has quotes it need not be searched for any.
@@ -94,7 +94,8 @@ def _apostrophe(value: str) -> str:
     )
 
 
-def _may_run(column: Column) -> bool:
+def may_run(column: Column) -> bool:
+    """Whether a spreadsheet might run a value of it: only what somebody could have typed."""
     return column.category not in _NEVER_TYPED and column.kind not in _NEVER_TYPED_KINDS
 
 

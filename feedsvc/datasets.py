@@ -154,6 +154,8 @@ class Column:
     holds_json: bool = False
     # Whether values that are equal have the same text: not under a collation that says otherwise.
     one_text: bool = True
+    # What streams.encoder may call it in PostgreSQL's binary form, None where only SQL can tell.
+    sent_as: str | None = None
 
     @property
     def is_text(self) -> bool:

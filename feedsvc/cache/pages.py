@@ -103,11 +103,14 @@ class Pages:
         return self._ledger.listening
 
     @property
-    def shared_state(self) -> Literal["none", "answers", "away"]:
+    def shared_state(self) -> Literal["none", "answers", "refuses", "away"]:
         """How the tier in Redis is."""
-        if self._shared is None:
-            return "none"
-        return "away" if self._shared.away else "answers"
+        return "none" if self._shared is None else self._shared.state
+
+    @property
+    def shared_refusals(self) -> int:
+        """How many questions the tier in Redis refused."""
+        return 0 if self._shared is None else self._shared.refusals
 
     def wanted(self, query: FeedQuery, principal: Principal, limit: int | None) -> Wanted | Why:
         """What to look for, or why there is nothing to be found."""

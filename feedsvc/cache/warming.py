@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
-from redis.asyncio import Redis
 
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Key, Wanted
@@ -68,13 +67,9 @@ class Warmth:
             return
         body = orjson.dumps([(self._scores[key], self._recipes[key]) for key in hottest])
         name = self._name()
-
-        async def note(client: Redis) -> None:
-            await client.hset(name, self._own, body)
-            await client.expire(name, _A_DAY)
-
         try:
-            await self._link.ask(note)
+            await self._link.write("HSET", name, self._own, body)
+            await self._link.write("EXPIRE", name, _A_DAY)
         except RedisAwayError:
             logger.debug("cache: what is hot was not noted")
 
@@ -82,16 +77,11 @@ class Warmth:
         """What all workers noted, the hottest first; it is taken away, to be noted anew."""
         if self._link is None or not self._most:
             return []
-        name = self._name()
-
-        async def take(client: Redis) -> Any:
-            return await client.hgetall(name)
-
         try:
-            noted = await self._link.ask(take)
+            noted = await self._link.ask("HVALS", self._name())
         except RedisAwayError:
             return []
-        return _merged(noted.values() if isinstance(noted, dict) else ())[: self._most]
+        return _merged(noted if isinstance(noted, list) else ())[: self._most]
 
     def _cool(self) -> None:
         kept = {key: score / 2 for key, score in self._scores.items() if score >= 1.0}

@@ -23,6 +23,7 @@ from feedsvc.observations import (
     ListenerTurned,
     Observers,
     PoolLease,
+    RedisRefused,
     RedisTurned,
     RequestEnded,
     StreamParked,
@@ -99,6 +100,7 @@ class Metrics:
             for name, severity in domain.alerts.items()
         }
         self._deliveries = _each(cells.count, d.WEBHOOK, (), d.DELIVERIES)
+        self._redis_refusals = cells.count(d.REDIS_REFUSALS)
         self._lags = cells.buckets(d.LOOP_LAG)
         self._evictions, self._cpu = cells.count(d.CACHE_EVICTIONS), cells.count(d.CPU)
         self._evicted, self._cpu_seconds = 0, 0.0
@@ -119,6 +121,7 @@ class Metrics:
         observers.add(RedisTurned, self._redis_turned)
         observers.add(AlertStates, self._evaluated)
         observers.add(WebhookTried, self._tried)
+        observers.add(RedisRefused, self._redis_refused)
         observers.add(Vitals, self._lives)
 
     def _foreseen(
@@ -205,6 +208,9 @@ class Metrics:
 
     def _tried(self, tried: WebhookTried) -> None:
         self._deliveries[tried.outcome].value += 1
+
+    def _redis_refused(self, refused: RedisRefused) -> None:
+        self._redis_refusals.value += refused.questions
 
     def _lives(self, vitals: Vitals) -> None:
         for lag in vitals.lags:

@@ -116,7 +116,12 @@ class Shortcut:
     def remember(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Takes note of an answer that has just left the long way."""
         repeatable = request.get(REPEATABLE)
-        if repeatable is None or response.status not in (200, 304) or not _may_come(request):
+        if (
+            repeatable is None
+            or response.status not in (200, 304)
+            or not response.keep_alive
+            or not _may_come(request)
+        ):
             return
         known = request[PARTICULARS]
         if known.principal is None:
@@ -224,10 +229,12 @@ def _ended(asked: Asked, made: _Made, trusted: Networks) -> RequestEnded:
 
 
 def _may_come(request: web.BaseRequest) -> bool:
-    """Whether a request like this would be looked for here."""
+    """Whether a request like this would be looked for here. A ticket does not come again."""
     return (
         request.method == "GET"
+        and request.version == HttpVersion11
         and len(request.raw_path) <= _LONGEST_PATH
+        and "ticket=" not in request.raw_path
         and _asks_for_no_more(request.headers)
     )
 

@@ -24,7 +24,7 @@ from feedsvc.cache.snapshot import Snapshot
 from feedsvc.observations import Observers
 from feedsvc.redis_link import RedisLink
 from tests.support.datasets import DATASET
-from tests.support.redis_server import redis_running
+from tests.support.redis_server import RunningRedis, redis_running
 
 _WORKERS = range(3)
 _TAGS = ("a", "b")
@@ -74,17 +74,17 @@ class _Read:
 
 
 class CacheMachine(RuleBasedStateMachine):
-    url = ""
+    redis: RunningRedis
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.database = _Database()
-        self.workers = [self._in_loop(_Worker, self.url) for _ in _WORKERS]
+        self.workers = [self._in_loop(_Worker, self.redis.url) for _ in _WORKERS]
         self.reads: list[_Read] = []
         self.gates: list[asyncio.Event] = []
         self.closing = False
-        self._settle(self.workers[0].link.ask(lambda client: client.flushall()))
+        self.redis.each("FLUSHALL")
 
     def teardown(self) -> None:
         self.closing = True
@@ -173,11 +173,11 @@ class CacheMachine(RuleBasedStateMachine):
         other = pack(_wanted("c").key, self._page("c"))
         match how:
             case "flush":
-                self._settle(link.ask(lambda client: client.flushall()))
+                self.redis.each("FLUSHALL")
             case "garbage":
-                self._settle(link.ask(lambda client: client.set(name, b"\x00garbage")))
+                self._settle(link.write("SET", name, b"\x00garbage"))
             case _:
-                self._settle(link.ask(lambda client: client.set(name, other)))
+                self._settle(link.write("SET", name, other))
 
     @invariant()
     def every_answer_is_new_enough(self) -> None:
@@ -229,12 +229,12 @@ def _wanted(tag: str) -> Wanted:
 
 
 @pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
+def redis() -> Iterator[RunningRedis]:
     with redis_running() as server:
-        yield server.url
+        yield server
 
 
-def test_no_read_is_older_than_what_its_worker_was_told(redis_url: str) -> None:
-    CacheMachine.url = redis_url
+def test_no_read_is_older_than_what_its_worker_was_told(redis: RunningRedis) -> None:
+    CacheMachine.redis = redis
     chosen = hypothesis_settings(max_examples=60, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(CacheMachine, settings=chosen)

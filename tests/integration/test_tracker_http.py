@@ -16,7 +16,7 @@ import pytest
 from tests.integration.conftest import NewDatabase
 from tests.support import sse
 from tests.support.servers import as_login, world_of_its_own
-from tests.support.service import Running, bearer, serving
+from tests.support.service import NO_REDIS, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
 PATH = "/api/performance/metrics"
@@ -31,7 +31,7 @@ PARTS = (
 async def watched(admin_url: str) -> AsyncIterator[Running]:
     """Two workers, on a world that no other service tells of."""
     async with world_of_its_own(admin_url) as url:
-        with serving(url, arguments=["--workers=2"]) as running:
+        with serving(url, settings=NO_REDIS, arguments=["--workers=2"]) as running:
             yield running
 
 

@@ -40,13 +40,13 @@ def throw_away_folder() -> Iterator[Path]:
 def shared_postgres() -> Iterator[str]:
     """The superuser's URL of a server with the template, named in the environment too."""
     if named := os.environ.get(ADMIN_URL):
-        asyncio.run(_prepare(named))
+        asyncio.run(prepare(named))
         yield named
         return
     settings = {"max_connections": "400", "shared_buffers": "128MB"}
     with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
         os.environ[ADMIN_URL] = server.url()
-        asyncio.run(_prepare(server.url()))
+        asyncio.run(prepare(server.url()))
         try:
             yield server.url()
         finally:
@@ -78,7 +78,7 @@ def as_login(url: str, login: str = LOGIN, password: str = PASSWORD) -> str:
     return parts._replace(netloc=f"{login}:{quoted}@{parts.hostname}:{parts.port}").geturl()
 
 
-async def _prepare(admin_url: str) -> None:
+async def prepare(admin_url: str) -> None:
     """Makes the template database and the service's login, as `feedsvc demo` does."""
     admin = await asyncpg.connect(admin_url)
     try:

@@ -1,0 +1,78 @@
+"""Rows in PostgreSQL's binary form, for the native encoder to make records of.
+
+What the encoder has no kind for comes as JSON or as text that PostgreSQL makes, in the same row. So
+the records are those of `projection` and `csv_projection`, byte for byte.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from feedsvc.csv_projection import may_run
+from feedsvc.datasets import Column
+from feedsvc.projection import reference, scalar_text
+from streams import encoder
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryRow:
+    """What a statement selects, and the same as the encoder's plan has it."""
+
+    selected: tuple[str, ...]
+    columns: tuple[encoder.Column, ...]
+    keys: tuple[int, ...]
+
+    @property
+    def select_list(self) -> str:
+        """What stands behind SELECT."""
+        return ", ".join(self.selected)
+
+
+@dataclass(slots=True)
+class _Row:
+    """The row while it is put together; `native` are the columns that can be keys as they are."""
+
+    selected: list[str] = field(default_factory=list)
+    columns: list[encoder.Column] = field(default_factory=list)
+    native: dict[str, int] = field(default_factory=dict)
+
+    def add(self, expression: str, shape: encoder.Column) -> int:
+        self.selected.append(expression)
+        self.columns.append(shape)
+        return len(self.selected) - 1
+
+    def add_native(self, column: Column, shape: encoder.Column) -> int:
+        # The cast costs nothing, and makes sure of the type if somebody alters the table.
+        index = self.add(f"{reference(column)}::{column.base}", shape)
+        self.native[column.name] = index
+        return index
+
+
+def binary_row(
+    columns: Sequence[Column],
+    order: Iterable[Column],
+    form: Literal["json", "csv"],
+    *,
+    guard: bool = False,
+) -> BinaryRow:
+    """A row of these columns, with what else the tokens of this order take."""
+    row = _Row()
+    for column in columns:
+        guarded = guard and may_run(column)
+        if column.sent_as in encoder.KINDS:
+            row.add_native(column, encoder.Column(column.name, column.sent_as, guarded))
+        elif form == "json":
+            row.add(f"to_json({reference(column)})", encoder.Column(column.name, "json"))
+        else:
+            row.add(scalar_text(column), encoder.Column(column.name, "text", guarded))
+    keys = tuple(_key(row, column) for column in order)
+    return BinaryRow(tuple(row.selected), tuple(row.columns), keys)
+
+
+def _key(row: _Row, column: Column) -> int:
+    """Where the row has the column's text for a token."""
+    if column.name in row.native:
+        return row.native[column.name]
+    if column.sent_as in encoder.KINDS:
+        return row.add_native(column, encoder.Column(None, column.sent_as))
+    return row.add(scalar_text(column), encoder.Column(None, "text"))

@@ -1,0 +1,74 @@
+"""The project as pip installs it, with a compiler and without."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import REPOSITORY
+from tests.unit.test_encoder_built import COMPILER, HEADER
+
+PARTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "streams", "feedsvc")
+TELL = "from streams import encoder; print(encoder.MISSING)"
+
+
+def wheel(folder: Path, **environment: str) -> Path:
+    """The wheel that pip makes of a copy of the repository."""
+    copy = folder / "copy"
+    copy.mkdir()
+    for part in PARTS:
+        source = REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("*.so"))
+        else:
+            shutil.copy(source, copy)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "-q",
+        "-w",
+        str(folder),
+        str(copy),
+    ]
+    given = {**os.environ, **environment}
+    subprocess.run(command, env=given, check=True, capture_output=True, text=True)
+    [made] = folder.glob("*.whl")
+    return made
+
+
+def told(made: Path, folder: Path) -> str:
+    """What a Python with this wheel unpacked says of the encoder."""
+    unpacked = folder / "unpacked"
+    with zipfile.ZipFile(made) as archive:
+        archive.extractall(unpacked)
+    command = [sys.executable, "-c", TELL]
+    done = subprocess.run(command, cwd=unpacked, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_without_a_compiler_it_is_installed_without_the_encoder(tmp_path: Path) -> None:
+    made = wheel(tmp_path, CC="/bin/false")
+    assert "No module named 'streams.encoder._native'" in told(made, tmp_path)
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no compiler {COMPILER}")
+@pytest.mark.skipif(not HEADER.exists(), reason=f"there is no {HEADER}")
+def test_a_wheel_is_for_every_python_and_has_no_sources(tmp_path: Path) -> None:
+    made = wheel(tmp_path, FEEDSVC_NATIVE="required")
+    assert "-cp311-abi3-" in made.name
+    assert told(made, tmp_path) == "None"
+    with zipfile.ZipFile(made) as archive:
+        assert not [name for name in archive.namelist() if name.endswith((".c", ".h"))]
+
+
+def test_what_is_required_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        wheel(tmp_path, FEEDSVC_NATIVE="required", CC="/bin/false")
+    assert "streams.encoder._native" in caught.value.stderr

@@ -1,0 +1,147 @@
+"""One relation's rows by the SQL projection and by the native encoder, to be held together."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from unittest import mock
+
+import asyncpg
+import pytest
+
+from feedsvc.binary_projection import binary_row
+from feedsvc.csv_projection import csv_record
+from feedsvc.datasets import Column
+from feedsvc.embedded import binaries, start_postgres
+from feedsvc.projection import ALIAS, json_record, json_source, reference, token_value
+from streams import encoder
+from tests.support.servers import throw_away_folder
+
+needs_encoder = pytest.mark.skipif(
+    encoder.MISSING is not None, reason=f"the native encoder was not built: {encoder.MISSING}"
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What becomes of a row."""
+
+    name: Literal["json", "csv"]
+    delimiter: str = ","
+    guard: bool = False
+
+
+DELIMITERS = (",", ";", "\t")
+
+
+def forms(*delimiters: str) -> tuple[Form, ...]:
+    """JSON, and CSV with and without a guard."""
+    guards = (True, False)
+    return Form("json"), *(Form("csv", d, guard) for d in delimiters for guard in guards)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Records in order, and the texts that make the last one's token."""
+
+    records: list[bytes]
+    last: tuple[str | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Some columns of a relation, in an order; `relation` may go on with a WHERE."""
+
+    connection: asyncpg.Connection
+    relation: str
+    columns: Sequence[Column]
+    order: Sequence[Column]
+
+    def select(self, expressions: str, between: str = "") -> str:
+        """A statement over the rows."""
+        relation, _, conditions = self.relation.partition(" WHERE ")
+        ordered = ", ".join(map(reference, self.order))
+        return (
+            f"SELECT {expressions} FROM {relation} AS {ALIAS} {between}"
+            f" {conditions and f'WHERE {conditions}'} ORDER BY {ordered}"
+        )
+
+    async def projected(self, form: Form) -> Encoded:
+        """The rows as the SQL projection makes records of them."""
+        if form.name == "json":
+            record, source = json_record(self.columns), json_source(self.columns)
+        else:
+            record, source = csv_record(self.columns, form.delimiter, guard=form.guard), ""
+        tokens = map(token_value, self.order)
+        rows = await self.connection.fetch(self.select(", ".join((record, *tokens)), source))
+        last = tuple(None if v is None else str(v) for v in tuple(rows[-1])[1:]) if rows else None
+        return Encoded([row[0] for row in rows], last)
+
+    async def copied(self, form: Form, chunks: random.Random | None = None) -> Encoded:
+        """The rows as the encoder makes records of COPY's stream, which is cut at random."""
+        row, made = binary_row(self.columns, self.order, form.name, guard=form.guard), bytearray()
+
+        async def keep(data: bytes) -> None:
+            made.extend(data)
+
+        await self.connection.copy_from_query(
+            self.select(row.select_list), output=keep, format="binary"
+        )
+        plan = encoder.Plan(row.columns, form.name, keys=row.keys, delimiter=form.delimiter)
+        encoding = encoder.Encoder(plan)
+        for chunk in cut(bytes(made), chunks) if chunks else [bytes(made)]:
+            encoding.feed_copy(chunk)
+        encoding.end_copy()
+        return _taken(encoding)
+
+    async def sent(self, form: Form) -> Encoded:
+        """The rows as the encoder makes records of what record_send gives."""
+        row = binary_row(self.columns, self.order, form.name, guard=form.guard)
+        rows = await self.connection.fetch(
+            f"SELECT record_send(r) FROM ({self.select(row.select_list)}) AS r"
+        )
+        plan = encoder.Plan(row.columns, form.name, keys=row.keys, delimiter=form.delimiter)
+        encoding = encoder.Encoder(plan)
+        encoding.feed_records([row[0] for row in rows])
+        return _taken(encoding)
+
+    async def assert_alike(
+        self, shapes: Sequence[Form] = forms(*DELIMITERS), chunks: random.Random | None = None
+    ) -> None:
+        """In each form, from both sources, the encoder gives what PostgreSQL gives."""
+        for form in shapes:
+            expected = await self.projected(form)
+            assert await self.copied(form, chunks) == expected, form
+            assert await self.sent(form) == expected, form
+
+
+def cut(data: bytes, chunks: random.Random) -> list[bytes]:
+    """The data in pieces, some of them of a byte or of none."""
+    places = sorted(chunks.randint(0, len(data)) for _ in range(chunks.randint(0, 40)))
+    places += [place + 1 for place in places[::4] if place < len(data)]
+    ends = [*sorted(places), len(data)]
+    return [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def _taken(encoding: encoder.Encoder) -> Encoded:
+    batch = encoding.take()
+    return Encoded([], None) if batch is None else Encoded(batch.records(), batch.last)
+
+
+@contextmanager
+def distribution_postgres(major: int) -> Iterator[str]:
+    """The superuser's URL of a server of the distribution's; skips where it has none such."""
+    folder = Path(binaries.DISTRIBUTION_FOLDER, str(major), "bin")
+    if not folder.is_dir():
+        pytest.skip(f"there is no PostgreSQL {major} on this machine")
+    with (
+        mock.patch.dict(os.environ, {binaries.BIN_VARIABLE: str(folder)}),
+        throw_away_folder() as data,
+        start_postgres(data) as server,
+    ):
+        yield server.url()

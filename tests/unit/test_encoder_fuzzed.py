@@ -1,0 +1,18 @@
+"""Some seconds of what `make fuzz` does for ten minutes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzzing import build
+from tests.fuzzing.run import fuzzed
+
+SECONDS = 5
+
+
+def test_no_input_leads_astray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = build.compiler()
+    if program is None:
+        pytest.skip("there is no compiler with sanitizers on this machine")
+    monkeypatch.chdir(tmp_path)  # where a crash would be kept
+    fuzzed(build.fuzzer(tmp_path, program), tmp_path, SECONDS, number=1)
