@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
+# Another PostgreSQL than the wheel's 18: make test POSTGRES_BIN=/usr/lib/postgresql/15/bin
+ifdef POSTGRES_BIN
+export FEEDSVC_POSTGRES_BIN := $(POSTGRES_BIN)
+endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -17,16 +17,22 @@ from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.analytics import CacheAnalytics
+from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.prefetch import Prefetcher
+from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.shared import Shared
 from feedsvc.cache.warming import Recipe, Warmth
 from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
+from feedsvc.health.checks import checks_of
+from feedsvc.health.parts import Parts as HealthParts
+from feedsvc.health.repairs import Repairs
+from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
@@ -36,6 +42,7 @@ from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
+from feedsvc.replicas import READING, Replicas
 from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
@@ -54,6 +61,9 @@ _CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may diffe
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
+Work: TypeAlias = Coroutine[Any, Any, None]
+
+
 class StartError(Exception):
     """The service can't start; each line of the message is one reason with what to mend."""
 
@@ -68,7 +78,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     datasets = await _datasets(settings)
     rules = alert_rules(settings, datasets)
     observers = Observers()
-    made = Pools(settings, observers)
+    made, replicas = _connections(settings, observers)
     async with AsyncExitStack() as stack:
         link = _redis(settings, observers)
         if link is not None:
@@ -82,6 +92,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
         observers.add(CachePrefetch, prefetcher.observe)
+        parts = HealthParts(settings, made, replicas, pages, changes, tokens, link)
         severities = {name: rule.severity for name, rule in rules.items()}
         domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
         scene = Scene(settings, workplace, domain, rules)
@@ -95,40 +106,53 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             observers=observers,
             observing=observing,
             pools=made,
+            replicas=replicas,
             pages=pages,
             cache_analytics=analytics,
             prefetcher=prefetcher,
             warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
             probe=DatabaseProbe(settings.database),
+            health=Health(parts, checks_of(settings.health)),
+            repairs=Repairs(parts),
             drain=Drain(),
         )
         if link is not None:
             await link.open()
-        await made.open()
-        stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
+        for connections in (made, replicas):
+            await connections.open()
+            stack.push_async_callback(connections.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(observing.close)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
+        stack.push_async_callback(parts.close)
         await service.probe.probe()
-        await stack.enter_async_context(_in_background(service.probe.run()))
-        await stack.enter_async_context(_in_background(service.limits.run()))
         listens = (lambda: pages.listening) if settings.cache.enabled else None
-        for work in observing.work(Parts(made, service.drain, pages, service.probe, link, listens)):
+        watched = Parts(made, service.drain, pages, service.probe, link, listens)
+        for work in (*_work(service, changes, audit), *observing.work(watched)):
             await stack.enter_async_context(_in_background(work))
-        await stack.enter_async_context(_in_background(audit.run()))
-        if settings.cache.enabled:
-            await stack.enter_async_context(_in_background(changes.run()))
-            await stack.enter_async_context(_in_background(_keep_warm(service)))
-        if tokens.published is not None:
-            await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
 
 
+def _work(service: Service, changes: Changes, audit: AuditLog) -> Iterator[Work]:
+    """What is done beside the requests, until the end."""
+    yield service.probe.run()
+    yield service.limits.run()
+    yield audit.run()
+    yield service.health.run()
+    if service.settings.cache.enabled:
+        yield changes.run()
+        yield _keep_warm(service)
+    if service.replicas.all:
+        yield service.replicas.run()
+    if service.tokens.published is not None:
+        yield service.tokens.published.run()
+
+
 @asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _in_background(work: Work) -> AsyncIterator[None]:
     """Has the work done until the block ends. None of it should end by itself."""
     task = asyncio.create_task(work)
     task.add_done_callback(_tell_of_a_death)
@@ -142,6 +166,13 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 def _tell_of_a_death(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         logger.critical("a background task died: %s", task.get_coro(), exc_info=task.exception())
+
+
+def _connections(settings: Settings, observers: Observers) -> tuple[Pools, Replicas]:
+    made, replicas = Pools(settings, observers), Replicas(settings, observers)
+    for operation in READING:
+        made[operation].standby = partial(replicas.choose, operation)
+    return made, replicas
 
 
 async def _keep_warm(service: Service) -> None:
@@ -173,8 +204,12 @@ def _cache(
 ) -> tuple[Pages, Changes]:
     oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
     ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
-    shared = None if link is None else Shared(link)
-    pages = Pages(settings.cache, ledger, shared, datasets.values(), observers)
+    shared = None
+    if link is not None and settings.cache.shared:
+        shared = RedisPages(Shared(link), observers)
+    size = settings.streams.page_size
+    fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
+    pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
     watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
     changes = Changes(settings.database, watch, watch.look, observers)
     pages.catch_up = changes.catch_up
@@ -190,24 +225,45 @@ def _redis(settings: Settings, observers: Observers) -> RedisLink | None:
         raise StartError(f"redis.url {error}") from None
 
 
+class Serving(NamedTuple):
+    """A service, and what answers for it."""
+
+    service: Service
+    runners: Sequence[Runner]
+
+    async def stop_accepting(self) -> None:
+        """Takes no more connections; whoever else has the listening sockets does."""
+        for runner in self.runners:
+            for site in runner.sites:
+                await site.stop()
+
+    def is_connected(self) -> bool:
+        """Whether anybody has a connection."""
+        return any(
+            runner.server is not None and runner.server.connections for runner in self.runners
+        )
+
+
 @asynccontextmanager
-async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
+async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Serving]:
     """The service, answering on its listening sockets. Raises StartError.
 
     At the block's end whatever still runs is ended; a drain comes before that.
     """
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(settings, workplace))
+        runners = []
         if workplace.metrics_listener is not None:
             of_metrics = Runner(application_of(service), settings.server)
             await of_metrics.setup()
             stack.push_async_callback(of_metrics.cleanup)
             await of_metrics.answer_on(workplace.metrics_listener)
+            runners.append(of_metrics)
         runner = Runner(application(service), settings.server)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await runner.answer_on(workplace.listener)
-        yield service
+        yield Serving(service, [runner, *runners])
 
 
 def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule]:

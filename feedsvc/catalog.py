@@ -136,6 +136,7 @@ def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset
         shared_with_clients=declaration.shared_with_clients,
         roles=declaration.roles,
         pool=declaration.pool,
+        replica=declaration.replica,
         cache=declaration.cache,
         fresh=declaration.fresh,
         stale=declaration.stale,

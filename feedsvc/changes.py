@@ -10,7 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final, NoReturn, Protocol
 
@@ -74,8 +74,11 @@ class Changes:
         self._own = f"feedsvc_beat_{uuid.uuid4().hex}"
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
+        self._beats = 0
         self._note: asyncio.Future[None] | None = None
         self._next_look = 0.0
+        self._present: asyncpg.Connection | None = None
+        self._restarted = asyncio.Event()
 
     async def run(self) -> None:
         """Listens until it is cancelled; whatever goes wrong, it begins anew."""
@@ -83,15 +86,16 @@ class Changes:
         while True:
             try:
                 async with _connected(self._database) as connection:
+                    self._present = connection
                     await self._begin(connection)
                     pause = _FIRST_PAUSE
                     await self._beat_until_it_fails(connection)
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
                 logger.warning("changes: not heard, so nothing is cached: %s", told(error))
             finally:
+                self._present = None
                 self._lost()
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = await self._rest(pause)
 
     async def catch_up(self) -> bool:
         """Makes sure that all that is committed now has been told. False if nobody listens."""
@@ -104,13 +108,30 @@ class Changes:
             return False
         return True
 
+    def restart(self) -> None:
+        """Has it begin anew on another connection, at once. Until it has, nobody listens."""
+        self._lost()
+        self._restarted.set()
+        if self._present is not None:
+            self._present.terminate()
+
+    async def _rest(self, pause: float) -> float:
+        """Waits until it is time to begin anew, and gives the next pause."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._restarted.wait()
+        if not self._restarted.is_set():
+            return min(pause * 2, _LONGEST_PAUSE)
+        self._restarted.clear()
+        return _FIRST_PAUSE
+
     async def _begin(self, connection: asyncpg.Connection) -> None:
         connection.add_termination_listener(self._lost)
         await connection.add_listener(CHANNEL, self._heard)
         await connection.add_listener(self._own, self._came_back)
-        snapshot = await self._beat(connection)
         await self._look_around(connection)
-        self._hearer.begin(snapshot)
+        # Behind the look, so that nothing is missed that happened before what was looked at.
+        self._hearer.begin(await self._beat(connection))
         self._connection = connection
         self._observers.tell(ListenerTurned(hears=True))
         logger.info("changes: listening")
@@ -119,9 +140,9 @@ class Changes:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(INTERVAL)
-            self._hearer.heard(await self._beat(connection))
             if loop.time() >= self._next_look:
                 await self._look_around(connection)
+            self._hearer.heard(await self._beat(connection))
 
     async def _look_around(self, connection: asyncpg.Connection) -> None:
         async with self._lock, asyncio.timeout(_LOOK_DEADLINE):
@@ -131,13 +152,16 @@ class Changes:
     async def _beat(self, connection: asyncpg.Connection) -> Snapshot:
         """A snapshot of which everything has been told. Raises what asyncpg raises."""
         async with self._lock, asyncio.timeout(DEADLINE):
+            self._beats += 1
             self._note = asyncio.get_running_loop().create_future()
-            snapshot: str = await connection.fetchval(_BEAT, self._own, "")
+            snapshot: str = await connection.fetchval(_BEAT, self._own, str(self._beats))
             await self._note
             return Snapshot.parse(snapshot)
 
-    def _came_back(self, *_notification: Any) -> None:
-        if self._note is not None and not self._note.done():
+    def _came_back(self, *notification: Any) -> None:
+        # That of a beat which was given up may still come, and says nothing of the present one.
+        is_present = notification[-1] == str(self._beats)
+        if is_present and self._note is not None and not self._note.done():
             self._note.set_result(None)
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:

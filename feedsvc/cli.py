@@ -1,7 +1,6 @@
 """The console command. Each mistake of a user's is a line that says what to mend, and exit 1."""
 
 import asyncio
-import os
 import re
 import socket
 import sys
@@ -22,12 +21,14 @@ from feedsvc.auth.jwks import JwksError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
 from feedsvc.catalog import Finding
+from feedsvc.control import ControlLine
 from feedsvc.datasets import DatasetsError, declarations
 from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.errors import Unauthorized
+from feedsvc.govern import serve_as_worker
 from feedsvc.migrations.errors import MigrationError
 from feedsvc.migrations.lines import Line
-from feedsvc.run import run
+from feedsvc.replicas import Replicas
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import Settings, SettingsError
 from feedsvc.workplace import Workplace
@@ -85,24 +86,23 @@ def serve(
     config: ConfigOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on one port.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-    ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     metrics_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
     slot: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Serve the datasets of the PostgreSQL that the settings name."""
-    effective = settings.load(config)
-    logs.configure(effective.log.level, effective.log.format)
-    if listen_fd is not None and ready_fd is not None:  # a worker of another feedsvc's
+    if listen_fd is not None and control_fd is not None:  # a worker of another feedsvc's
         metrics = None if metrics_fd is None else socket.socket(fileno=metrics_fd)
         workplace = Workplace(socket.socket(fileno=listen_fd), metrics, folder, slot)
-        run(effective, workplace, lambda: _say_ready(ready_fd))
+        _be_worker(config, workplace, ControlLine(socket.socket(fileno=control_fd)))
         return
+    effective = settings.load(config)
+    logs.configure(effective.log.level, effective.log.format)
     server = effective.server
     with listening(effective, server.host, server.port) as listener:
         url = f"http://{server.host}:{listener.getsockname()[1]}"
-        count = workers or server.workers
-        serve_on(effective, listener, count, config, lambda: typer.echo(f"feedsvc serves {url}"))
+        serve_on(effective, listener, workers, config, lambda: typer.echo(f"feedsvc serves {url}"))
 
 
 @cli.command()
@@ -266,7 +266,23 @@ async def _inspect(effective: Settings, tokens: Tokens) -> tuple[int, list[Findi
             findings.append(Finding("warning", f"{name}.cache", f"it is not cached: {why}"))
     finally:
         await connection.close(timeout=1.0)
-    return len(datasets), findings
+    return len(datasets), [*findings, *await _replica_findings(effective)]
+
+
+async def _replica_findings(effective: Settings) -> list[Finding]:
+    replicas = Replicas(effective)
+    await replicas.open()
+    await replicas.look()
+    await replicas.close(1.0)
+    return [
+        Finding(
+            "error" if replica.state == "unfit" else "warning",
+            "database.replicas",
+            f"{replica.name} is not read from: {replica.fault}",
+        )
+        for replica in replicas.all
+        if replica.fault is not None
+    ]
 
 
 def _runner() -> ModuleType:
@@ -278,9 +294,8 @@ def _runner() -> ModuleType:
 
 def _owner_url(config: Path | None) -> str:
     """An owner's login: migrations make tables, which the service's own login may not."""
-    url = os.environ.get("MIGRATION_DATABASE_URL")
-    if not url:
-        url = settings.load(config).database.url.get_secret_value()
+    given = settings.load(config).database
+    url = (given.owner_url or given.url).get_secret_value()
     if not url:
         _fail("MIGRATION_DATABASE_URL must be set, or DATABASE_URL")
     return url
@@ -297,9 +312,15 @@ def _seconds(duration: str) -> float:
     return float(int(parts[1]) * _UNITS[parts[2]])
 
 
-def _say_ready(descriptor: int) -> None:
-    os.write(descriptor, b"ready")
-    os.close(descriptor)
+def _be_worker(config: Path | None, workplace: Workplace, line: ControlLine) -> None:
+    """Whoever started it hears why it can't begin, and says so once for all workers."""
+    try:
+        effective = settings.load(config)
+        logs.configure(effective.log.level, effective.log.format)
+        serve_as_worker(effective, workplace, line)
+    except _MISTAKES as error:
+        line.say(failed=str(error) or type(error).__name__)
+        sys.exit(1)
 
 
 def _fail(message: str) -> NoReturn:

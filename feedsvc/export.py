@@ -7,6 +7,7 @@ stalled phones cost no connection, and hold back no vacuum.
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,17 +22,20 @@ from feedsvc import statement, tenancy
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Page, digest_of
 from feedsvc.cache.snapshot import Snapshot
-from feedsvc.errors import DatasetUnavailable
-from feedsvc.faults import as_problems
+from feedsvc.errors import DatasetUnavailable, Unavailable
+from feedsvc.faults import as_problems, told
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.timing import Stages
 from streams import tokens
 from streams.frames import Rows, TotalKind
 
+logger = logging.getLogger(__name__)
+
 _FIRST_BATCH: Final = 64
 _LARGEST_BATCH: Final = 4_096
 _SMALLEST_CHUNK: Final = 32_768  # bytes
+_SMALL_LIMIT: Final = 10_000  # rows that are soon read, whatever they are
 _SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed on as they come
 _record_of: Final = itemgetter(0)
 Proof: TypeAlias = Callable[[Page, Snapshot], Coroutine[Any, Any, bool]]
@@ -132,6 +136,9 @@ class Export:
         self._principal = principal
         self._position: Sequence[str] | None = query.after
         self._estimate: int | None = None
+        self._standby: Pool | None = None
+        """Where the present snapshot is, if it is not on the primary."""
+        self._standby_failed = self._began_on_standby = self._has_read = False
         self._batch_size = _BatchSize(course.chunk_bytes)
         self._snapshot = AsyncExitStack()
         self._cursor: Cursor[asyncpg.Record] | None = None
@@ -159,7 +166,24 @@ class Export:
     @property
     def pressed(self) -> asyncio.Event:
         """Set while somebody waits for a connection such as this export's."""
-        return self._pool.pressed
+        return (self._standby or self._pool).pressed
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether nobody can tell how long it will take."""
+        return self.query.limit is None or self.query.limit > _SMALL_LIMIT
+
+    @property
+    def _may_read_a_standby(self) -> bool:
+        """Whether a standby's snapshot would do, which is older than the primary's.
+
+        Only for what begins there: behind rows of a younger snapshot, a page's or another
+        server's, a row could come twice that nobody has touched since. Not where the end tells
+        from where changes are to be followed, for a standby can't say which it has seen.
+        """
+        begins = self.snapshots == 0 and self.query.after is None and self._begun is None
+        whole = self._is_large and not self.query.is_framed
+        return begins and whole and self.query.dataset.replica and not self._standby_failed
 
     def total(self) -> tuple[int | None, TotalKind]:
         """How many rows there will be, as far as is known."""
@@ -192,7 +216,10 @@ class Export:
         with as_problems(self._pool.observers):
             batch = await self._reading()
         self._ahead = None
-        records = self._within_limit(batch)
+        rows = self._rows(self._within_limit(batch))
+        # Before more is read, for no more may be read than the page still lacks.
+        if self._first is not None and not self._first.add(self, rows):
+            self._first = None
         if self._exhausted:
             await self._end_snapshot()
         else:
@@ -200,13 +227,12 @@ class Export:
             # One turn of the loop sends the next request, so that PostgreSQL works on it while
             # the caller encodes and writes these rows.
             await asyncio.sleep(0)
-        rows = self._rows(records)
-        if self._first is not None and not self._first.add(self, rows):
-            self._first = None
         return rows
 
     def page(self, records: Sequence[bytes]) -> Page:
         """All that was taken, as a page. Its snapshot is the last, so there may be only one."""
+        if self._began_on_standby:
+            raise RuntimeError("what a standby's snapshot has seen is not known")
         now = time.time()
         return Page(
             records=records,
@@ -246,6 +272,27 @@ class Export:
         return self._ahead
 
     async def _read(self) -> _Batch:
+        """The next batch, from the primary where a standby fails in the middle of it."""
+        try:
+            return await self._read_here()
+        except TimeoutError:
+            raise  # what is too slow on one of them would be so on the other
+        except (Unavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if self._standby is None:
+                raise
+            logger.warning("an export leaves its standby: %s", told(error))
+            await self._leave_standby()
+            return await self._read_here()
+
+    async def _leave_standby(self) -> None:
+        if self._standby is not None:
+            self._standby.failed()
+        self._standby_failed = True
+        if not self._has_read:
+            self.snapshots = 0  # nothing came of it
+        await self._end_snapshot()
+
+    async def _read_here(self) -> _Batch:
         """The next batch of the present snapshot, or the first of a new one."""
         began = time.monotonic()
         cursor = self._cursor or await self._begin_snapshot()
@@ -253,12 +300,18 @@ class Export:
         if self._first is not None:
             wanted = min(wanted, self._first.rows_left)
         records = await cursor.fetch(wanted)
+        self._has_read = True
         self._batch_size.learn(records, time.monotonic() - began)
         return _Batch(records, final=len(records) < wanted)
 
     async def _begin_snapshot(self) -> "Cursor[asyncpg.Record]":
+        self._standby = self._pool.standby() if self._may_read_a_standby else None
+        if self._standby is not None:
+            self._began_on_standby = True
+            self._first = None  # the cache has no use for it
+        pool = self._standby or self._pool
         connection, self._seen = await self._snapshot.enter_async_context(
-            tenancy.reading(self._pool, self._principal, self._stages)
+            tenancy.reading(pool, self._principal, self._stages, large=self._is_large)
         )
         if self._proof is not None and self._begun is not None and self.snapshots == 1:
             proof = self._proof(self._begun, Snapshot.parse(self._seen))
@@ -274,7 +327,7 @@ class Export:
 
     async def _end_snapshot(self) -> None:
         snapshot, self._snapshot = self._snapshot, AsyncExitStack()
-        self._cursor = None
+        self._cursor = self._standby = None
         await snapshot.aclose()
 
     def _go_on_from(self, page: Page) -> None:

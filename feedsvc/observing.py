@@ -14,6 +14,7 @@ from feedsvc.alerts.evaluator import Evaluator, Task
 from feedsvc.alerts.history import History
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.webhook import Webhook
+from feedsvc.drain import Drain
 from feedsvc.errors import Unavailable
 from feedsvc.metrics.cells import Cells
 from feedsvc.metrics.exposition import Exposition
@@ -83,7 +84,7 @@ class Observing:
         if self._enabled:
             yield VitalSigns(parts, self._observers, self._sampling).run()
             yield self._store.run()
-            yield from self._alerts.work()
+            yield from self._alerts.work(parts.drain)
 
     async def close(self) -> None:
         """Leaves the last figures to the other workers."""
@@ -108,10 +109,10 @@ class _Alerts:
         self._errands = Errands(rules, boards, history, webhook, observers)
         self.desk = Desk(rules, boards, history, self._errands, instance)
 
-    def work(self) -> Iterator[Coroutine[Any, Any, None]]:
+    def work(self, drain: Drain) -> Iterator[Coroutine[Any, Any, None]]:
         """Nothing where there is no alert."""
         if self.desk.rules:
-            yield self._evaluator.run()
+            yield self._evaluator.run(drain)
             yield self._errands.deliver()
             yield self._errands.remember(self._interval)
 

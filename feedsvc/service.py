@@ -10,11 +10,14 @@ from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.warming import Warmth
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
+from feedsvc.health.repairs import Repairs
+from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
 from feedsvc.observing import Observing
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
+from feedsvc.replicas import Replicas
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 
@@ -31,9 +34,12 @@ class Service:
     observers: Observers
     observing: Observing
     pools: Pools
+    replicas: Replicas
     pages: Pages
     cache_analytics: CacheAnalytics
     prefetcher: Prefetcher
     warmth: Warmth
     probe: DatabaseProbe
+    health: Health
+    repairs: Repairs
     drain: Drain

@@ -3,17 +3,16 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-import asyncpg
 from asyncpg.transaction import Transaction
 
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Internal
 from feedsvc.faults import told
-from feedsvc.pools import Connection, Pool
+from feedsvc.pools import Connection, Pool, cut, is_lost
 from feedsvc.timing import Stages
 
 logger = logging.getLogger(__name__)
@@ -29,14 +28,16 @@ class Reading(NamedTuple):
 
 
 @asynccontextmanager
-async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIterator[Reading]:
+async def reading(
+    pool: Pool, principal: Principal, stages: Stages, *, large: bool = False
+) -> AsyncIterator[Reading]:
     """A read-only snapshot in which row-level security knows the caller.
 
     Raises Busy and what asyncpg raises. The settings end with the transaction, so nothing of one
-    caller can be left on a connection for the next.
+    caller can be left on a connection for the next. `large` is as for `Pool.lease`.
     """
     stages.pass_over()
-    async with pool.lease() as connection:
+    async with pool.lease(large=large) as connection:
         stages.lap("pool")
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
         try:
@@ -66,7 +67,7 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
 
     A query that is still running is cancelled by asyncpg, and the rollback waits for that.
     """
-    if _is_lost(connection):
+    if is_lost(connection):
         return
     try:
         async with asyncio.timeout(timeout):
@@ -75,20 +76,7 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
         logger.warning(
             "a transaction could not be ended, so its connection is cut: %s", told(error)
         )
-        _cut(connection)
+        cut(connection)
     except asyncio.CancelledError:
-        _cut(connection)
+        cut(connection)
         raise
-
-
-def _is_lost(connection: Connection) -> bool:
-    """asyncpg takes a lost connection back by itself, and then refuses even this question."""
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True
-
-
-def _cut(connection: Connection) -> None:
-    with suppress(asyncpg.InterfaceError):  # lost in the meantime
-        connection.terminate()

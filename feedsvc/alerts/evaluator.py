@@ -13,6 +13,7 @@ from feedsvc.alerts.figures import FIGURES, Seen
 from feedsvc.alerts.messages import Turn
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.states import State, step
+from feedsvc.drain import Drain
 from feedsvc.observations import AlertStates, Observers
 from feedsvc.tracker.tracker import Tracker, recent
 
@@ -51,12 +52,12 @@ class Evaluator:
         self._task = task
         self._owned = False
 
-    async def run(self) -> NoReturn:
-        """Looks until it is cancelled."""
+    async def run(self, drain: Drain) -> NoReturn:
+        """Looks until it is cancelled; a worker that is to end leaves it to the others."""
         while True:
             await asyncio.sleep(min(_TICK, self._task.interval))
             try:
-                await self.look()
+                await (self.leave() if drain.begun else self.look())
             except Exception:
                 logger.exception("alerts: they could not be evaluated")
                 await asyncio.sleep(_AFTER_A_FAULT)
@@ -81,6 +82,16 @@ class Evaluator:
             firing = {name: state.phase == "firing" for name, state in changed.states.items()}
         self._owned = True
         self._observers.tell(AlertStates(firing))
+
+    async def leave(self) -> None:
+        """Lets another worker have the board at once; its rules may be newer than ours."""
+        if self._owned:
+            with self._boards.changing() as board:
+                if board is None:
+                    return
+                if board.owner == self._boards.worker:
+                    board.owner = ""
+            self._give_up()
 
     def _give_up(self) -> None:
         """Whoever owns the board now tells what fires."""

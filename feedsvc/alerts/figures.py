@@ -187,7 +187,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     ),
     "loop_lag_p99": Figure(_quantile("lag", 0.99), "seconds by which the event loop is late"),
     "workers_missing": Figure(
-        lambda seen, _: float(max(0, seen.workers - len(seen.present))), "workers that don't run"
+        lambda seen, _: float(max(0, seen.workers - sum(not v.leaving for v in seen.present))),
+        "workers that don't run",
     ),
     "cpu_share": Figure(_highest(lambda v: v.cpu_share), "of one CPU, of the busiest worker"),
     "memory_bytes": Figure(_highest(lambda v: v.memory), "of the largest worker"),

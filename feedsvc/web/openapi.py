@@ -122,6 +122,10 @@ _INTERVAL: Final = _parameter(
     "With sse: seconds between events.",
     {"type": "number", "minimum": 1, "maximum": 60},
 )
+_STATE: Final = {"enum": ["ok", "degraded", "down"]}
+_REPAIR: Final = {
+    "enum": ["connections", "listener", "breakers", "indexes", "statistics", "sessions"]
+}
 _OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
 _ALERTS: Final[Json] = {
     "type": "object",
@@ -271,6 +275,124 @@ _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
                         "type": "object",
                         "required": ["tags", "heard"],
                         "properties": {"tags": _NAMES, "heard": {"type": "boolean"}},
+                    }
+                },
+            )
+        },
+    },
+    ("GET", "/api/performance/pools"): {
+        "summary": "Connections by operation: in use, waited for, which sizes would do; for admins",
+        "responses": {
+            "200": _answer(
+                "This worker's pools, and the standbys.",
+                {
+                    "application/json": {
+                        "type": "object",
+                        "required": ["pools", "replicas"],
+                        "properties": {
+                            "pools": {"type": "array", "items": _ROW},
+                            "replicas": {"type": "array", "items": _ROW},
+                        },
+                    }
+                },
+            )
+        },
+    },
+    ("GET", "/api/performance/health"): {
+        "summary": "How each component is, as it was last looked at; for admins",
+        "responses": {
+            "200": _answer(
+                "The state of the worker that answers, and of all that it needs.",
+                {
+                    "application/json": {
+                        "type": "object",
+                        "required": ["state", "worker", "checks"],
+                        "properties": {
+                            "state": _STATE,
+                            "worker": {"type": "integer"},
+                            "checks": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "required": [
+                                        "name",
+                                        "state",
+                                        "what",
+                                        "latency_ms",
+                                        "age_ms",
+                                        "figures",
+                                        "repairs",
+                                        "runbook",
+                                    ],
+                                    "properties": {
+                                        "name": _TEXT,
+                                        "state": _STATE,
+                                        "what": _TEXT,
+                                        "latency_ms": {"type": "number"},
+                                        "age_ms": {"type": ["integer", "null"]},
+                                        "figures": _ROW,
+                                        "repairs": {"type": "array", "items": _REPAIR},
+                                        "runbook": _TEXT,
+                                    },
+                                },
+                            },
+                        },
+                    }
+                },
+            )
+        },
+    },
+    ("POST", "/api/performance/health/repair"): {
+        "summary": "Mends what can be mended safely, by name; for admins",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["repairs"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "repairs": {"type": "array", "items": _REPAIR, "minItems": 1},
+                            "dry_run": {"type": "boolean", "default": False},
+                        },
+                    },
+                    "example": {"repairs": ["listener"], "dry_run": True},
+                }
+            },
+        },
+        "responses": {
+            "200": _answer(
+                "What came of each.",
+                {
+                    "application/json": {
+                        "type": "object",
+                        "required": ["dry_run", "repairs"],
+                        "properties": {
+                            "dry_run": {"type": "boolean"},
+                            "repairs": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "required": ["name", "outcome", "what", "worker"],
+                                    "properties": {
+                                        "name": _REPAIR,
+                                        "outcome": {
+                                            "enum": [
+                                                "done",
+                                                "nothing",
+                                                "started",
+                                                "would",
+                                                "refused",
+                                                "failed",
+                                            ]
+                                        },
+                                        "what": _TEXT,
+                                        "worker": {"type": "integer"},
+                                    },
+                                },
+                            },
+                        },
                     }
                 },
             )

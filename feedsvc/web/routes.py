@@ -14,6 +14,7 @@ from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import (
     alerts,
     feeds,
+    health,
     metrics,
     openapi,
     operations,
@@ -61,6 +62,9 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected(
         "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
     ),
+    Protected("/api/performance/pools", performance.pools),
+    Protected("/api/performance/health", health.health),
+    Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
     Protected("/api/performance/metrics", tracker.metrics),
     Protected("/api/performance/alerts", alerts.alerts),
     Protected("/api/performance/alerts/silences", alerts.silence, ("POST",), tickets=False),

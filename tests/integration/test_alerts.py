@@ -6,20 +6,22 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
+import psutil
 import pytest
 
 from tests.integration.test_check import environment, feedsvc
-from tests.integration.test_metrics import children
+from tests.integration.test_metrics import children, folder_of
 from tests.support import sse
 from tests.support.exposed import exposed
 from tests.support.proxy import Fault, Proxy, proxied
+from tests.support.raw import request, wire
 from tests.support.servers import with_database, world_of_its_own
 from tests.support.service import Running, bearer, serving
 from tests.support.webhook import KEY, Receiver, receiving
@@ -280,9 +282,10 @@ async def test_another_worker_takes_over_from_one_that_is_dead_or_frozen(
 
 
 def board(running: Running) -> dict[str, Any]:
-    words = Path(f"/proc/{children(running.pid)[0]}/cmdline").read_text().split("\0")
-    (folder,) = [word.partition("=")[2] for word in words if word.startswith("--folder=")]
-    return dict(json.loads((Path(folder) / "alerts.now").read_bytes()))
+    try:
+        return dict(json.loads((folder_of(running) / "alerts.now").read_bytes()))
+    except FileNotFoundError:
+        return {"owner": "", "states": {}}
 
 
 def owner(running: Running) -> str:
@@ -305,6 +308,33 @@ async def test_a_service_that_is_started_again_says_that_it_is_over(
     async with watched(through(own_world, proxy), tmp_path, receiver):
         await until(lambda: len(receiver.taken("database-away")) == 2)
     assert [event for _, event in receiver.taken("database-away")] == ["firing", "resolved"]
+
+
+async def test_a_reload_brings_new_alerts_though_an_old_worker_still_streams(
+    own_world: str, receiver: Receiver, tmp_path: Path
+) -> None:
+    async with (
+        watched(own_world, tmp_path, receiver, workers=2) as running,
+        AsyncExitStack() as stack,
+    ):
+        ask = request("/v1/feeds/clients?format=ndjson", f"Authorization: {ADMIN['Authorization']}")
+        await until(lambda: board(running)["owner"] != "")
+        old = int(owner(running).partition("-")[0])
+        while not is_connected(old, running.port):
+            stalled = await stack.enter_async_context(wire(running, receive_buffer=4_096))
+            await stalled.send(ask)
+            await asyncio.sleep(0.1)
+        (tmp_path / "alerts.toml").write_text(RULES.replace("[refusing]", "[renamed]"))
+        os.kill(running.pid, signal.SIGHUP)
+        await until(lambda: "renamed" in board(running)["states"])
+        assert old in children(running.pid), "it still has its stream"
+        assert int(owner(running).partition("-")[0]) != old
+
+
+def is_connected(pid: int, port: int) -> bool:
+    """Whether a client of the service is with this worker."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return any(c.status == psutil.CONN_ESTABLISHED and c.laddr.port == port for c in found)
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,22 @@ async def test_a_write_between_page_and_cursor_loses_and_repeats_no_untouched_ro
     assert after == untouched
 
 
+async def test_a_stream_that_ends_just_behind_the_cached_page_has_its_rows_and_no_more(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    path = "/v1/feeds/tasks?format=ndjson&columns=id,title"
+    await get(client, path)
+    expected = await world.fetch(
+        "SELECT id FROM wedding.tasks WHERE tenant_id = $1 ORDER BY id LIMIT 600", OWN
+    )
+    assert len(expected) == 600
+    for limit in (501, 502, 550, 563, 564, 565, 600):
+        status, body = await get(client, f"{path}&limit={limit}")
+        assert "; hit;" in status
+        ids = [json.loads(line)["id"] for line in body.splitlines()]
+        assert ids == [row["id"] for row in expected[:limit]], limit
+
+
 async def test_an_admin_throws_pages_out_by_tag(client: aiohttp.ClientSession) -> None:
     for tenant in (OWN, OTHER):
         await get(client, PAGE, tenant)

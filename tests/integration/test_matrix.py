@@ -84,6 +84,15 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
     ("POST", "/api/performance/cache/invalidate"): [
         Case("/api/performance/cache/invalidate", ADMINS, {"tags": ["nothing"]})
     ],
+    ("GET", "/api/performance/pools"): [Case("/api/performance/pools", ADMINS)],
+    ("GET", "/api/performance/health"): [Case("/api/performance/health", ADMINS)],
+    ("POST", "/api/performance/health/repair"): [
+        Case(
+            "/api/performance/health/repair",
+            ADMINS,
+            {"repairs": ["breakers"], "dry_run": True},
+        )
+    ],
     ("GET", "/api/performance/metrics"): [
         Case("/api/performance/metrics", ADMINS),
         Case("/api/performance/metrics?range=24h&format=csv", ADMINS),

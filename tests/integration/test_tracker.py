@@ -45,7 +45,7 @@ def vitals(at: float, **changes: Any) -> Vitals:
         "at": at, "lags": [0.001], "sampled": 1, "cpu_seconds": 0.0, "cpu_share": 0.5,
         "memory": 100 << 20, "open_files": 50, "most_open_files": 1_000, "machine_cpu_share": 0.2,
         "machine_memory": 8 << 30, "machine_memory_free": 6 << 30, "disk": 100, "disk_free": 40,
-        "pools": {"read": PoolState(8, 4, 2, 1)}, "running": 3, "cached_pages": 7,
+        "pools": {"read": PoolState(8, 4, 2, 1)}, "running": 3, "leaving": False, "cached_pages": 7,
         "cached_bytes": 7_000, "evicted_pages": 0, "database_answers": True,
         "redis_answers": None, "listener_hears": True,
     }  # fmt: skip

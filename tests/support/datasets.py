@@ -18,6 +18,7 @@ DATASET = Dataset(
     shared_with_clients=False,
     roles=("member",),
     pool="read",
+    replica=False,
     cache=True,
     fresh=300.0,
     stale=0.0,

@@ -151,8 +151,8 @@ def vitals(**changes: Any) -> Vitals:
         "memory": 100, "open_files": 50, "most_open_files": 100, "machine_cpu_share": 0.2,
         "machine_memory": 8, "machine_memory_free": 6, "disk": 100, "disk_free": 40,
         "pools": {"read": PoolState(8, 4, 2, 1), "bulk": PoolState(4, 4, 4, 3)}, "running": 3,
-        "cached_pages": 7, "cached_bytes": 7_000, "evicted_pages": 0, "database_answers": True,
-        "redis_answers": None, "listener_hears": True,
+        "leaving": False, "cached_pages": 7, "cached_bytes": 7_000, "evicted_pages": 0,
+        "database_answers": True, "redis_answers": None, "listener_hears": True,
     }  # fmt: skip
     return Vitals(**{**plain, **changes})
 
@@ -175,7 +175,8 @@ def seen() -> Seen:
     figures.sketch(("query",)).add(0.3)
     figures.sketch(("lag",)).add(0.04)
     away = vitals(database_answers=False, listener_hears=False, memory=300, cpu_share=0.9)
-    return Seen(Span(figures, 120.0), [vitals(), away], workers=3)
+    leaving = vitals(leaving=True, pools={})
+    return Seen(Span(figures, 120.0), [vitals(), away, leaving], workers=3)
 
 
 VALUES: list[tuple[str, Selector, float | None]] = [
@@ -195,7 +196,7 @@ VALUES: list[tuple[str, Selector, float | None]] = [
     ("broken_per_minute", Selector(dataset="budgets"), 0.0),
     ("rate_limited_per_minute", Selector(), 1.0),
     ("query_p95", Selector(), 0.3),
-    ("database_away", Selector(), 0.5),
+    ("database_away", Selector(), 1 / 3),
     ("database_faults_per_minute", Selector(), 3.0),
     ("pool_wait_p95", Selector(pool="read"), 0.2),
     ("pool_wait_p95", Selector(pool="bulk"), 2.0),
@@ -208,7 +209,7 @@ VALUES: list[tuple[str, Selector, float | None]] = [
     ("cache_hit_ratio", Selector(dataset="clients"), 0.75),
     ("cache_hit_ratio", Selector(dataset="budgets"), None),
     ("redis_away", Selector(), None),
-    ("listener_away", Selector(), 0.5),
+    ("listener_away", Selector(), 1 / 3),
     ("loop_lag_p99", Selector(), 0.04),
     ("workers_missing", Selector(), 1.0),
     ("cpu_share", Selector(), 0.9),
