@@ -224,6 +224,9 @@ class CacheMachine(RuleBasedStateMachine):
                 self.commit(name, caller.tenant, CLIENTS[0], large=False, at=0)
                 self.lose(1)
                 self.hear([0, 2], "beat")
+            case "silence":
+                self.commit(name, caller.tenant, CLIENTS[0], large=False, at=0)
+                self.wait(5.0, silent=1)
             case "wait":
                 self.wait(11.0, silent=1)
             case "outage":

@@ -16,7 +16,9 @@ _tenant = st.sampled_from([TENANTS[0], *TENANTS])
 _client = st.sampled_from(CLIENTS)
 _any = st.integers(0, 7)
 _flag = st.booleans()
-_between = st.sampled_from(["write", "late write", "loss", "wait", "outage", "fail-over"])
+_between = st.sampled_from(
+    ["write", "late write", "loss", "silence", "wait", "outage", "fail-over"]
+)
 _page = {"name": _name, "caller": _caller, "gated": _flag}
 _row = {"name": _name, "tenant": _tenant, "client": _client}
 
