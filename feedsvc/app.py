@@ -26,10 +26,7 @@ from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
-from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
-from feedsvc.health.repairs import Repairs
-from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
@@ -44,6 +41,7 @@ from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
+from feedsvc.together import Together
 from feedsvc.vitals import Parts
 from feedsvc.web import routes
 from feedsvc.web.metrics import application_of
@@ -85,7 +83,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         pressed = made["read"].pressed
         prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
         observers.add(CachePrefetch, prefetcher.observe)
-        parts = HealthParts(settings, made, replicas, pages, changes, tokens, link)
+        parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
+        drain = Drain()
         domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
         observing = Observing(settings, workplace, domain, made["write"], observers)
         service = Service(
@@ -103,9 +102,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             prefetcher=prefetcher,
             warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
             probe=DatabaseProbe(settings.database),
-            health=Health(parts, checks_of(settings.health)),
-            repairs=Repairs(parts),
-            drain=Drain(),
+            together=Together(parts, drain),
+            drain=drain,
         )
         for connections in (made, replicas):
             await connections.open()
@@ -116,7 +114,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
-        stack.push_async_callback(parts.close)
+        await stack.enter_async_context(service.together.open())
         await service.probe.probe()
         await stack.enter_async_context(_in_background(service.probe.run()))
         await stack.enter_async_context(_in_background(service.limits.run()))
@@ -124,12 +122,11 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         for work in observing.work(Parts(made, service.drain, pages, service.probe, link, listens)):
             await stack.enter_async_context(_in_background(work))
         await stack.enter_async_context(_in_background(audit.run()))
-        await stack.enter_async_context(_in_background(service.health.run()))
+        await stack.enter_async_context(_in_background(service.together.health.run()))
         if settings.cache.enabled:
             await stack.enter_async_context(_in_background(changes.run()))
             await stack.enter_async_context(_in_background(_keep_warm(service)))
-        if replicas.all:
-            await stack.enter_async_context(_in_background(replicas.run()))
+        await stack.enter_async_context(_in_background(replicas.run()))
         if tokens.published is not None:
             await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
