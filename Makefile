@@ -4,10 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TEST_WORKERS ?= 2
+# Another PostgreSQL than the wheel's 18: make test POSTGRES_BIN=/usr/lib/postgresql/15/bin
+ifdef POSTGRES_BIN
+export FEEDSVC_POSTGRES_BIN := $(POSTGRES_BIN)
+endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: run test soak lint format fuzz bench wheels clean
+.PHONY: run test test-redis soak lint format fuzz bench wheels clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/demo.stamp
@@ -15,6 +19,13 @@ run: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak" $(ARGS)
+
+# All of them without a Redis, and on each kind of Redis there is; the first failure ends it.
+test-redis: $(VENV)/test.stamp
+	for kind in none redis valkey cluster; do \
+		echo "on: $$kind"; \
+		$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak" --redis=$$kind $(ARGS) || exit 1; \
+	done
 
 soak: $(VENV)/test.stamp
 	$(BIN)/pytest -m soak $(ARGS)

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -16,10 +16,12 @@ from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.analytics import CacheAnalytics
+from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.prefetch import Prefetcher
+from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.shared import Shared
 from feedsvc.cache.warming import Recipe, Warmth
 from feedsvc.cache.watch import Watch
@@ -56,6 +58,9 @@ _CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may diffe
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
+Work: TypeAlias = Coroutine[Any, Any, None]
+
+
 class StartError(Exception):
     """The service can't start; each line of the message is one reason with what to mend."""
 
@@ -71,7 +76,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     observers = Observers()
     made, replicas = _connections(settings, observers)
     async with AsyncExitStack() as stack:
-        link = _redis(settings)
+        link = _redis(settings, observers)
         if link is not None:
             stack.push_async_callback(link.close)
         audit = AuditLog(made["write"], settings.audit)
@@ -105,6 +110,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             together=Together(parts, drain),
             drain=drain,
         )
+        if link is not None:
+            await link.open()
         for connections in (made, replicas):
             await connections.open()
             stack.push_async_callback(connections.close, _CLOSE_TIMEOUT)
@@ -116,24 +123,30 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         stack.push_async_callback(service.warmth.write)
         await stack.enter_async_context(service.together.open())
         await service.probe.probe()
-        await stack.enter_async_context(_in_background(service.probe.run()))
-        await stack.enter_async_context(_in_background(service.limits.run()))
         listens = (lambda: pages.listening) if settings.cache.enabled else None
-        for work in observing.work(Parts(made, service.drain, pages, service.probe, link, listens)):
+        watched = Parts(made, service.drain, pages, service.probe, link, listens)
+        for work in (*_work(service, changes, audit), *observing.work(watched)):
             await stack.enter_async_context(_in_background(work))
-        await stack.enter_async_context(_in_background(audit.run()))
-        await stack.enter_async_context(_in_background(service.together.health.run()))
-        if settings.cache.enabled:
-            await stack.enter_async_context(_in_background(changes.run()))
-            await stack.enter_async_context(_in_background(_keep_warm(service)))
-        await stack.enter_async_context(_in_background(replicas.run()))
-        if tokens.published is not None:
-            await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
 
 
+def _work(service: Service, changes: Changes, audit: AuditLog) -> Iterator[Work]:
+    """What is done beside the requests, until the end."""
+    yield service.probe.run()
+    yield service.limits.run()
+    yield audit.run()
+    yield service.together.health.run()
+    if service.settings.cache.enabled:
+        yield changes.run()
+        yield _keep_warm(service)
+    if service.replicas.all:
+        yield service.replicas.run()
+    if service.tokens.published is not None:
+        yield service.tokens.published.run()
+
+
 @asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _in_background(work: Work) -> AsyncIterator[None]:
     """Has the work done until the block ends. None of it should end by itself."""
     task = asyncio.create_task(work)
     task.add_done_callback(_tell_of_a_death)
@@ -185,21 +198,25 @@ def _cache(
 ) -> tuple[Pages, Changes]:
     oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
     ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
-    shared = None if link is None else Shared(link)
-    pages = Pages(settings.cache, ledger, shared, datasets.values(), observers)
+    shared = None
+    if link is not None and settings.cache.shared:
+        shared = RedisPages(Shared(link), observers)
+    size = settings.streams.page_size
+    fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
+    pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
     watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
     changes = Changes(settings.database, watch, watch.look, observers)
     pages.catch_up = changes.catch_up
     return pages, changes
 
 
-def _redis(settings: Settings) -> RedisLink | None:
+def _redis(settings: Settings, observers: Observers) -> RedisLink | None:
     if settings.redis.url is None or not settings.redis.url.get_secret_value():
         return None
     try:
-        return RedisLink(settings.redis.url.get_secret_value(), settings.redis)
+        return RedisLink(settings.redis.url.get_secret_value(), settings.redis, observers)
     except ValueError as error:
-        raise StartError(f"redis.url: {error}") from None
+        raise StartError(f"redis.url {error}") from None
 
 
 class Serving(NamedTuple):

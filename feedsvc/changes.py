@@ -74,6 +74,7 @@ class Changes:
         self._own = f"feedsvc_beat_{uuid.uuid4().hex}"
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
+        self._beats = 0
         self._note: asyncio.Future[None] | None = None
         self._next_look = 0.0
         self._present: asyncpg.Connection | None = None
@@ -128,9 +129,9 @@ class Changes:
         connection.add_termination_listener(self._lost)
         await connection.add_listener(CHANNEL, self._heard)
         await connection.add_listener(self._own, self._came_back)
-        snapshot = await self._beat(connection)
         await self._look_around(connection)
-        self._hearer.begin(snapshot)
+        # Behind the look, so that nothing is missed that happened before what was looked at.
+        self._hearer.begin(await self._beat(connection))
         self._connection = connection
         self._observers.tell(ListenerTurned(hears=True))
         logger.info("changes: listening")
@@ -139,9 +140,9 @@ class Changes:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(INTERVAL)
-            self._hearer.heard(await self._beat(connection))
             if loop.time() >= self._next_look:
                 await self._look_around(connection)
+            self._hearer.heard(await self._beat(connection))
 
     async def _look_around(self, connection: asyncpg.Connection) -> None:
         async with self._lock, asyncio.timeout(_LOOK_DEADLINE):
@@ -151,13 +152,16 @@ class Changes:
     async def _beat(self, connection: asyncpg.Connection) -> Snapshot:
         """A snapshot of which everything has been told. Raises what asyncpg raises."""
         async with self._lock, asyncio.timeout(DEADLINE):
+            self._beats += 1
             self._note = asyncio.get_running_loop().create_future()
-            snapshot: str = await connection.fetchval(_BEAT, self._own, "")
+            snapshot: str = await connection.fetchval(_BEAT, self._own, str(self._beats))
             await self._note
             return Snapshot.parse(snapshot)
 
-    def _came_back(self, *_notification: Any) -> None:
-        if self._note is not None and not self._note.done():
+    def _came_back(self, *notification: Any) -> None:
+        # That of a beat which was given up may still come, and says nothing of the present one.
+        is_present = notification[-1] == str(self._beats)
+        if is_present and self._note is not None and not self._note.done():
             self._note.set_result(None)
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:

@@ -230,15 +230,22 @@ class Dataset:
     filename: str
 
     def pinned(self, tenant: str, client: str | None) -> dict[str, str]:
-        """What every row that such a caller sees has in common, as PostgreSQL writes it."""
+        """What every row that such a caller sees has in common, as PostgreSQL writes it.
+
+        The client only together with the tenant: of a large write the tenants alone are told.
+        """
         held = [(self.tenant, tenant)]
         if client is not None and not self.shared_with_clients:
             held.append((self.client, client))
-        return {
-            column.name: text
-            for column, value in held
-            if column is not None and (text := column.canonical(value)) is not None
-        }
+        pinned: dict[str, str] = {}
+        for column, value in held:
+            if column is None:
+                continue
+            text = column.canonical(value)
+            if text is None:
+                break
+            pinned[column.name] = text
+        return pinned
 
     def readable_by(self, role: str, client: str | None) -> bool:
         """Whether such a caller may ask for it at all; which rows, row-level security decides."""

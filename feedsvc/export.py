@@ -216,7 +216,10 @@ class Export:
         with as_problems(self._pool.observers):
             batch = await self._reading()
         self._ahead = None
-        records = self._within_limit(batch)
+        rows = self._rows(self._within_limit(batch))
+        # Before more is read, for no more may be read than the page still lacks.
+        if self._first is not None and not self._first.add(self, rows):
+            self._first = None
         if self._exhausted:
             await self._end_snapshot()
         else:
@@ -224,9 +227,6 @@ class Export:
             # One turn of the loop sends the next request, so that PostgreSQL works on it while
             # the caller encodes and writes these rows.
             await asyncio.sleep(0)
-        rows = self._rows(records)
-        if self._first is not None and not self._first.add(self, rows):
-            self._first = None
         return rows
 
     def page(self, records: Sequence[bytes]) -> Page:

@@ -132,6 +132,12 @@ class RedisTurned(NamedTuple):
     answers: bool
 
 
+class RedisRefused(NamedTuple):
+    """Redis answered so many questions with an error, or was not asked because of one."""
+
+    questions: int
+
+
 class PoolState(NamedTuple):
     """Connections of a pool: at most so many, open, of these in use; and who waits for one."""
 
@@ -184,6 +190,7 @@ Observation: TypeAlias = (
     | StreamParked
     | ListenerTurned
     | RedisTurned
+    | RedisRefused
     | Vitals
 )
 Seen = TypeVar("Seen")

@@ -212,8 +212,7 @@ class Replicas:
     async def run(self) -> None:
         """Looks after them until it is cancelled."""
         while True:
-            if self.all:
-                await self.look()
+            await self.look()
             await asyncio.sleep(_INTERVAL)
 
     async def look(self) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from feedsvc.redis.address import RedisAddress
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -58,6 +60,16 @@ def _not_spoofed(url: str) -> str:
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
         raise ValueError("must be an https:// address")
+    return url
+
+
+def _redis(url: SecretStr) -> SecretStr:
+    """An empty one is none."""
+    try:
+        if url.get_secret_value():
+            RedisAddress.parse(url.get_secret_value())
+    except ValueError as error:
+        raise ValueError(f"redis.url {error}") from None
     return url
 
 
@@ -200,10 +212,12 @@ class Database(_Section):
 class Redis(_Section):
     """Redis or Valkey: an accelerator, never needed."""
 
-    url: SecretStr | None = None
+    # One server, sentinels or a cluster: the shapes are in `feedsvc.redis.address`.
+    url: Annotated[SecretStr, AfterValidator(_redis)] | None = None
     # How long an answer may take; one that takes longer is not waited for again until it is back.
     timeout: float = Field(0.1, gt=0, le=5)
-    connections: Count = 32
+    # In each process, to each server; any number of questions share them.
+    connections: Count = 2
     # What every key begins with, where several services share one Redis.
     prefix: str = Field("feedsvc", pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
@@ -485,15 +499,19 @@ class Settings(BaseSettings):
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password, and its query, which may hold one, replaced by asterisks."""
-    parts = urlsplit(url)
-    if not parts.scheme:
+    """The URL with its password, and its query, which may hold one, replaced by asterisks.
+
+    Also of one with several hosts, or with a password that should have been percent-encoded.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
         return "***" if url else ""
-    _, at, host = parts.netloc.rpartition("@")
-    user = f"{parts.username or ''}:***" if at else ""
-    return urlunsplit(
-        (parts.scheme, f"{user}{at}{host}", parts.path, "***" * bool(parts.query), "")
-    )
+    place, mark, query = rest.partition("?")
+    if "@" in query and "@" not in place:
+        return f"{scheme}://***"
+    who, at, where = place.rpartition("@")
+    user = f"{who.partition(':')[0]}:***" if at else ""
+    return f"{scheme}://{user}{at}{where}{mark}{'***' if query else ''}"
 
 
 def load(file: Path | None = None) -> Settings:
@@ -576,4 +594,5 @@ def _variable(place: list[str]) -> str | None:
         variable = _PREFIX + "__".join(place[:end]).upper()
         if variable in os.environ:
             return variable
-    return None
+    plain = [name for name, key in _PLAIN_VARIABLES.items() if [*key] == place]
+    return next((name for name in plain if os.environ.get(name)), None)

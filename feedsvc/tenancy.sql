@@ -1,7 +1,8 @@
 -- Tells row-level security who reads, until the transaction ends. A policy asks for it with
--- (select current_setting('feedsvc.tenant', true)). The snapshot is the one that all is read in.
+-- (select current_setting('feedsvc.tenant', true)). The snapshot is the one that all is read in. That
+-- of a standby does not say what it sees, so in its place stands one that sees nothing.
 select
     set_config('feedsvc.tenant', $1, true),
     set_config('feedsvc.role', $2, true),
     set_config('feedsvc.client', $3, true),
-    pg_current_snapshot()::text
+    case when pg_is_in_recovery() then '3:3:' else pg_current_snapshot()::text end

@@ -9,9 +9,7 @@ import hashlib
 import json
 import secrets
 from importlib.resources import files
-from typing import Any, Final
-
-from redis.asyncio import Redis
+from typing import Final
 
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized, Unavailable
@@ -66,11 +64,7 @@ class Tickets:
         digest = _digest(ticket, path)
         kept = json.dumps({"ticket": digest, "principal": principal.plain()})
         key = f"{link.prefix}:ticket:{digest}"
-
-        async def keep(client: Redis) -> Any:
-            return await client.set(key, kept, ex=LIFETIME, nx=True)
-
-        await link.ask(keep)
+        await link.write("SET", key, kept, "EX", LIFETIME, "NX")
         return ticket
 
     async def _issue_in_postgres(self, path: str, principal: Principal) -> str:
@@ -83,13 +77,8 @@ class Tickets:
 
     async def _redeem_from_redis(self, link: RedisLink, ticket: str, path: str) -> Principal:
         digest = _digest(ticket, path)
-        key = f"{link.prefix}:ticket:{digest}"
-
-        async def take(client: Redis) -> Any:
-            return await client.getdel(key)
-
         try:
-            kept = await link.ask(take)
+            kept = await link.ask("GETDEL", f"{link.prefix}:ticket:{digest}")
         except RedisAwayError:
             what = "Where this ticket is kept can't be reached; ask for another."
             raise Unavailable(what) from None

@@ -5,122 +5,23 @@ They are made from the datasets file, for the operator's own tables. A notificat
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
 from feedsvc.datasets import Declaration, declarations, quote_identifier, relation_parts
-from feedsvc.tags import Template, all_under
+from feedsvc.tags import Template, text_of
+from feedsvc.told_tables import TYPES, Saying, Table, one_line, trigger_name
 
 _REACHED: Final = (files("feedsvc") / "triggers.sql").read_text()
 _INSTALLED: Final = (files("feedsvc") / "triggers_installed.sql").read_text()
 _TABLE_KINDS: Final = ("r", "p")
-_MOST_TAGS: Final = 1_000
-"""Of one kind in one statement; beyond that it is told of what is above them instead."""
-_ITEMS_A_PAYLOAD: Final = 500  # of 14 bytes each; NOTIFY takes fewer than 8,000
-_DIGEST: Final = "encode(substring(sha256(convert_to(tag, 'UTF8')) from 1 for 9), 'base64')"
-# pg_trigger.tgtype of statement triggers that fire afterwards, and their transition tables.
-_TYPES: Final = {"insert": (4, "", "new_rows"), "update": (16, "old_rows", "new_rows"),
-                 "delete": (8, "old_rows", ""), "truncate": (32, "", "")}  # fmt: skip
 _LOCK_TIMEOUT: Final = "10s"
-
-
-@dataclass(frozen=True, slots=True)
-class _Saying:
-    """What a table's changes say to one dataset: of its own rows exactly, else of all under."""
-
-    dataset: str
-    templates: tuple[Template, ...]
-    own: bool
-    tenant: str | None
-
-
-@dataclass(slots=True)
-class Table:
-    """A table that gets triggers."""
-
-    schema: str
-    name: str
-    sayings: list[_Saying] = field(default_factory=list)
-
-    @property
-    def quoted(self) -> str:
-        """The table as SQL names it."""
-        return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
-
-    @property
-    def function(self) -> str:
-        """The function's name, which no identifier is too long or too odd for."""
-        named = hashlib.sha256(f"{self.schema}\0{self.name}".encode()).hexdigest()[:16]
-        return f"told_{named}"
-
-    def body(self) -> str:
-        """The function's source, which `pg_proc.prosrc` holds as it is."""
-        roots = sorted({all_under(saying.dataset) for saying in self.sayings})
-        branches = []
-        for operation, rows in _ROWS.items():
-            said = [_items(saying, rows) for saying in self.sayings]
-            lines = "\n".join(f"    told := told || array({one});" for one in said)
-            branches.append(f"  ELSIF TG_OP = '{operation}' THEN\n{lines}")
-        return _BODY.format(
-            table=self.quoted.replace("\n", " "),
-            roots=", ".join(_literal(root) for root in roots),
-            branches="\n".join(branches),
-            most=_ITEMS_A_PAYLOAD,
-        )
-
-    def statements(self) -> list[str]:
-        """What makes the function and its triggers, whatever was there."""
-        function = f"feedsvc.{self.function}"
-        made = [
-            f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql\n"
-            f"SET search_path = pg_catalog, pg_temp AS {_dollar_quoted(self.body())}",
-        ]
-        for operation, (_, old, new) in _TYPES.items():
-            tables = [f"OLD TABLE AS {old}"] * bool(old) + [f"NEW TABLE AS {new}"] * bool(new)
-            referencing = f" REFERENCING {' '.join(tables)}" if tables else ""
-            made.append(
-                f"CREATE OR REPLACE TRIGGER {_trigger(operation)} AFTER {operation.upper()} "
-                f"ON {self.quoted}{referencing} FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
-            )
-            # Also where a session plays a replica's part, as a restore does.
-            made.append(f"ALTER TABLE {self.quoted} ENABLE ALWAYS TRIGGER {_trigger(operation)}")
-        return made
-
-
-# Where the changed rows stand, by operation; an update's are its old and its new ones.
-_ROWS: Final = {
-    "INSERT": ("new_rows",),
-    "UPDATE": ("old_rows", "new_rows"),
-    "DELETE": ("old_rows",),
-}
-_BODY: Final = """
--- Tells what changes to {table} put out of date. Made by `feedsvc migrate triggers`.
-DECLARE
-  told text[] := '{{}}';
-  payload text;
-BEGIN
-  IF TG_OP = 'TRUNCATE' THEN
-    told := array[{roots}];
-{branches}
-  END IF;
-  FOR payload IN
-    SELECT string_agg(item, ' ')
-    FROM (
-      SELECT item, (row_number() OVER () - 1) / {most} AS number
-      FROM (SELECT DISTINCT unnest(told) AS item) AS every
-    ) AS numbered
-    GROUP BY number
-  LOOP
-    PERFORM pg_notify('feedsvc_changes', pg_current_xact_id()::text || ' ' || payload);
-  END LOOP;
-  RETURN NULL;
-END
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +31,8 @@ class Plan:
     tables: Mapping[tuple[str, str], Table]
     used: Mapping[str, frozenset[tuple[str, str]]]
     impossible: Mapping[str, str]
+    state: str = ""
+    """A digest of the policies, the views, the parts and the triggers as they are."""
 
     def sql(self) -> str:
         """A script that makes them all, to be read and run by the tables' owner."""
@@ -137,45 +40,46 @@ class Plan:
                  "run again.", "BEGIN;", f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
                  "CREATE SCHEMA IF NOT EXISTS feedsvc;"]  # fmt: skip
         for table in self.tables.values():
-            lines.append(f"\n-- {table.quoted}")
+            lines.append(f"\n-- {one_line(table.quoted)}")
             lines += [f"{statement};" for statement in table.statements()]
-        lines += [f"\n-- {name}: not cached: {why}" for name, why in self.impossible.items()]
+        lines += [f"\n-- {n}: not cached: {one_line(why)}" for n, why in self.impossible.items()]
         return "\n".join([*lines, "COMMIT;", ""])
 
 
 async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> Plan:
     """What the datasets call for. Raises what asyncpg raises."""
-    wanted = [(n, d, d.relation_parts(), True) for n, d in declared.items() if d.cache]
-    wanted += [
-        (name, declaration, relation_parts(watched), False)
-        for name, declaration in declared.items()
-        if declaration.cache
+    cached = {name: declaration for name, declaration in declared.items() if declaration.cache}
+    asked = [_Asked(name, d, d.relation_parts(), own=True) for name, d in cached.items()]
+    asked += [
+        _Asked(name, declaration, relation_parts(watched), own=False)
+        for name, declaration in cached.items()
         for watched in declaration.watch
     ]
-    rows = await connection.fetch(
-        _REACHED, [parts[0] for _, _, parts, _ in wanted], [parts[1] for _, _, parts, _ in wanted]
-    )
+    schemas, names = ([one.place[part] for one in asked] for part in (0, 1))
+    rows = await connection.fetch(_REACHED, schemas, names)
     tables: dict[tuple[str, str], Table] = {}
-    used: dict[str, set[tuple[str, str]]] = {name: set() for name, d in declared.items() if d.cache}
+    used: dict[str, set[tuple[str, str]]] = {name: set() for name in cached}
     impossible: dict[str, str] = {}
     for row in rows:
-        name, declaration, _, is_relation = wanted[row["ordinal"] - 1]
-        place = row["schema"], row["name"]
-        if row["kind"] not in _TABLE_KINDS or row["schema"] in ("pg_catalog", "information_schema"):
-            impossible[name] = f"nothing can tell of changes to {'.'.join(place)}"
-            continue
-        saying = _saying(name, declaration, row, own=is_relation and row["is_itself"])
-        if isinstance(saying, str):
-            impossible[name] = saying
-            continue
-        table = tables.setdefault(place, Table(*place))
-        if saying not in table.sayings:
-            table.sayings.append(saying)
-        used[name].add(place)
+        one, place = asked[row["ordinal"] - 1], (row["schema"], row["name"])
+        why = _impossible(one, row)
+        if why is not None:
+            impossible[one.name] = why
+        elif row["kind"] in _TABLE_KINDS:
+            saying = _saying(one, row)
+            table = tables.setdefault(place, Table(*place))
+            if saying not in table.sayings:
+                table.sayings.append(saying)
+            used[one.name].add(place)
+    found = {row["ordinal"] for row in rows}
+    for ordinal, one in enumerate(asked, 1):
+        if ordinal not in found:
+            impossible.setdefault(one.name, f"there is no {'.'.join(one.place)}")
     for name, places in used.items():
         if not places:
             impossible.setdefault(name, "no table is behind it whose changes could be told")
-    return Plan(tables, {name: frozenset(places) for name, places in used.items()}, impossible)
+    state = hashlib.sha256(repr(sorted({row["state"] for row in rows})).encode()).hexdigest()
+    return Plan(tables, {n: frozenset(places) for n, places in used.items()}, impossible, state)
 
 
 async def install(connection: asyncpg.Connection, wanted: Plan) -> list[str]:
@@ -218,7 +122,11 @@ async def untracked(
     connection: asyncpg.Connection, declared: Mapping[str, Declaration]
 ) -> dict[str, str]:
     """The datasets that may not be cached, for not every change of theirs is told, and why."""
-    wanted = await plan(connection, declared)
+    return await untold(connection, await plan(connection, declared))
+
+
+async def untold(connection: asyncpg.Connection, wanted: Plan) -> dict[str, str]:
+    """The same for what is planned already."""
     return {**await drifted(connection, wanted), **wanted.impossible}
 
 
@@ -237,92 +145,62 @@ async def drifted(connection: asyncpg.Connection, wanted: Plan) -> dict[str, str
     return found
 
 
-def _saying(
-    name: str, declaration: Declaration, row: asyncpg.Record, *, own: bool
-) -> _Saying | str:
-    """What a table says to a dataset, or why it can't."""
-    templates = declaration.templates(name)
-    if not own:
-        watched = {".".join(relation_parts(w)): tags for w, tags in declaration.watch.items()}
-        texts = watched.get(str(row["origin"]), ())
-        templates = tuple(map(Template.parse, texts))
-    columns = row["columns"]
-    for template in templates:
-        for column in template.columns:
-            if not isinstance(columns, list) or column not in columns:
-                return f"{row['origin']} has no column {column!r}, which a tag names"
-    return _Saying(name, templates, own, declaration.tenant)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A relation that a dataset reads (`own`), or that its file says to watch."""
+
+    name: str
+    declaration: Declaration
+    place: tuple[str, str]
+    own: bool
 
 
-def _items(saying: _Saying, rows: Sequence[str]) -> str:
-    """SQL that gives the items to be told, for the rows of these transition tables."""
-    root = _literal(all_under(saying.dataset))
-    if not saying.templates:
-        some = " OR ".join(f"EXISTS (SELECT FROM {table})" for table in rows)
-        return f"SELECT {root} WHERE {some}"
-    if not saying.own:
-        tags = _tags(saying.templates, rows)
+def _impossible(asked: _Asked, row: asyncpg.Record) -> str | None:
+    """Why not every change of what was reached can be told."""
+    place = f"{row['schema']}.{row['name']}"
+    if row["kind"] == "function":
+        # An empty one is the operator's word that no function reads a table.
+        if "watch" in asked.declaration.model_fields_set:
+            return None
         return (
-            f"WITH tags AS MATERIALIZED ({tags} LIMIT {_MOST_TAGS + 1}) "
-            f"SELECT '*' || {_DIGEST} FROM tags "
-            f"WHERE (SELECT count(*) FROM tags) <= {_MOST_TAGS} "
-            f"UNION ALL SELECT {root} WHERE (SELECT count(*) FROM tags) > {_MOST_TAGS}"
+            f"{place}() may read what nobody tells of: say in [{asked.name}.watch] which tables "
+            "it reads, where it reads none leave that empty, or declare the function IMMUTABLE"
         )
-    tenant = {saying.tenant} if saying.tenant else set()
-    whole = [t for t in saying.templates if not t.columns]
-    wide = [t for t in saying.templates if t.columns and set(t.columns) <= tenant]
-    narrow = [t for t in saying.templates if not set(t.columns) <= tenant]
-    nothing = "SELECT NULL::text AS tag WHERE false"
-    bound = f" LIMIT {_MOST_TAGS + 1}"
+    is_system = row["schema"] in ("pg_catalog", "information_schema")
+    if row["kind"] not in (*_TABLE_KINDS, "v") or is_system:
+        return f"nothing can tell of changes to {place}"
+    if asked.own and row["is_itself"] and not row["above"] and row["kind"] in _TABLE_KINDS:
+        columns = json.loads(row["columns"])
+        for template in asked.declaration.templates(asked.name):
+            for column in template.columns:
+                if column not in columns:
+                    return f"{row['origin']} has no column {column!r}, which a tag names"
+    return None
+
+
+def _saying(asked: _Asked, row: asyncpg.Record) -> Saying:
+    """What a table says to a dataset: where it can't fill in the tags, that all has changed."""
+    declaration, columns = asked.declaration, json.loads(row["columns"])
+    own = asked.own and row["is_itself"]
+    if own:
+        templates = declaration.templates(asked.name)
+        fits = all(column in columns for t in templates for column in t.columns)
+    else:
+        watched = {".".join(relation_parts(w)): tags for w, tags in declaration.watch.items()}
+        templates = tuple(map(Template.parse, watched.get(str(row["origin"]), ())))
+        fits = all(_has_one_text(columns.get(c)) for t in templates for c in t.columns)
+    if not fits:
+        return Saying(asked.name, (), own=False, tenant=declaration.tenant)
+    return Saying(asked.name, templates, own, declaration.tenant)
+
+
+def _has_one_text(column: Mapping[str, Any] | None) -> bool:
+    """Whether a value is written in the dataset's own column as it is written in this one."""
     return (
-        f"WITH whole AS MATERIALIZED ({_tags(whole, rows)}), "
-        f"wide AS MATERIALIZED ({_tags(wide, rows) + bound if wide else nothing}), "
-        f"narrow AS MATERIALIZED ({_tags(narrow, rows) + bound if narrow else nothing}), "
-        f"counts AS MATERIALIZED (SELECT (SELECT count(*) FROM wide) > {_MOST_TAGS} AS wides, "
-        f"(SELECT count(*) FROM narrow) > {_MOST_TAGS} AS narrows) "
-        f"SELECT '=' || {_DIGEST} FROM whole "
-        f"UNION ALL SELECT '=' || {_DIGEST} FROM wide, counts WHERE NOT wides "
-        f"UNION ALL SELECT '=' || {_DIGEST} FROM narrow, counts WHERE NOT narrows "
-        f"UNION ALL SELECT '*' || {_DIGEST} FROM wide, counts WHERE narrows AND NOT wides "
-        f"UNION ALL SELECT {root} FROM counts WHERE " + ("wides" if wide else "narrows")
+        column is not None
+        and column["one_text"]
+        and text_of(column["kind"], column["category"]) is not None
     )
-
-
-def _tags(templates: Iterable[Template], rows: Sequence[str]) -> str:
-    """SQL that gives the distinct tags of the rows."""
-    given = [_filled(template) for template in templates]
-    every = " UNION ALL ".join(
-        f"SELECT filled.tag FROM {table} AS changed, "
-        f"LATERAL (VALUES {', '.join(f'({tag})' for tag in given)}) AS filled (tag) "
-        "WHERE filled.tag IS NOT NULL"
-        for table in rows
-    )
-    return f"SELECT DISTINCT tag FROM ({every}) AS tags"
-
-
-def _filled(template: Template) -> str:
-    parts = []
-    for text, column in template.parts():
-        parts += [_literal(text)] if text else []
-        parts += [f"changed.{quote_identifier(column)}::text"] if column is not None else []
-    return " || ".join(parts)
-
-
-def _literal(text: str) -> str:
-    """The text as an SQL literal (PostgreSQL's documentation, section 4.1.2)."""
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'" if "\\" not in text else "E'" + escaped.replace("\\", "\\\\") + "'"
-
-
-def _dollar_quoted(body: str) -> str:
-    mark = "feedsvc"
-    while f"${mark}$" in body:
-        mark += "_"
-    return f"${mark}${body}${mark}$"
-
-
-def _trigger(operation: str) -> str:
-    return f"feedsvc_told_{operation}"
 
 
 async def _standing(
@@ -337,8 +215,8 @@ async def _standing(
 def _fault(table: Table, rows: Sequence[asyncpg.Record]) -> str | None:
     """What is wrong with the table's triggers."""
     found = {row["trigger"]: row for row in rows}
-    for operation, (type_, old, new) in _TYPES.items():
-        row = found.get(_trigger(operation))
+    for operation, (type_, old, new) in TYPES.items():
+        row = found.get(trigger_name(operation))
         if row is None:
             return f"{table.schema}.{table.name} has no trigger that tells of {operation}"
         if row["enabled"] != "A":

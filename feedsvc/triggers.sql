@@ -1,27 +1,46 @@
--- The tables that some relations' rows come from: themselves, what is behind a view, and every
--- partition or child. $1 text[]: schemas, $2 text[]: names, pairwise.
+-- What some relations' rows come from: themselves, what is behind a view or a policy, every partition
+-- and child, and what these are partitions or children of, for who writes to that fires its triggers
+-- alone. $1 text[]: schemas, $2 text[]: names, pairwise. One row for each, and one for each function
+-- that a view or a policy calls and that may read what nobody here knows of.
 with recursive wanted as (
     select w.ordinal, c.oid
     from unnest($1::text[], $2::text[]) with ordinality as w (nspname, relname, ordinal)
     join pg_namespace n on n.nspname = w.nspname
     join pg_class c on c.relnamespace = n.oid and c.relname = w.relname
 ),
--- `origin` is the table as it was reached, of which the others are parts.
-reached (ordinal, oid, origin) as (
-    select ordinal, oid, oid from wanted
+-- What a view's query, or a policy that decides what is read, depends on.
+depends (oid, class, on_oid) as (
+    select rule.ev_class, d.refclassid, d.refobjid
+    from pg_rewrite rule
+    join pg_class c on c.oid = rule.ev_class and c.relkind = 'v' and rule.ev_type = '1'
+    join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = rule.oid
     union
-    select r.ordinal, further.oid, case when further.is_part then r.origin else further.oid end
+    select p.polrelid, d.refclassid, d.refobjid
+    from pg_policy p
+    join pg_class c on c.oid = p.polrelid and c.relrowsecurity and p.polcmd in ('r', '*')
+    join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid
+),
+-- `origin` is the table as it was reached, of which the others are parts, or which is part of those
+-- that are `above` it.
+reached (ordinal, oid, origin, above) as (
+    select ordinal, oid, oid, false from wanted
+    union
+    select
+        r.ordinal,
+        further.oid,
+        case when further.is_origin then further.oid else r.origin end,
+        further.above
     from reached r
-    join pg_class c on c.oid = r.oid
     cross join lateral (
-        select d.refobjid as oid, false as is_part
-        from pg_rewrite rule
-        join pg_depend d
-            on d.classid = 'pg_rewrite'::regclass and d.objid = rule.oid
-            and d.refclassid = 'pg_class'::regclass and d.refobjid <> c.oid
-        where c.relkind = 'v' and rule.ev_class = c.oid and rule.ev_type = '1'
+        select d.on_oid as oid, true as is_origin, false as above
+        from depends d
+        where d.oid = r.oid and r.oid = r.origin and not r.above
+            and d.class = 'pg_class'::regclass and d.on_oid <> r.oid
         union all
-        select i.inhrelid, true from pg_inherits i where i.inhparent = c.oid
+        select i.inhrelid, false, false
+        from pg_inherits i where i.inhparent = r.oid and not r.above
+        union all
+        select i.inhparent, false, true from pg_inherits i where i.inhrelid = r.oid
     ) as further
 )
 select
@@ -30,16 +49,50 @@ select
     c.relname::text as name,
     c.relkind::text as kind,
     r.origin = w.oid as is_itself,
+    r.above,
     format('%s.%s', onn.nspname, o.relname) as origin,
-    array(
-        select a.attname::text from pg_attribute a
-        where a.attrelid = r.origin and a.attnum > 0 and not a.attisdropped
-    ) as columns
+    (
+        select coalesce(json_object_agg(a.attname, json_build_object(
+            'kind', b.typname,
+            'category', b.typcategory,
+            'one_text', coalesce(l.collisdeterministic, true)
+        )), '{}')::text
+        from pg_attribute a
+        join pg_type t on t.oid = a.atttypid
+        join pg_type b on b.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end
+        left join pg_collation l on l.oid = a.attcollation
+        where a.attrelid = case when r.above then r.oid else r.origin end
+            and a.attnum > 0 and not a.attisdropped
+    ) as columns,
+    -- Whatever changes what the rows are, and fires no trigger.
+    concat_ws(
+        ' ', c.oid, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
+        (select array_agg((p.oid, p.xmin::text) order by p.oid) from pg_policy p where p.polrelid = c.oid),
+        (select array_agg((e.oid, e.xmin::text) order by e.oid) from pg_rewrite e where e.ev_class = c.oid),
+        (
+            select array_agg((t.oid, t.xmin::text) order by t.oid)
+            from pg_trigger t where t.tgrelid = c.oid and t.tgname like 'feedsvc\_told\_%'
+        )
+    ) as state
 from reached r
 join wanted w on w.ordinal = r.ordinal
 join pg_class c on c.oid = r.oid
 join pg_namespace n on n.oid = c.relnamespace
 join pg_class o on o.oid = r.origin
 join pg_namespace onn on onn.oid = o.relnamespace
-where c.relkind in ('r', 'p', 'm', 'f')
-order by r.ordinal, schema, name
+where c.relkind in ('r', 'p', 'm', 'f', 'v')
+    -- What is both part of what was reached and above it is written to in either way.
+    and not (r.above and exists (
+        select from reached other
+        where other.ordinal = r.ordinal and other.oid = r.oid and not other.above
+    ))
+union all
+select
+    r.ordinal::int, fn.nspname, f.proname, 'function', false, false, '', '{}',
+    concat_ws(' ', f.oid, f.xmin)
+from reached r
+join depends d on d.oid = r.oid and d.class = 'pg_proc'::regclass and not r.above
+join pg_proc f on f.oid = d.on_oid and f.provolatile <> 'i'
+join pg_language l on l.oid = f.prolang and l.lanname not in ('c', 'internal')
+join pg_namespace fn on fn.oid = f.pronamespace
+order by 1, 2, 3, 4, 6, 7

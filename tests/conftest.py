@@ -1,7 +1,7 @@
 """What every test may use: databases with the demo's world, and services on them.
 
-One PostgreSQL serves the whole run, all workers of pytest-xdist included: whoever is not such a
-worker starts it, and its address reaches them in the environment.
+One PostgreSQL and one Redis (`--redis`) serve the whole run, all workers of pytest-xdist included:
+whoever is not such a worker starts them, and their addresses reach them in the environment.
 """
 
 import os
@@ -13,7 +13,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.support import servers
+from tests.support import redis_server, servers
 from tests.support.service import Running, serving
 
 _STACK = pytest.StashKey[ExitStack]()
@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STACK] = ExitStack()
     if not config.getoption("no_servers"):
         config.stash[_STACK].enter_context(servers.shared_postgres())
+        config.stash[_STACK].enter_context(redis_server.shared_redis(config.getoption("redis")))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -34,6 +35,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-servers", action="store_true", help="unit tests alone: start no server")
+    parser.addoption(
+        "--redis",
+        choices=redis_server.KINDS,
+        default=os.environ.get(redis_server.CHOSEN, "redis"),
+        help="which Redis the services of the tests have",
+    )
 
 
 @pytest.fixture(scope="session")

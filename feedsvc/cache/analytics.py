@@ -67,6 +67,7 @@ class CacheAnalytics:
                 "evictions": pages.memory.evicted,
             },
             "redis": pages.shared_state,
+            "redis_refusals": pages.shared_refusals,
             "datasets": {
                 name: {**_figures(counts), "kept_out": kept_out.get(name)}
                 for name, counts in self._counts.items()

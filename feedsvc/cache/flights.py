@@ -26,6 +26,8 @@ class Flights(Generic[T]):
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight[T]] = {}
+        self._tasks: set[asyncio.Task[T]] = set()
+        """Those that nobody can join any more included, until they have tidied up."""
 
     def __contains__(self, key: str) -> bool:
         return key in self._flights
@@ -61,8 +63,8 @@ class Flights(Generic[T]):
         flight.waiting += 1  # never taken back: it is finished whoever goes
 
     async def close(self) -> None:
-        """Cancels every load."""
-        tasks = [flight.task for flight in self._flights.values()]
+        """Cancels every load, and waits until all have ended."""
+        tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,11 +75,13 @@ class Flights(Generic[T]):
 
         flight = _Flight(asyncio.create_task(loading()))
         self._flights[key] = flight
+        self._tasks.add(flight.task)
         flight.task.add_done_callback(lambda task: self._landed(key, flight, task))
         return flight
 
     def _landed(self, key: str, flight: _Flight[T], task: asyncio.Task[T]) -> None:
         self._forget(key, flight)
+        self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # seen: with nobody left to tell, it is not an error of ours
 

@@ -12,6 +12,8 @@ from feedsvc.cache.snapshot import Snapshot
 
 _MOST_ITEMS: Final = 200_000
 _MOST_WRITERS: Final = 256
+_NEVER: Final = Snapshot(1 << 64, 1 << 64, frozenset())
+"""What no snapshot covers, for transaction numbers have 64 bits."""
 
 
 class _Writers:
@@ -60,14 +62,17 @@ class Ledger:
         self._clock = clock
         self._writers: dict[str, _Writers] = {}
         self._older: dict[str, _Writers] = {}
+        # What it sees may have been missed, or has been forgotten. It outlives the listening: what
+        # was too old before the connection was lost is too old after that.
         self._floor: Snapshot | None = None
         self._next_floor: Snapshot | None = None
+        self._begun = False
         self._heard = self._turned = -float("inf")
 
     @property
     def listening(self) -> bool:
         """Whether what has not been told has not happened."""
-        return self._floor is not None and self._clock() - self._heard <= self._silence
+        return self._begun and self._clock() - self._heard <= self._silence
 
     def begin(self, snapshot: Snapshot) -> None:
         """From here on everything is told; what this snapshot sees may have been missed.
@@ -75,11 +80,21 @@ class Ledger:
         What was told while the snapshot was on its way is kept: it need not see it.
         """
         self._floor = self._next_floor = snapshot
+        self._begun = True
         self._heard = self._turned = self._clock()
 
     def lose(self) -> None:
         """Nobody listens any more."""
-        self._floor = None
+        self._begun = False
+
+    def restart(self) -> None:
+        """Whatever is told from here on is of another database, or of another life of it.
+
+        Its transactions have numbers of their own, so nothing is believed until `begin`.
+        """
+        self._begun = False
+        self._floor = self._next_floor = _NEVER
+        self._writers, self._older = {}, {}
 
     def told(self, xid: int, items: Iterable[str]) -> None:
         """A committed transaction changed what has these items."""
@@ -91,7 +106,7 @@ class Ledger:
 
     def heard(self, snapshot: Snapshot) -> None:
         """PostgreSQL answered just now, and every change that this snapshot sees has been told."""
-        if self._floor is None:
+        if not self._begun:
             return
         self._heard = self._clock()
         if len(self._writers) > _MOST_ITEMS:
@@ -105,12 +120,7 @@ class Ledger:
 
     def admits(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
         """Whether a page of this snapshot, looked up under these items, is up to date."""
-        return (
-            self.listening
-            and self._floor is not None
-            and snapshot.covers(self._floor)
-            and self.knows_nothing_against(snapshot, items)
-        )
+        return self.listening and self.knows_nothing_against(snapshot, items)
 
     def unchanged(self, old: Snapshot, new: Snapshot, items: Sequence[str]) -> bool:
         """Whether a page of the old snapshot is as the new one would have it.
@@ -119,15 +129,15 @@ class Ledger:
         """
         if not self.listening or self._floor is None or not old.covers(self._floor):
             return False
-        return all(
+        return new.covers(old) and all(
             writers is None or writers.none_between(old, new)
             for told in (self._writers, self._older)
             for writers in map(told.get, items)
         )
 
     def knows_nothing_against(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
-        """Whether no change was told that the page lacks; others may have been missed."""
-        return all(
+        """Whether no change was told that the page lacks, or may lack; later ones may be missed."""
+        return (self._floor is None or snapshot.covers(self._floor)) and all(
             writers is None or writers.all_seen_by(snapshot)
             for told in (self._writers, self._older)
             if told

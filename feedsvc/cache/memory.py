@@ -19,10 +19,22 @@ class Rendered(NamedTuple):
     rows_size: int
 
 
-class Held:
-    """A page in memory, with what was made of it: bodies, entity tags, heads of answers."""
+class Guess:
+    """That a page would be asked for. It outlives the page, which may be thrown out meanwhile."""
 
-    __slots__ = ("bodies", "entity_tags", "heads", "key", "page", "unused_prefetch")
+    __slots__ = ("is_open",)
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+
+class Held:
+    """A page in memory, with what was made of it: bodies, entity tags, heads of answers.
+
+    `guess` is there where it was read before anybody had asked for it.
+    """
+
+    __slots__ = ("bodies", "entity_tags", "guess", "heads", "key", "page")
 
     def __init__(self, page: Page, key: Key | None = None) -> None:
         self.page = page
@@ -30,7 +42,7 @@ class Held:
         self.bodies: dict[Hashable, Rendered] = {}
         self.entity_tags: dict[Hashable, str] = {}
         self.heads: dict[Hashable, bytes] = {}
-        self.unused_prefetch = page.prefetched
+        self.guess = Guess() if page.prefetched else None
 
     def size(self) -> int:
         """Bytes of memory that it takes, roughly."""

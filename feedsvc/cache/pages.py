@@ -5,38 +5,28 @@ place it comes from, it is shown only if the ledger knows of no change that it l
 """
 
 import asyncio
-import hashlib
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-import orjson
 from cachetools import TTLCache
 
 from feedsvc import settings
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.flights import Flights
+from feedsvc.cache.keys import page_key
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.memory import Held, Memory
-from feedsvc.cache.page import EnvelopeError, Key, Page, Wanted, pack, unpack
-from feedsvc.cache.shared import Claim, Shared
+from feedsvc.cache.page import Key, Page, Wanted
+from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.snapshot import Snapshot
-from feedsvc.csv_projection import csv_record
-from feedsvc.datasets import Dataset
 from feedsvc.errors import Timeout, Unavailable
-from feedsvc.observations import CacheLoad, CacheLookup, CachePrefetch, CachePut, Observers
-from feedsvc.projection import json_record
+from feedsvc.observations import CacheLoad, CacheLookup, CachePrefetch, Observers
 from feedsvc.query import FeedQuery
 from feedsvc.redis_link import RedisAwayError
 from feedsvc.tags import lookup_items
-from streams.formats import CSV
-
-logger = logging.getLogger(__name__)
 
 _MOST_ROUNDS: Final = 3
-_FIRST_PAUSE: Final = 0.004  # seconds between looks at a page that another worker reads
-_LONGEST_PAUSE: Final = 0.05
 _MOST_OVERSIZED: Final = 10_000
 _OVERSIZED_SECONDS: Final = 300.0
 
@@ -76,20 +66,20 @@ class Pages:
         self,
         given: settings.Cache,
         ledger: Ledger,
-        shared: Shared | None,
-        datasets: Iterable[Dataset],
+        shared: RedisPages | None,
+        fingerprints: Mapping[str, str],
         observers: Observers,
     ) -> None:
         self._settings = given
         self._ledger = ledger
-        self._shared = shared if given.shared else None
+        self._shared = shared
         self._observers = observers
         self.memory = Memory(given.memory_bytes)
         self._flights: Flights[_Loaded] = Flights()
         self._looks: Flights[Held | None] = Flights()
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Future[Any]] = set()
         self._oversized: TTLCache[Key, None] = TTLCache(_MOST_OVERSIZED, _OVERSIZED_SECONDS)
-        self._fingerprints = {dataset.name: _fingerprint(dataset) for dataset in datasets}
+        self._fingerprints = fingerprints
         self.kept_out: Mapping[str, str] | None = None
         """Set by whoever looks at the database; None as long as nobody has."""
         self.catch_up: Callable[[], Awaitable[bool]] = _nobody_to_ask
@@ -103,11 +93,14 @@ class Pages:
         return self._ledger.listening
 
     @property
-    def shared_state(self) -> Literal["none", "answers", "away"]:
+    def shared_state(self) -> Literal["none", "answers", "refuses", "away"]:
         """How the tier in Redis is."""
-        if self._shared is None:
-            return "none"
-        return "away" if self._shared.away else "answers"
+        return "none" if self._shared is None else self._shared.state
+
+    @property
+    def shared_refusals(self) -> int:
+        """How many questions the tier in Redis refused."""
+        return 0 if self._shared is None else self._shared.refusals
 
     def wanted(self, query: FeedQuery, principal: Principal, limit: int | None) -> Wanted | Why:
         """What to look for, or why there is nothing to be found."""
@@ -126,7 +119,7 @@ class Pages:
                 text = condition.column.canonical(condition.values[0])
                 if text is not None:
                     pinned.setdefault(condition.column.name, text)
-        key = self._key(query, principal, limit)
+        key = page_key(self.origin, self._fingerprints[dataset.name], principal, query, limit)
         if key in self._oversized:
             return "large"
         return Wanted(key, lookup_items(dataset.tags, pinned), dataset)
@@ -144,9 +137,7 @@ class Pages:
     def tell_hit(self, wanted: Wanted, found: Found) -> None:
         """Has everybody know that the page was shown."""
         self._observers.tell(CacheLookup(wanted.dataset.name, "hit", found.tier, None))
-        if found.held.unused_prefetch:
-            found.held.unused_prefetch = False
-            self._observers.tell(CachePrefetch(wanted.dataset.name, "used"))
+        self._tell_use(wanted, found.held)
 
     async def from_redis(self, wanted: Wanted) -> Found | None:
         """The page, if it is in Redis and may be shown; who asks meanwhile shares the answer."""
@@ -163,12 +154,12 @@ class Pages:
             return found
         why = self._why_not_in_memory(wanted)
         if self._ledger.listening and self._shared is not None:
-            page, seen = await self._from_redis(wanted)
-            if page is not None:
+            page = await self._from_redis(wanted)
+            if isinstance(page, Page):
                 found = self._hit(wanted, self._keep_in_memory(wanted, page), "redis")
                 self.tell_hit(wanted, found)
                 return found
-            why = seen if why == "absent" else why
+            why = page if why == "absent" else why
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why))
         return why
 
@@ -181,11 +172,17 @@ class Pages:
         if found is not None:
             return found
         held = self.memory.find(wanted.key)
-        if held is not None and self._may_be_shown_stale(wanted, held.page):
-            return await self._stale(wanted, held, load)
-        if not self._ledger.listening:
-            return await self._past_the_cache(wanted, load)
-        return await self._fresh(wanted, load)
+        is_stale = held is not None and self._may_be_shown_stale(wanted, held.page)
+        if self._ledger.listening:
+            if held is not None and is_stale:
+                self._flights.keep(wanted.key, lambda: self._load(wanted, load))
+                return self._shown_stale(wanted, held, "memory")
+            return await self._fresh(wanted, load)
+        if not is_stale:
+            held = await self._stale_from_redis(wanted)
+        if held is not None:
+            return await self._while_nobody_listens(wanted, held, load)
+        return await self._past_the_cache(wanted, load)
 
     async def fetch(self, wanted: Wanted, load: Load) -> Held | None:
         """Has the page in memory before anybody asks for it, if it can be. Raises Problem."""
@@ -200,9 +197,7 @@ class Pages:
             return
         self.memory.put(wanted.key, Held(page, wanted.key))
         if self._shared is not None:
-            task = asyncio.create_task(self._put(self._shared, wanted, page))
-            self._keeping.add(task)
-            task.add_done_callback(self._keeping.discard)
+            self._in_background(asyncio.create_task(self._shared.put(wanted, page)))
 
     def remeasure(self, held: Held) -> None:
         """Counts a held page's size anew, for a body was added to it."""
@@ -218,9 +213,18 @@ class Pages:
         """Cancels what is still being read or kept."""
         await self._flights.close()
         await self._looks.close()
-        for task in self._keeping:
+        for task in self._background:
             task.cancel()
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    def _in_background(self, task: asyncio.Future[Any]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: nobody is left to tell
 
     # What may be shown
 
@@ -269,32 +273,28 @@ class Pages:
         self._observers.tell(CacheLookup(wanted.dataset.name, "bypass", None, why))
         return await load()
 
-    async def _stale(self, wanted: Wanted, held: Held, load: Load) -> Found | Page | None:
-        """The page as it was, while one task reads it anew.
-
-        While nobody listens PostgreSQL may be well all the same, so it gets a moment to answer.
-        """
-        if self._ledger.listening:
-            self._flights.keep(wanted.key, lambda: self._load(wanted, load))
-            return self._shown_stale(wanted, held)
+    async def _while_nobody_listens(
+        self, wanted: Wanted, held: Held, load: Load
+    ) -> Found | Page | None:
+        """The page as it was, where PostgreSQL is away; it may be well, so it gets a moment."""
         reading = asyncio.ensure_future(load())
         try:
-            done, _ = await asyncio.wait({reading}, timeout=self._settings.stale_patience)
-            if not done:
-                return self._shown_stale(wanted, held)
-            return reading.result()
+            await asyncio.wait({reading}, timeout=self._settings.stale_patience)
+            if reading.done() or not self._may_be_shown_stale(wanted, held.page):
+                return await reading
         except (Unavailable, Timeout):
             if not self._may_be_shown_stale(wanted, held.page):
                 raise
-            return self._shown_stale(wanted, held)
         finally:
-            if not reading.done():
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+            # A frozen server takes long to be left, and nobody has to wait for that.
+            reading.cancel()
+            self._in_background(reading)
+        return self._shown_stale(wanted, held, "away")
 
-    def _shown_stale(self, wanted: Wanted, held: Held) -> Found:
-        self._observers.tell(CacheLookup(wanted.dataset.name, "stale", "memory", "expired"))
-        return self._hit(wanted, held, "memory")
+    def _shown_stale(self, wanted: Wanted, held: Held, detail: Literal["memory", "away"]) -> Found:
+        why: Why = "expired" if detail == "memory" else "deaf"
+        self._observers.tell(CacheLookup(wanted.dataset.name, "stale", "memory", why))
+        return Found(held, _hit_status(wanted, held, detail), "memory")
 
     def _loaded(
         self, wanted: Wanted, loaded: _Loaded, page: Page, why: Why, *, joined: bool
@@ -307,6 +307,7 @@ class Pages:
             self.tell_hit(wanted, found)
             return found
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why, collapsed=joined))
+        self._tell_use(wanted, held)  # of one that was being read ahead
         forwarded = "stale" if why in ("expired", "invalidated") else "uri-miss"
         return Found(held, f"fwd={forwarded}; {'collapsed' if joined else 'stored'}", None)
 
@@ -314,8 +315,12 @@ class Pages:
         """From Redis, or from PostgreSQL by whichever worker claims it first."""
         if self._shared is None:
             return await self._read(wanted, load)
+
+        def is_good(page: Page) -> bool:
+            return self._fault(wanted, page) is None
+
         try:
-            claim = await self._claim(self._shared, wanted)
+            claim = await self._shared.claim(wanted, is_good, self._settings.wait_timeout)
         except RedisAwayError:
             return await self._read(wanted, load)
         if isinstance(claim, Page):
@@ -324,30 +329,11 @@ class Pages:
         if claim is None:
             return await self._read(wanted, load)
         async with self._shared.holding(claim):
-            page = self._opened(wanted, claim.found)
-            if isinstance(page, Page):
+            page = self._shared.opened(wanted, claim.found)
+            if isinstance(page, Page) and is_good(page):
                 self._keep_in_memory(wanted, page)
                 return _Loaded(page, "redis")
             return await self._read(wanted, load, put=True)
-
-    async def _claim(self, shared: Shared, wanted: Wanted) -> Page | Claim | None:
-        """The page if it is in Redis by now, the claim to read it, or None after a long wait."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.wait_timeout
-        page, _ = await self._from_redis(wanted)
-        if page is not None:
-            return page
-        pause = _FIRST_PAUSE
-        while loop.time() < deadline:
-            claimed = await shared.claim(wanted.key)
-            if isinstance(claimed, Claim):
-                return claimed
-            opened = self._opened(wanted, claimed)
-            if isinstance(opened, Page):
-                return opened
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
-        return None
 
     async def _read(self, wanted: Wanted, load: Load, *, put: bool = False) -> _Loaded:
         page = await load()
@@ -357,43 +343,24 @@ class Pages:
         if self._ledger.listening:
             self.memory.put(wanted.key, Held(page, wanted.key))
             if put and self._shared is not None:
-                await self._put(self._shared, wanted, page)
+                await self._shared.put(wanted, page)
         return _Loaded(page, None)
 
-    # Redis
+    async def _from_redis(self, wanted: Wanted) -> Page | Why:
+        page: Page | Why = "absent" if self._shared is None else await self._shared.get(wanted)
+        return (self._fault(wanted, page) or page) if isinstance(page, Page) else page
 
     async def _look_in_redis(self, wanted: Wanted) -> Held | None:
-        page, _ = await self._from_redis(wanted)
-        return None if page is None else self._keep_in_memory(wanted, page)
+        page = await self._from_redis(wanted)
+        return self._keep_in_memory(wanted, page) if isinstance(page, Page) else None
 
-    async def _from_redis(self, wanted: Wanted) -> tuple[Page | None, Why]:
-        if self._shared is None:
-            return None, "absent"
-        try:
-            opened = self._opened(wanted, await self._shared.get(wanted.key))
-        except RedisAwayError:
-            return None, "absent"
-        return (opened, "absent") if isinstance(opened, Page) else (None, opened)
-
-    def _opened(self, wanted: Wanted, envelope: bytes | None) -> Page | Why:
-        if envelope is None:
-            return "absent"
-        try:
-            page = unpack(wanted.key, envelope)
-        except EnvelopeError as error:
-            logger.warning("cache: a page in Redis was passed over: %s", error)
-            self._observers.tell(CacheLookup(wanted.dataset.name, "miss", "redis", "mismatch"))
-            return "mismatch"
-        return self._fault(wanted, page) or page
-
-    async def _put(self, shared: Shared, wanted: Wanted, page: Page) -> None:
-        seconds = wanted.dataset.fresh + wanted.dataset.stale - page.age()
-        envelope = pack(wanted.key, page)
-        self._observers.tell(CachePut(wanted.dataset.name, page.size(), len(envelope)))
-        try:
-            await shared.put(wanted.key, envelope, seconds)
-        except RedisAwayError:
-            logger.debug("cache: a page was not kept in Redis")
+    async def _stale_from_redis(self, wanted: Wanted) -> Held | None:
+        if self._shared is None or not wanted.dataset.stale:
+            return None
+        page = await self._shared.get(wanted)
+        if isinstance(page, Page) and self._may_be_shown_stale(wanted, page):
+            return self._keep_in_memory(wanted, page)
+        return None
 
     def _keep_in_memory(self, wanted: Wanted, page: Page) -> Held:
         held = Held(page, wanted.key)
@@ -403,40 +370,22 @@ class Pages:
     # Words
 
     def _hit(self, wanted: Wanted, held: Held, tier: Tier) -> Found:
-        left = wanted.dataset.fresh - held.page.age()
-        return Found(held, f"hit; ttl={int(left)}; detail={tier}", tier)
+        return Found(held, _hit_status(wanted, held, tier), tier)
+
+    def _tell_use(self, wanted: Wanted, held: Held) -> None:
+        if held.guess is not None and held.guess.is_open:
+            held.guess.is_open = False
+            self._observers.tell(CachePrefetch(wanted.dataset.name, "used"))
 
     def _tell_load(self, wanted: Wanted, page: Page) -> None:
         rows, size = len(page.records), page.size()
         self._observers.tell(CacheLoad(wanted.dataset.name, page.cost, rows, size))
-
-    def _key(self, query: FeedQuery, principal: Principal, limit: int | None) -> Key:
-        kind = f"csv{query.layout.delimiter}{query.guard:d}" if query.format is CSV else "json"
-        return orjson.dumps(
-            (
-                self.origin,
-                principal.scope,
-                self._fingerprints[query.dataset.name],
-                kind,
-                query.layout.columns,
-                [(part.column.name, part.descending) for part in query.order],
-                [(c.column.name, c.op, c.values) for c in query.filters],
-                query.after,
-                limit,
-            )
-        ).decode()
 
 
 async def _nobody_to_ask() -> bool:
     return False
 
 
-def _fingerprint(dataset: Dataset) -> str:
-    """What the dataset's records depend on beside the query: its relation, and how it is encoded.
-
-    PostgreSQL encodes them, so the SQL that does it stands for this release's way of doing it.
-    """
-    columns = tuple(dataset.columns.values())
-    encoders = json_record(columns), csv_record(columns, ",", guard=True)
-    plain = repr((dataset.name, dataset.relation, columns, dataset.tags, encoders))
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+def _hit_status(wanted: Wanted, held: Held, detail: str) -> str:
+    left = wanted.dataset.fresh - held.page.age()
+    return f"hit; ttl={int(left)}; detail={detail}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from feedsvc.cache.memory import Held
+from feedsvc.cache.memory import Guess
 from feedsvc.cache.page import Page, Wanted
 from feedsvc.cache.pages import Load, Pages
 from feedsvc.errors import Problem
@@ -55,7 +55,7 @@ class Prefetcher:
         self._observers = observers
         self._spare = spare
         self._records: dict[str, _Record] = {}
-        self._unused: deque[tuple[float, str, Held]] = deque()
+        self._open: deque[tuple[float, str, Guess]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ratios(self) -> dict[str, float | None]:
@@ -66,9 +66,9 @@ class Prefetcher:
         """Reads this page for the near future, if that is likely to pay."""
         self._write_off()
         record = self._records.setdefault(wanted.dataset.name, _Record())
-        if len(self._tasks) >= _MOST_AT_ONCE or not self._spare() or not record.says_go():
+        if len(self._tasks) >= _MOST_AT_ONCE or not self._spare():
             return
-        if self._pages.at_hand(wanted, quietly=True) is None:
+        if self._pages.at_hand(wanted, quietly=True) is None and record.says_go():
             task = asyncio.create_task(self._read(wanted, load))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -94,16 +94,16 @@ class Prefetcher:
         except Problem as problem:
             logger.info("cache: a page was not read ahead: %s", type(problem).__name__)
             return
-        if held is not None and held.unused_prefetch:
+        if held is not None and held.guess is not None and held.guess.is_open:
             self._observers.tell(CachePrefetch(wanted.dataset.name, "read"))
-            self._unused.append((time.monotonic(), wanted.dataset.name, held))
+            self._open.append((time.monotonic(), wanted.dataset.name, held.guess))
 
     def _write_off(self) -> None:
         """What nobody has asked for by now was a wrong guess."""
         before = time.monotonic() - _PATIENCE
-        while self._unused and self._unused[0][0] < before:
-            _, dataset, held = self._unused.popleft()
-            if held.unused_prefetch:
-                held.unused_prefetch = False
+        while self._open and self._open[0][0] < before:
+            _, dataset, guess = self._open.popleft()
+            if guess.is_open:
+                guess.is_open = False
                 self._records[dataset].add(right=False)
                 self._observers.tell(CachePrefetch(dataset, "wasted"))

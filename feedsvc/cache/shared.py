@@ -6,12 +6,10 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Any, Final
-
-from redis.asyncio import Redis
+from typing import Final
 
 from feedsvc.cache.page import Key
-from feedsvc.redis_link import RedisAwayError, RedisLink
+from feedsvc.redis_link import RedisAwayError, RedisLink, State
 
 CLAIM_SECONDS: Final = 2.0
 """How long a claim outlives a worker that died with it."""
@@ -38,37 +36,29 @@ class Shared:
         self._link = link
 
     @property
-    def away(self) -> bool:
-        """Whether every question fails at once just now."""
-        return self._link.away
+    def state(self) -> State:
+        """How Redis is."""
+        return self._link.state
+
+    @property
+    def refusals(self) -> int:
+        """How many questions Redis refused."""
+        return self._link.refusals
 
     async def get(self, key: Key) -> bytes | None:
         """The envelope under this key."""
-        name = self._name(key)
-
-        async def get(client: Redis) -> Any:
-            return await client.get(name)
-
-        return _bytes(await self._link.ask(get))
+        return _bytes(await self._link.ask("GET", self._name(key)))
 
     async def put(self, key: Key, envelope: bytes, seconds: float) -> None:
         """Keeps the envelope for so long."""
-        name, lifetime = self._name(key), max(1, round(seconds * 1_000))
-
-        async def put(client: Redis) -> None:
-            await client.set(name, envelope, px=lifetime)
-
-        await self._link.ask(put)
+        lifetime = max(1, round(seconds * 1_000))
+        await self._link.write("SET", self._name(key), envelope, "PX", lifetime)
 
     async def claim(self, key: Key) -> Claim | bytes | None:
         """A claim to read the page; if somebody else has it, what there is of the page."""
         name, owner = self._name(key), uuid.uuid4().hex
-
-        async def claim(client: Redis) -> Any:
-            lifetime = round(CLAIM_SECONDS * 1_000)
-            return await client.eval(_CLAIM, 2, name, f"{name}:claim", owner, str(lifetime))
-
-        answer = await self._link.ask(claim)
+        lasts = round(CLAIM_SECONDS * 1_000)
+        answer = await self._link.write("EVAL", _CLAIM, 2, name, f"{name}:claim", owner, lasts)
         if not isinstance(answer, list) or len(answer) != 2:
             return None
         found = _bytes(answer[1])
@@ -93,11 +83,8 @@ class Shared:
                 await self._renew(claim, CLAIM_SECONDS)
 
     async def _renew(self, claim: Claim, seconds: float) -> None:
-        async def renew(client: Redis) -> None:
-            lifetime = str(round(seconds * 1_000))
-            await client.eval(_RENEW, 1, claim.name, claim.owner, lifetime)
-
-        await self._link.ask(renew)
+        lasts = round(seconds * 1_000)
+        await self._link.ask("EVAL", _RENEW, 1, claim.name, claim.owner, lasts)
 
     def _name(self, key: Key) -> str:
         digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:40]

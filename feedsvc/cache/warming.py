@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import orjson
-from redis.asyncio import Redis
 
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Key, Wanted
@@ -66,32 +66,28 @@ class Warmth:
         hottest = sorted(self._scores, key=self._scores.__getitem__, reverse=True)[: self._most]
         if self._link is None or not hottest:
             return
-        body = orjson.dumps([(self._scores[key], self._recipes[key]) for key in hottest])
+        scored = [(self._scores[key], self._recipes[key]) for key in hottest]
+        body = orjson.dumps({"at": time.time(), "pages": scored})
         name = self._name()
-
-        async def note(client: Redis) -> None:
-            await client.hset(name, self._own, body)
-            await client.expire(name, _A_DAY)
-
         try:
-            await self._link.ask(note)
+            await self._link.write("HSET", name, self._own, body)
+            await self._link.write("EXPIRE", name, _A_DAY)
         except RedisAwayError:
             logger.debug("cache: what is hot was not noted")
 
     async def _hottest(self) -> list[Recipe]:
-        """What all workers noted, the hottest first; it is taken away, to be noted anew."""
+        """What all workers noted, the hottest first. Those that are long gone are struck out."""
         if self._link is None or not self._most:
             return []
         name = self._name()
-
-        async def take(client: Redis) -> Any:
-            return await client.hgetall(name)
-
         try:
-            noted = await self._link.ask(take)
+            noted = _pairs(await self._link.ask("HGETALL", name))
+            old = [owner for owner, note in noted if _pages_of(note) is None]
+            if old:
+                await self._link.write("HDEL", name, *old)
         except RedisAwayError:
             return []
-        return _merged(noted.values() if isinstance(noted, dict) else ())[: self._most]
+        return _merged(note for _, note in noted)[: self._most]
 
     def _cool(self) -> None:
         kept = {key: score / 2 for key, score in self._scores.items() if score >= 1.0}
@@ -102,13 +98,28 @@ class Warmth:
         return f"{self._link.prefix if self._link else ''}:hottest"
 
 
-def _merged(notes: Any) -> list[Recipe]:
+def _pairs(answer: object) -> list[tuple[bytes, bytes]]:
+    """A hash's fields and values, which come one after the other."""
+    listed = answer if isinstance(answer, list) else []
+    return list(zip(listed[::2], listed[1::2], strict=False))
+
+
+def _pages_of(note: bytes) -> list[tuple[float, Recipe]] | None:
+    """The pages with their scores; None where the note is damaged, or of long ago."""
+    try:
+        plain = orjson.loads(note)
+        if time.time() - float(plain["at"]) > _A_DAY:
+            return None
+        return [(float(score), dict(recipe)) for score, recipe in plain["pages"]]
+    except (ValueError, TypeError, KeyError):
+        logger.warning("cache: a note of what is hot was passed over, for it is damaged")
+        return None
+
+
+def _merged(notes: Iterable[bytes]) -> list[Recipe]:
     scores: dict[bytes, float] = {}
     for note in notes:
-        try:
-            for score, recipe in orjson.loads(note):
-                plain = orjson.dumps(recipe, option=orjson.OPT_SORT_KEYS)
-                scores[plain] = scores.get(plain, 0.0) + float(score)
-        except (ValueError, TypeError):
-            logger.warning("cache: a note of what is hot was passed over, for it is damaged")
+        for score, recipe in _pages_of(note) or ():
+            plain = orjson.dumps(recipe, option=orjson.OPT_SORT_KEYS)
+            scores[plain] = scores.get(plain, 0.0) + score
     return [orjson.loads(p) for p in sorted(scores, key=scores.__getitem__, reverse=True)]

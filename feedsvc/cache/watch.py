@@ -35,18 +35,27 @@ class Watch:
         self._observers = observers
         self._found: Mapping[str, str] | None = None
         """What is to be kept out from the next beat on."""
+        self._state: str | None = None
+        self._missed = False
+        """Whether something changed of which no trigger tells."""
 
     async def look(self, connection: asyncpg.Connection) -> None:
         """Finds out what may be cached. Raises what asyncpg raises."""
         origin: str = await connection.fetchval(_ORIGIN)
-        untracked = await triggers.untracked(connection, self._declarations)
+        planned = await triggers.plan(connection, self._declarations)
+        untracked = await triggers.untold(connection, planned)
         before = self._pages.kept_out or {}
         for name, reason in untracked.items():
             if name not in before:
                 logger.warning("%s is not cached: %s", name, reason)
+        if self._pages.origin not in ("", origin):
+            self._ledger.restart()
         self._pages.origin = origin
         self._pages.kept_out = {**before, **untracked}
         self._found = untracked
+        # A policy, a view, a partition, or triggers that did not fire for a while.
+        self._missed = self._missed or self._state not in (None, planned.state)
+        self._state = planned.state
 
     def begin(self, snapshot: Snapshot) -> None:
         """See `feedsvc.changes.Hearer`."""
@@ -60,7 +69,7 @@ class Watch:
 
     def heard(self, snapshot: Snapshot) -> None:
         """See `feedsvc.changes.Hearer`."""
-        if self._found is not None and self._found != self._pages.kept_out:
+        if self._missed or (self._found is not None and self._found != self._pages.kept_out):
             # Nobody told what changed while a dataset's triggers were not as they should be.
             self._ledger.begin(snapshot)
         self._let_in()
@@ -71,5 +80,6 @@ class Watch:
         self._ledger.lose()
 
     def _let_in(self) -> None:
+        self._missed = False
         if self._found is not None:
             self._pages.kept_out, self._found = self._found, None

@@ -78,8 +78,9 @@ def start_valkey(
 ) -> Iterator[ValkeyServer]:
     """Valkey with its files in `folder`, which is the caller's alone: claim it first.
 
-    `settings` go over those of the demo; `binary` is a server of your choice, Redis from 6.2 on;
-    `cache` is where it is copied to if need be; `seconds` are for the start.
+    `settings` go over those of the demo, and over the random password; `binary` is a server of
+    your choice, Redis from 6.2 on; `cache` is where it is copied to if need be; `seconds` are for
+    the start.
 
     Raises:
         EmbeddedError: there is no binary, or the server doesn't start: why, in one line.
@@ -92,8 +93,9 @@ def start_valkey(
         end_left_valkey(folder)
 
         def start(port: int) -> ValkeyServer:
-            password = secrets.token_urlsafe(24)
-            write_settings(folder, account, port, password, settings or {})
+            given = dict(settings or {})
+            password = given.setdefault("requirepass", secrets.token_urlsafe(24))
+            write_settings(folder, account, port, password, given)
             process = valkey_process(server_binary, folder, account)
             bring_up(process, port, password, seconds)
             return ValkeyServer(HOST, port, password, process)

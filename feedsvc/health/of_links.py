@@ -4,7 +4,6 @@ import time
 from typing import Final
 
 import aiohttp
-from redis.asyncio import Redis
 
 from feedsvc.health.finding import Finding
 from feedsvc.health.parts import Parts
@@ -14,23 +13,20 @@ from feedsvc.settings import HttpCheck
 _SLOW: Final = 0.5  # of the deadline
 
 
-async def ping(client: Redis) -> object:
-    """The smallest question that there is."""
-    return await client.ping()
-
-
 async def redis(parts: Parts) -> Finding:
     """Whether Redis answers, where there is one."""
     if parts.link is None:
         return Finding("ok", "No Redis is set up.")
     began = time.perf_counter()
     try:
-        await parts.link.ask(ping)
+        await parts.link.ping()
     except RedisAwayError:
         what = "Redis does not answer: each worker goes by itself, and pages are in memory alone."
         return Finding("degraded", what, repairs=("breakers",))
     took = time.perf_counter() - began
-    figures = {"answer_ms": round(took * 1e3, 1)}
+    figures = {"answer_ms": round(took * 1e3, 1), "refusals": parts.link.refusals}
+    if not parts.link.keeps:
+        return Finding("degraded", "Redis answers, but keeps nothing just now.", figures)
     if took > _SLOW * parts.settings.redis.timeout:
         return Finding("degraded", f"Redis took {took * 1e3:.0f} ms to answer.", figures)
     return Finding("ok", "Redis answers.", figures)

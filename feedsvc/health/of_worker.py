@@ -9,7 +9,6 @@ from typing import Final
 import asyncpg
 
 from feedsvc import pools
-from feedsvc.health.of_links import ping
 from feedsvc.health.parts import Parts
 from feedsvc.health.repaired import Repaired
 from feedsvc.pools import AnyConnection, Pool, cut, is_lost
@@ -156,7 +155,7 @@ async def _soon_answers(link: RedisLink) -> bool:
     deadline = asyncio.get_running_loop().time() + _PATIENCE
     while asyncio.get_running_loop().time() < deadline:
         try:
-            await link.ask(ping)
+            await link.ping()
         except RedisAwayError:
             await asyncio.sleep(_TICK)
         else:

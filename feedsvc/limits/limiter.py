@@ -18,24 +18,26 @@ from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias
 
 from cachetools import LRUCache
-from redis.asyncio import Redis
 
 from feedsvc import identifiers
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import RateLimited
 from feedsvc.limits.bucket import Bucket, Policy
+from feedsvc.redis.way import Command
 from feedsvc.redis_link import RedisAwayError, RedisLink
 from feedsvc.settings import CallerLimits, Limits
 
 RouteClass: TypeAlias = Literal["requests", "tickets"]
 Standing: TypeAlias = Mapping[str, str]
 """Headers that tell a caller where it stands."""
+_Key: TypeAlias = tuple[str, str]  # a caller, and the policy's name
 
 _SCRIPT: Final = (files("feedsvc.limits") / "limits.lua").read_text()
 _TELL_EVERY: Final = 0.05  # seconds
 _LEASE: Final = 30.0  # seconds after which the streams of a worker that is gone count no more
 _RENEW_EVERY: Final = 10.0
 _MOST_CALLERS: Final = 50_000
+_MOST_TOLD: Final = 500  # at a time: Redis's answer to all of them has one deadline
 _STREAM_RETRY: Final = 5  # seconds; nobody knows when a stream will end
 _HOUR: Final = 3_600.0
 
@@ -158,7 +160,7 @@ class Limiter:
         renewed = time.monotonic()
         while True:
             await asyncio.sleep(_TELL_EVERY)
-            if self._link is None or self._link.away:
+            if self._link is None or not self._link.keeps:
                 continue
             await self._tell()
             if time.monotonic() - renewed >= _RENEW_EVERY:
@@ -177,7 +179,7 @@ class Limiter:
 
     def _weight(self) -> int:
         """Without Redis each worker has its share: a request weighs as much as there are."""
-        return 1 if self._link is not None and not self._link.away else self._workers
+        return 1 if self._link is not None and self._link.keeps else self._workers
 
     def _allowance(self, principal: Principal) -> Allowance:
         return self._allowances["couple" if principal.client is not None else principal.role]
@@ -221,25 +223,37 @@ class Limiter:
         untold, self._untold = self._untold, {}
         if self._link is None or not untold:
             return
+        left = list(untold.items())
+        while left:
+            some, left = left[:_MOST_TOLD], left[_MOST_TOLD:]
+            if not await self._report(self._link, some):
+                self._untold = dict(left) | self._untold
+                return
+
+    async def _report(self, link: RedisLink, debts: Sequence[tuple[_Key, Bucket]]) -> bool:
+        """Reports some debts; whether Redis is there to be told more."""
         now = time.monotonic()
-        told = {key: bucket.tell(now) for key, bucket in untold.items()}
-
-        async def report(client: Redis) -> list[Any]:
-            pipeline = client.pipeline(transaction=False)
-            for (caller, name), seconds in told.items():
-                pipeline.eval(_SCRIPT, 1, self._key(caller, name), "owe", _micro(seconds), 0, 0)
-            return list(await pipeline.execute())
-
+        told = [bucket.tell(now) for _, bucket in debts]
+        commands: list[Command] = [
+            ("EVAL", _SCRIPT, 1, self._key(*key), "owe", _micro(seconds), 0, 0)
+            for (key, _), seconds in zip(debts, told, strict=True)
+        ]
+        answers: Sequence[Any]
         try:
-            answers = await self._link.ask(report)
-        except RedisAwayError:
-            for key, bucket in untold.items():
-                bucket.not_told(told[key])
-            self._untold = untold | self._untold
-            return
-        now = time.monotonic()
-        for (key, bucket), (_, debt) in zip(untold.items(), answers, strict=True):
-            bucket.told(told[key], int(debt) / 1e6, now)
+            answers = await link.write_all(commands)
+        except RedisAwayError as away:
+            answers = [away] * len(debts)
+        now, arrived = time.monotonic(), True
+        for (key, bucket), seconds, answer in zip(debts, told, answers, strict=True):
+            try:
+                _, debt = _numbers(answer)
+            except RedisAwayError:
+                bucket.not_told(seconds)
+                self._untold.setdefault(key, bucket)
+                arrived = False
+            else:
+                bucket.told(seconds, debt / 1e6, now)
+        return arrived
 
     async def _lease(self, caller: str, most: int, name: str) -> None:
         share = math.ceil(most / self._workers)
@@ -271,25 +285,15 @@ class Limiter:
     async def _release(self, caller: str, name: str) -> None:
         if self._link is None:
             return
-        key = self._key(caller, "streams")
-
-        async def remove(client: Redis) -> object:
-            return await client.zrem(key, name)
-
         try:
-            await self._link.ask(remove)
+            await self._link.ask("ZREM", self._key(caller, "streams"), name)
         except RedisAwayError:
             return  # it lapses by itself
 
     async def _call(self, key: str, arguments: Sequence[str | int]) -> tuple[int, int]:
         if self._link is None:
             raise RedisAwayError
-
-        async def call(client: Redis) -> Any:
-            return await client.eval(_SCRIPT, 1, key, *arguments)
-
-        granted, number = await self._link.ask(call)
-        return int(granted), int(number)
+        return _numbers(await self._link.write("EVAL", _SCRIPT, 1, key, *arguments))
 
     def _key(self, caller: str, name: str) -> str:
         # The braces keep one caller's keys together on a cluster.
@@ -321,6 +325,17 @@ def identity(principal: Principal) -> str:
     """A name for a principal that tells nothing of it."""
     who = repr((principal.tenant, principal.role, principal.client, principal.subject))
     return hashlib.blake2b(who.encode(), digest_size=16).hexdigest()
+
+
+def _numbers(answer: object) -> tuple[int, int]:
+    """What the script answers. Raises RedisAwayError where it is something else."""
+    match answer:
+        case [int(granted), int(number)]:
+            return granted, number
+        case RedisAwayError():
+            raise answer
+        case _:
+            raise RedisAwayError
 
 
 def _micro(seconds: float) -> int:

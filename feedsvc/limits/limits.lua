@@ -10,7 +10,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
 if ARGV[1] == 'owe' then
-    local debt = math.max(0, tonumber(redis.call('GET', KEYS[1]) or 0) - now) + tonumber(ARGV[2])
+    local debt = math.max(0, (tonumber(redis.call('GET', KEYS[1]) or 0) or 0) - now) + tonumber(ARGV[2])
     local asked = tonumber(ARGV[3])
     local granted = debt + asked <= tonumber(ARGV[4]) + 1
     if granted then

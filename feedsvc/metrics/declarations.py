@@ -122,6 +122,9 @@ LISTENER_UP: Final = _gauge(
     "listener_up", "1 while every worker hears of changes, or need not.", across="livemin"
 )
 REDIS_LOSSES: Final = _counter("redis_losses", "Times that Redis stopped answering.")
+REDIS_REFUSALS: Final = _counter(
+    "redis_refusals", "Questions that Redis refused, such as writes while it is full."
+)
 LISTENER_LOSSES: Final = _counter("listener_losses", "Times that changes were heard no more.")
 
 LOOP_LAG: Final = _histogram(

@@ -22,6 +22,7 @@ from feedsvc.observations import (
     ListenerTurned,
     Observers,
     PoolLease,
+    RedisRefused,
     RedisTurned,
     RequestEnded,
     StreamParked,
@@ -88,6 +89,7 @@ class Metrics:
         self._faults = _each(cells.count, d.DATABASE_FAULTS, (), faults)
         self._listener_losses = cells.count(d.LISTENER_LOSSES)
         self._redis_losses = cells.count(d.REDIS_LOSSES)
+        self._redis_refusals = cells.count(d.REDIS_REFUSALS)
         self._lags = cells.buckets(d.LOOP_LAG)
         self._evictions, self._cpu = cells.count(d.CACHE_EVICTIONS), cells.count(d.CPU)
         self._evicted, self._cpu_seconds = 0, 0.0
@@ -106,6 +108,7 @@ class Metrics:
         observers.add(StreamParked, self._was_parked)
         observers.add(ListenerTurned, self._listener_turned)
         observers.add(RedisTurned, self._redis_turned)
+        observers.add(RedisRefused, self._redis_refused)
         observers.add(Vitals, self._lives)
 
     def _foreseen(
@@ -185,6 +188,9 @@ class Metrics:
 
     def _redis_turned(self, turned: RedisTurned) -> None:
         self._redis_losses.value += not turned.answers
+
+    def _redis_refused(self, refused: RedisRefused) -> None:
+        self._redis_refusals.value += refused.questions
 
     def _lives(self, vitals: Vitals) -> None:
         for lag in vitals.lags:

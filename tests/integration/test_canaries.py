@@ -50,7 +50,7 @@ def assert_sound(found: Findings) -> None:
 async def test_nobody_ever_sees_anothers_row(
     world: World, seconds: float, redis_url: str | None
 ) -> None:
-    settings = {**SETTINGS, **({} if redis_url is None else {"FEEDSVC_REDIS__URL": redis_url})}
+    settings = {**SETTINGS, "REDIS_URL": redis_url or ""}
     with serving(as_login(world.url), datasets=DATASETS_FILE, settings=settings) as running:
         found = await read_all(running.url, world, seconds)
         assert running.process.poll() is None

@@ -60,7 +60,7 @@ KEPT_FOR_THE_NEXT = [
     NO_PREDICATE,
 ]
 
-NOT_IN_THE_KEY = Change("feedsvc/cache/pages.py", "                principal.scope,\n", "")
+NOT_IN_THE_KEY = Change("feedsvc/cache/keys.py", "            principal.scope,\n", "")
 
 pytestmark = pytest.mark.timeout(300)
 

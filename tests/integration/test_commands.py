@@ -87,6 +87,21 @@ def feedsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             {"FEEDSVC_AUTH__KEY": "short"},
             ["auth.key has no usable key: a secret must be at least 32 bytes long"],
         ),
+        (
+            '[redis]\nurl = "redis+sentinel://:r3dis@a"',
+            {},
+            ["{file}: redis.url: Value error, redis.url names no service: write redis+sentinel://"],
+        ),
+        (
+            "",
+            {"REDIS_URL": "redis://:r3dis/@a"},
+            ["REDIS_URL: Value error, redis.url has a character that a password must write as %2F"],
+        ),
+        (
+            "",
+            {"FEEDSVC_REDIS__URL": "http://r3dis@a", "REDIS_URL": "redis://a"},
+            ["FEEDSVC_REDIS__URL: Value error, redis.url must begin with redis://, rediss://"],
+        ),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_settings_stops_the_start_by_name(

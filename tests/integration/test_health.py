@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feedsvc.embedded import PostgresServer
-    from feedsvc.embedded.valkey import ValkeyServer
+    from tests.support.redis_server import RunningRedis
 
 LOGIN, PASSWORD = "reader", "a reader's"
 BOUND = 1.0  # seconds that the standby may be behind
@@ -81,7 +81,7 @@ def standby(prepared: PostgresServer) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[ValkeyServer]:
+def redis() -> Iterator[RunningRedis]:
     with redis_running() as server:
         yield server
 
@@ -108,7 +108,7 @@ def url_of(server: PostgresServer) -> str:
 def settings(
     prepared: PostgresServer,
     standby: PostgresServer,
-    redis: ValkeyServer,
+    redis: RunningRedis,
     small_disk: Path | None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
@@ -295,17 +295,14 @@ async def test_a_standby_that_lags(
 
 
 async def test_redis_frozen_and_its_breaker_mended(
-    http: aiohttp.ClientSession, redis: ValkeyServer
+    http: aiohttp.ClientSession, redis: RunningRedis
 ) -> None:
-    os.kill(redis.pid, signal.SIGSTOP)
-    try:
+    with redis.frozen():
         found = await becomes(http, "redis", "degraded")
         assert found["repairs"] == ["breakers"]
         assert (await report(http))["state"] == "degraded", "Redis is never vital"
         await asyncio.sleep(4)  # the pauses between looks are seconds by then
         assert "does not answer" in (await repair(http, "breakers"))[1]
-    finally:
-        os.kill(redis.pid, signal.SIGCONT)
     outcome, what = await repair(http, "breakers")
     assert (outcome, what.partition(";")[0]) == ("done", "Redis answers")
     await becomes(http, "redis", "ok", 1)

@@ -1,8 +1,6 @@
-"""Limits over a real Redis and a real Valkey: several workers, frozen, flushed, away."""
+"""Limits over a real Redis, Valkey and cluster: several workers, frozen, flushed, away."""
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,19 +9,18 @@ from typing import Any
 import pytest
 
 from feedsvc.auth.principal import Principal
-from feedsvc.embedded.valkey import ValkeyServer
 from feedsvc.errors import RateLimited
 from feedsvc.limits import limiter as module
 from feedsvc.limits.limiter import Limiter, identity
 from feedsvc.redis_link import RedisLink
 from feedsvc.settings import CallerLimits, Limits, Redis
-from tests.support.redis_server import redis_running
+from tests.support.redis_server import RunningRedis, redis_running
 
 BURST = 100
 
 
-@pytest.fixture(scope="module", params=["redis", "valkey"])
-def server(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
+@pytest.fixture(scope="module", params=["redis", "valkey", "cluster"])
+def server(request: pytest.FixtureRequest) -> Iterator[RunningRedis]:
     with redis_running(request.param) as server:
         yield server
 
@@ -46,6 +43,8 @@ async def workers(url: str | None, count: int, settings: Limits) -> AsyncIterato
         made = []
         for _ in range(count):
             link = None if url is None else RedisLink(url, Redis())
+            if link is not None:
+                await link.open()
             limiter = Limiter(settings, link, count)
             running = asyncio.create_task(limiter.run())
             stack.callback(running.cancel)
@@ -69,7 +68,7 @@ async def admitted(limiters: list[Limiter], caller: Principal, asked: int) -> in
     return sum([await ask(number) for number in range(asked)])
 
 
-async def test_one_worker_admits_exactly_the_burst(server: ValkeyServer, caller: Principal) -> None:
+async def test_one_worker_admits_exactly_the_burst(server: RunningRedis, caller: Principal) -> None:
     async with workers(server.url, 1, limits(requests_per_second=0.1)) as made:
         assert await admitted(made, caller, 3 * BURST) == BURST
         with pytest.raises(RateLimited) as refused:
@@ -85,7 +84,7 @@ async def test_one_worker_admits_exactly_the_burst(server: ValkeyServer, caller:
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_all_workers_hold_to_one_limit(
-    server: ValkeyServer, caller: Principal, together: bool
+    server: RunningRedis, caller: Principal, together: bool
 ) -> None:
     async with workers(server.url, 4, limits(requests_per_second=0.1)) as made:
         if together:
@@ -99,7 +98,7 @@ async def test_all_workers_hold_to_one_limit(
 
 
 async def test_a_limit_that_another_worker_used_up_is_known_within_a_moment(
-    server: ValkeyServer, caller: Principal
+    server: RunningRedis, caller: Principal
 ) -> None:
     async with workers(server.url, 2, limits(requests_per_second=0.1)) as (first, second):
         assert await admitted([first], caller, BURST) == BURST
@@ -108,7 +107,7 @@ async def test_a_limit_that_another_worker_used_up_is_known_within_a_moment(
 
 
 async def test_the_rate_lets_more_in_as_time_goes_by(
-    server: ValkeyServer, caller: Principal
+    server: RunningRedis, caller: Principal
 ) -> None:
     async with workers(server.url, 2, limits(requests_per_second=100, burst=10)) as made:
         began, let_in = time.monotonic(), 0
@@ -119,12 +118,11 @@ async def test_the_rate_lets_more_in_as_time_goes_by(
 
 
 async def test_a_frozen_redis_costs_a_moment_once_and_limits_still_bind(
-    server: ValkeyServer, caller: Principal
+    server: RunningRedis, caller: Principal
 ) -> None:
     async with workers(server.url, 2, limits(requests_per_second=0.1)) as made:
         await admitted(made, caller, 10)
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with server.frozen():
             longest, let_in = 0.0, 0
             for number in range(300):
                 began = time.monotonic()
@@ -132,12 +130,28 @@ async def test_a_frozen_redis_costs_a_moment_once_and_limits_still_bind(
                 longest = max(longest, time.monotonic() - began)
             assert longest < 0.2
             assert BURST * 0.5 <= let_in <= BURST * 1.5
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         async with asyncio.timeout(10):
             while any(m._link is None or m._link.away for m in made):
                 await asyncio.sleep(0.05)
         assert await admitted(made, caller, 50) == 0, "what was used meanwhile is forgotten"
+
+
+async def test_while_redis_is_full_limits_bind_by_each_workers_share(
+    server: RunningRedis, caller: Principal
+) -> None:
+    async with workers(server.url, 2, limits(requests_per_second=0.1)) as made:
+        with server.full():
+            assert BURST * 0.5 <= await admitted(made, caller, 4 * BURST) <= BURST * 1.5
+            assert not any(worker._link is None or worker._link.away for worker in made)
+        async with asyncio.timeout(10):
+            while worker_refused(made):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        assert await admitted(made, caller, 50) == 0, "what was used meanwhile is forgotten"
+
+
+def worker_refused(made: list[Limiter]) -> bool:
+    return any(worker._link is None or not worker._link.keeps for worker in made)
 
 
 async def test_without_redis_each_worker_admits_its_share(caller: Principal) -> None:
@@ -146,7 +160,7 @@ async def test_without_redis_each_worker_admits_its_share(caller: Principal) -> 
 
 
 async def test_streams_at_once_are_counted_over_all_workers(
-    server: ValkeyServer, caller: Principal
+    server: RunningRedis, caller: Principal
 ) -> None:
     async with workers(server.url, 2, limits(streams=3)) as (first, second):
         async with first.stream(caller), second.stream(caller), second.stream(caller):
@@ -161,7 +175,7 @@ async def test_streams_at_once_are_counted_over_all_workers(
 
 
 async def test_streams_of_a_worker_that_died_lapse(
-    server: ValkeyServer, caller: Principal, monkeypatch: pytest.MonkeyPatch
+    server: RunningRedis, caller: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LEASE", 0.5)
     monkeypatch.setattr(module, "_RENEW_EVERY", 0.1)
@@ -193,7 +207,7 @@ async def test_without_redis_streams_are_counted_by_each_worker(caller: Principa
 
 
 async def test_an_hours_rows_are_counted_over_all_workers(
-    server: ValkeyServer, caller: Principal
+    server: RunningRedis, caller: Principal
 ) -> None:
     async with workers(server.url, 2, limits(rows_per_hour=1_000)) as (first, second):
         first.charge(caller, 600, 1)
@@ -208,13 +222,12 @@ async def test_an_hours_rows_are_counted_over_all_workers(
             first.charge(caller, 10, 1)
 
 
-async def test_nothing_of_a_principal_is_in_redis(server: ValkeyServer) -> None:
+async def test_nothing_of_a_principal_is_in_redis(server: RunningRedis) -> None:
     caller = Principal("canary-tenant", "member", "canary-client", 0.0, "canary-subject")
     async with workers(server.url, 1, limits()) as (worker,), worker.stream(caller):
         await worker.admit(caller, "requests")
         await asyncio.sleep(0.2)
-        assert worker._link is not None
-        found = await worker._link.ask(lambda client: client.keys("*"))
+        found = server.keys("*")
         assert any(identity(caller).encode() in key for key in found)
         assert not any(b"canary" in key for key in found)
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
 import socket
 import time
 from collections import Counter
@@ -15,9 +13,8 @@ import asyncpg
 import pytest
 from aiohappyeyeballs import AddrInfoType
 
-from feedsvc.embedded.valkey import ValkeyServer
 from tests.support import sse
-from tests.support.redis_server import redis_running
+from tests.support.redis_server import RunningRedis, redis_running
 from tests.support.service import Running, bearer, serving
 
 PAGE = "/v1/feeds/clients?limit=1&columns=id"
@@ -25,13 +22,13 @@ FEED = "/v1/feeds/clients?columns=id"
 
 
 @pytest.fixture(scope="module")
-def redis_server() -> Iterator[ValkeyServer]:
+def redis_server() -> Iterator[RunningRedis]:
     with redis_running() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def limited(world_url: str, redis_server: ValkeyServer) -> Iterator[Running]:
+def limited(world_url: str, redis_server: RunningRedis) -> Iterator[Running]:
     """Two workers with the limits that are there by default, but few streams for an admin."""
     settings = {
         "FEEDSVC_REDIS__URL": redis_server.url,
@@ -177,7 +174,7 @@ async def test_a_stream_that_uses_up_the_hours_rows_breaks_off_and_says_where(
 
 
 async def test_a_frozen_redis_makes_nobody_wait_and_limits_still_bind(
-    limited: Running, redis_server: ValkeyServer, world: asyncpg.Connection
+    limited: Running, redis_server: RunningRedis, world: asyncpg.Connection
 ) -> None:
     headers = await couple(world, 4)
 
@@ -189,8 +186,7 @@ async def test_a_frozen_redis_makes_nobody_wait_and_limits_still_bind(
 
     async with aiohttp.ClientSession(limited.url) as http:
         usual = median([(await timed(http, bearer()))[0] for _ in range(50)])
-        os.kill(redis_server.pid, signal.SIGSTOP)
-        try:
+        with redis_server.frozen():
             results = [await timed(http, headers) for _ in range(100)]
             results += await asyncio.gather(*(timed(http, headers) for _ in range(300)))
             slow = [seconds for seconds, _ in results[:100] if seconds > usual + 0.2]
@@ -198,5 +194,3 @@ async def test_a_frozen_redis_makes_nobody_wait_and_limits_still_bind(
             assert 45 <= sum(status == 200 for _, status in results) <= 250
             assert {status for _, status in results} == {200, 429}
             assert (await timed(http, bearer()))[1] == 200
-        finally:
-            os.kill(redis_server.pid, signal.SIGCONT)

@@ -6,8 +6,6 @@ The stages in Server-Timing tell which way an answer took: at the door there is 
 import asyncio
 import itertools
 import json
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -15,10 +13,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from feedsvc.embedded.valkey import ValkeyServer
 from tests.support.raw import RawAnswer, Wire, request, wire
-from tests.support.redis_server import redis_running
-from tests.support.service import Running, bearer, serving, token
+from tests.support.redis_server import RunningRedis, redis_running
+from tests.support.service import NO_REDIS, Running, bearer, serving, token
 
 OWN, OTHER = "rosewood", "atelier-blanc"
 # An Origin changes nothing in an answer while no origin is allowed, but it goes the long way.
@@ -34,15 +31,15 @@ OF_ONE_ANSWER = (
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[ValkeyServer]:
+def redis() -> Iterator[RunningRedis]:
     with redis_running() as server:
         yield server
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
-def quick(request: pytest.FixtureRequest, world_url: str, redis: ValkeyServer) -> Iterator[Running]:
+def quick(request: pytest.FixtureRequest, world_url: str, redis: RunningRedis) -> Iterator[Running]:
     """A service with one of the tiers alone."""
-    settings = {"FEEDSVC_LIMITS__COUPLE__BURST": "1000", "FEEDSVC_AUTH__LEEWAY": "0"}
+    settings = {**NO_REDIS, "FEEDSVC_LIMITS__COUPLE__BURST": "1000", "FEEDSVC_AUTH__LEEWAY": "0"}
     if request.param == "redis":
         settings |= {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": "door"}
         settings["FEEDSVC_CACHE__MEMORY_BYTES"] = "0"
@@ -299,8 +296,7 @@ async def test_while_redis_is_frozen_the_long_way_answers(world_url: str) -> Non
         async with listening(running) as connection:
             target = "/v1/feeds/clients?limit=4&columns=id"
             whole = (await known(connection, target)).body
-            os.kill(server.pid, signal.SIGSTOP)
-            try:
+            with server.frozen():
                 # Pipelined, so that the second waits behind the one that asks Redis.
                 await connection.send(2 * request(target, *_fields(bearer())))
                 began = time.monotonic()
@@ -309,8 +305,6 @@ async def test_while_redis_is_frozen_the_long_way_answers(world_url: str) -> Non
                     assert (answer.status, answer.body) == (200, whole)
                     assert not was_quick(answer)
                 assert time.monotonic() - began < 2
-            finally:
-                os.kill(server.pid, signal.SIGCONT)
             await known(connection, target)
 
 
@@ -325,8 +319,7 @@ async def test_who_leaves_while_redis_is_asked_is_audited(
         async with listening(running) as connection:
             target = "/v1/feeds/clients?limit=4&columns=id"
             await known(connection, target)
-            os.kill(server.pid, signal.SIGSTOP)
-            try:
+            with server.frozen():
                 async with wire(running) as leaving:
                     given = f"X-Request-ID: left-{running.port}"
                     await leaving.send(request(target, *_fields(bearer()), given))
@@ -334,8 +327,6 @@ async def test_who_leaves_while_redis_is_asked_is_audited(
                 async with asyncio.timeout(10):
                     while not (result := await world.fetchval(_RESULT, f"left-{running.port}")):
                         await asyncio.sleep(0.05)
-            finally:
-                os.kill(server.pid, signal.SIGCONT)
     assert result == "cancelled"
 
 

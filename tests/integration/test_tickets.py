@@ -1,43 +1,45 @@
 """Tickets: one use, one path, and nobody can make or read one."""
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import asyncpg
 import pytest
-from redis.asyncio import Redis
 
-from feedsvc.embedded.valkey import ValkeyServer
-from tests.support.redis_server import redis_running
-from tests.support.service import Running, bearer, serving
+from tests.support.redis_server import RunningRedis, redis_running
+from tests.support.service import NO_REDIS, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
 
 
 @pytest.fixture(scope="module")
-def redis_server() -> Iterator[ValkeyServer]:
+def redis_server() -> Iterator[RunningRedis]:
     with redis_running() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def with_redis(world_url: str, redis_server: ValkeyServer) -> Iterator[Running]:
+def with_redis(world_url: str, redis_server: RunningRedis) -> Iterator[Running]:
     """Two workers: a ticket of one is good at the other."""
     settings = {"FEEDSVC_REDIS__URL": redis_server.url}
     with serving(world_url, settings=settings, arguments=["--workers=2"]) as running:
         yield running
 
 
+@pytest.fixture(scope="module")
+def without_redis(world_url: str) -> Iterator[Running]:
+    with serving(world_url, settings=NO_REDIS) as running:
+        yield running
+
+
 @pytest.fixture(params=["postgres", "redis"])
 async def http(
-    request: pytest.FixtureRequest, service: Running, with_redis: Running
+    request: pytest.FixtureRequest, without_redis: Running, with_redis: Running
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a service that keeps its tickets there; each request on a connection anew."""
-    url = (service if request.param == "postgres" else with_redis).url
+    url = (without_redis if request.param == "postgres" else with_redis).url
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(url, connector=connector) as session:
         yield session
@@ -77,12 +79,12 @@ async def test_a_ticket_is_for_its_path_alone(http: aiohttp.ClientSession) -> No
 
 
 async def test_an_expired_ticket_is_refused(
-    http: aiohttp.ClientSession, world: asyncpg.Connection, redis_server: ValkeyServer
+    http: aiohttp.ClientSession, world: asyncpg.Connection, redis_server: RunningRedis
 ) -> None:
     ticket = await _ticket(http)
     await world.execute("UPDATE feedsvc.tickets SET expires_at = now() - interval '1 s'")
-    async with Redis.from_url(redis_server.url, protocol=2) as redis:
-        for key in await redis.keys("feedsvc:ticket:*"):
+    async with redis_server.client() as redis:
+        for key in redis_server.keys("feedsvc:ticket:*"):
             assert 20 < await redis.ttl(key) <= 30
             await redis.expire(key, 0)
     async with http.get(FEED, params={"ticket": ticket, "limit": "1"}) as answer:
@@ -90,29 +92,29 @@ async def test_an_expired_ticket_is_refused(
 
 
 async def test_only_a_digest_of_a_ticket_is_kept(
-    http: aiohttp.ClientSession, world: asyncpg.Connection, redis_server: ValkeyServer
+    http: aiohttp.ClientSession, world: asyncpg.Connection, redis_server: RunningRedis
 ) -> None:
     ticket = await _ticket(http)
     kept = [row[0] for row in await world.fetch("SELECT t::text FROM feedsvc.tickets t")]
-    async with Redis.from_url(redis_server.url, protocol=2) as redis:
-        keys = await redis.keys("feedsvc:ticket:*")
+    async with redis_server.client() as redis:
+        keys = redis_server.keys("feedsvc:ticket:*")
         kept += [str((key, await redis.get(key))) for key in keys]
     assert kept
     assert all(ticket[1:] not in one for one in kept)
 
 
 async def test_another_tickets_value_is_no_ticket(
-    with_redis: Running, redis_server: ValkeyServer
+    with_redis: Running, redis_server: RunningRedis
 ) -> None:
     """A cache that answers with another key's value, or with garbage, lets nobody in."""
     async with (
         aiohttp.ClientSession(with_redis.url) as http,
-        Redis.from_url(redis_server.url, protocol=2) as redis,
+        redis_server.client() as redis,
     ):
         for value in ("", "null", "{}", "[1]", '{"ticket": 1}', None):
             await redis.flushall()
             mine, other = await _ticket(http), await _ticket(http, "/v1/feeds/budgets")
-            keys = await redis.keys("feedsvc:ticket:*")
+            keys = redis_server.keys("feedsvc:ticket:*")
             values = [await redis.get(key) for key in keys]
             for key, swapped in zip(keys, reversed(values), strict=True):
                 await redis.set(key, (swapped or b"") if value is None else value)
@@ -122,12 +124,11 @@ async def test_another_tickets_value_is_no_ticket(
 
 
 async def test_while_redis_is_frozen_tickets_are_in_postgresql(
-    with_redis: Running, redis_server: ValkeyServer
+    with_redis: Running, redis_server: RunningRedis
 ) -> None:
     async with aiohttp.ClientSession(with_redis.url) as http:
         old = await _ticket(http)
-        os.kill(redis_server.pid, signal.SIGSTOP)
-        try:
+        with redis_server.frozen():
             began = time.monotonic()
             ticket = await _ticket(http)
             assert time.monotonic() - began < 0.5
@@ -138,8 +139,19 @@ async def test_while_redis_is_frozen_tickets_are_in_postgresql(
             async with http.get(FEED, params={"ticket": old, "limit": "1"}) as answer:
                 assert answer.status == 503  # nobody can tell, so it is neither good nor used up
                 assert answer.headers["Retry-After"]
-        finally:
-            os.kill(redis_server.pid, signal.SIGCONT)
+
+
+async def test_while_redis_is_full_new_tickets_are_in_postgresql_and_old_ones_good(
+    with_redis: Running, redis_server: RunningRedis
+) -> None:
+    async with aiohttp.ClientSession(with_redis.url) as http:
+        old = await _ticket(http)
+        with redis_server.full():
+            for ticket in (await _ticket(http), await _ticket(http), old):
+                for status in (200, 401):
+                    parameters = {"ticket": ticket, "limit": "1"}
+                    async with http.get(FEED, params=parameters) as answer:
+                        assert answer.status == status
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.conftest import NewDatabase
 from tests.support import sse
 from tests.support.servers import as_login
-from tests.support.service import Running, bearer, serving
+from tests.support.service import NO_REDIS, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
 PATH = "/api/performance/metrics"
@@ -29,7 +29,7 @@ PARTS = (
 
 @pytest.fixture(scope="module")
 def watched(world_url: str) -> Iterator[Running]:
-    with serving(world_url, arguments=["--workers=2"]) as running:
+    with serving(world_url, settings=NO_REDIS, arguments=["--workers=2"]) as running:
         yield running
 
 

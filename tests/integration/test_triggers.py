@@ -215,6 +215,147 @@ async def test_other_tags_want_other_triggers(connection: asyncpg.Connection) ->
     assert "feedsvc migrate triggers" in found["people"]
 
 
+async def test_merge_tells_of_each_of_its_actions(connection: asyncpg.Connection) -> None:
+    await connection.execute(f"INSERT INTO {PERSON} VALUES (1, 'a'), (2, 'b')")
+    async with telling(connection) as told:
+        await connection.execute(
+            f"MERGE INTO {PERSON} p USING (VALUES (1), (2), (3)) AS n (id) ON n.id = p.id "
+            "WHEN MATCHED AND n.id = 1 THEN UPDATE SET \"Owner's\" = 'c' "
+            "WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (n.id, 'd')"
+        )
+    assert told == of_person("a", 1) | of_person("c", 1) | of_person("b", 2) | of_person("d", 3)
+
+
+async def test_one_partition_is_told_of_by_those_it_is_part_of(
+    connection: asyncpg.Connection,
+) -> None:
+    """Who writes to a partitioned table fires the triggers of that one alone."""
+    await connection.execute(
+        "CREATE TABLE public.base (id bigint);"
+        "CREATE TABLE public.heir (owner text) INHERITS (public.base);"
+        "CREATE VIEW public.part_of_it AS SELECT * FROM public.parts_1"
+    )
+    part = Declaration(relation="public.parts_1", key=("id",), tenant="owner")
+    seen = Declaration(relation="public.part_of_it", key=("id",), tenant="owner")
+    heir = Declaration(relation="public.heir", key=("id",), tenant="owner")
+    declared = {"part": part, "seen": seen, "heir": heir}
+    await triggers.install(connection, await triggers.plan(connection, declared))
+    for table in ("parts", "parts_1"):
+        async with telling(connection) as told:
+            await connection.execute(f"INSERT INTO public.{table} VALUES (1, 'a')")
+        assert told == {exactly("part"), exactly("part:a"), all_under("seen")}
+    async with telling(connection) as told:
+        await connection.execute("INSERT INTO public.heir VALUES (1, 'a')")
+    assert told == {exactly("heir"), exactly("heir:a")}
+    async with telling(connection) as told:
+        await connection.execute("UPDATE public.base SET id = 2")
+    assert told == {all_under("heir")}, "the base has no owner to tell of"
+
+
+async def test_what_a_policy_reads_is_told_of(connection: asyncpg.Connection) -> None:
+    await connection.execute(
+        "CREATE TABLE public.members (owner text, who text);"
+        "CREATE VIEW public.active AS SELECT owner FROM public.members;"
+        "CREATE POLICY p ON public.letters FOR SELECT USING "
+        "  (owner IN (SELECT a.owner FROM public.active a));"
+        "CREATE POLICY w ON public.letters FOR INSERT WITH CHECK "
+        "  (owner IN (SELECT s.owner FROM public.stamps s))"
+    )
+    letters = {"letters": Declaration(relation="public.letters", key=("id",), tenant="owner")}
+    plan = await triggers.plan(connection, letters)
+    assert set(plan.tables) == {("public", "letters")}, "no policy is in force"
+    await connection.execute("ALTER TABLE public.letters ENABLE ROW LEVEL SECURITY")
+    plan = await triggers.plan(connection, letters)
+    assert set(plan.tables) == {("public", "letters"), ("public", "members")}
+    await triggers.install(connection, plan)
+    async with telling(connection) as told:
+        await connection.execute("INSERT INTO public.members VALUES ('a', 'b')")
+    assert told == {all_under("letters")}
+
+
+FUNCTION = "CREATE FUNCTION public.f(t text) RETURNS boolean {} RETURN t = 'a'"
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        "CREATE POLICY p ON public.letters USING (public.f(owner));"
+        "ALTER TABLE public.letters ENABLE ROW LEVEL SECURITY",
+        "CREATE OR REPLACE VIEW public.seen AS SELECT id, owner, 1::bigint AS stamps "
+        "FROM public.letters WHERE public.f(owner)",
+    ],
+    ids=["policy", "view"],
+)
+async def test_what_a_function_may_read_has_to_be_said(
+    connection: asyncpg.Connection, calls: str
+) -> None:
+    await connection.execute(f"{FUNCTION.format('STABLE')}; {calls}")
+    relation = "public.letters" if "POLICY" in calls else "public.seen"
+    declared = {"d": Declaration(relation=relation, key=("id",), tenant="owner")}
+    found = await triggers.untracked(connection, declared)
+    assert "public.f() may read what nobody tells of: say in [d.watch]" in found["d"]
+    for watch in ({}, {"public.stamps": ()}):
+        said = {"d": Declaration(relation=relation, key=("id",), tenant="owner", watch=watch)}
+        plan = await triggers.plan(connection, said)
+        assert plan.impossible == {}
+        assert (("public", "stamps") in plan.tables) is bool(watch)
+    await connection.execute("ALTER FUNCTION public.f(text) IMMUTABLE")
+    assert (await triggers.plan(connection, declared)).impossible == {}
+
+
+async def test_a_watched_row_that_fills_in_no_tag_is_told_of_all_the_same(
+    connection: asyncpg.Connection,
+) -> None:
+    async with telling(connection) as told:
+        await connection.execute("INSERT INTO public.stamps VALUES (1, NULL)")
+    assert told == {all_under("seen")}
+    async with telling(connection) as told:
+        await connection.execute("UPDATE public.stamps SET owner = 'b'")
+    assert told == {all_under("seen"), all_under("seen:b")}
+
+
+async def test_a_watched_column_that_writes_its_values_in_its_own_way_tells_of_all(
+    connection: asyncpg.Connection,
+) -> None:
+    """'7.0' is 7, but `seen:7.0` is not `seen:7`."""
+    await connection.execute(
+        "ALTER TABLE public.stamps ALTER owner TYPE numeric USING owner::numeric"
+    )
+    await triggers.install(connection, await triggers.plan(connection, DECLARED))
+    async with telling(connection) as told:
+        await connection.execute("INSERT INTO public.stamps VALUES (1, 7.0)")
+    assert told == {all_under("seen")}
+
+
+async def test_whatever_changes_the_rows_without_a_trigger_shows_in_the_plans_state(
+    connection: asyncpg.Connection,
+) -> None:
+    async def state() -> str:
+        return (await triggers.plan(connection, DECLARED)).state
+
+    before = await state()
+    await connection.execute(
+        f"INSERT INTO {PERSON} VALUES (1, 'a'); CREATE INDEX ON {PERSON} (told);"
+        f"TRUNCATE {PERSON}; ANALYZE {PERSON}"
+    )
+    assert await state() == before
+    for change in (
+        "CREATE POLICY p ON public.letters USING (true)",
+        "ALTER POLICY p ON public.letters USING (false)",
+        "ALTER TABLE public.letters ENABLE ROW LEVEL SECURITY",
+        "CREATE OR REPLACE VIEW public.seen AS SELECT id, owner, 1::bigint AS stamps "
+        "FROM public.letters JOIN public.stamps USING (owner)",
+        "ALTER VIEW public.seen SET (security_invoker = true)",
+        "ALTER TABLE public.parts DETACH PARTITION public.parts_1",
+        f"ALTER TABLE {PERSON} DISABLE TRIGGER feedsvc_told_insert;"
+        f"ALTER TABLE {PERSON} ENABLE ALWAYS TRIGGER feedsvc_told_insert",
+        "REVOKE SELECT ON public.letters FROM PUBLIC",
+    ):
+        await connection.execute(change)
+        assert await state() != before, change
+        before = await state()
+
+
 async def test_what_nobody_can_tell_of_is_not_cached(connection: asyncpg.Connection) -> None:
     made = "CREATE MATERIALIZED VIEW public.still AS SELECT * FROM public.letters"
     await connection.execute(made)
@@ -223,8 +364,12 @@ async def test_what_nobody_can_tell_of_is_not_cached(connection: asyncpg.Connect
         "gone": Declaration(relation="public.gone", key=("id",), tenant="owner"),
         "odd": PARTS.model_copy(update={"tags": ("odd:{nothing}",)}),
         "off": Declaration(relation="public.gone", key=("id",), tenant="owner", cache=False),
+        "typo": SEEN.model_copy(update={"watch": {"public.stmaps": ()}}),
     }
-    assert set(await triggers.untracked(connection, declared)) == {"still", "gone", "odd"}
+    found = await triggers.untracked(connection, declared)
+    assert set(found) == {"still", "gone", "odd", "typo"}
+    assert found["typo"] == "there is no public.stmaps"
+    assert await triggers.untracked(connection, {}) == {}
 
 
 async def test_the_printed_script_makes_what_install_makes(connection: asyncpg.Connection) -> None:
@@ -238,3 +383,19 @@ async def test_the_printed_script_makes_what_install_makes(connection: asyncpg.C
     assert await triggers.untracked(connection, DECLARED) == {}
     await triggers.install(connection, await triggers.plan(connection, {"parts": PARTS}))
     assert await connection.fetchval(left) == 8
+
+
+async def test_no_name_gets_out_of_the_printed_scripts_comments(
+    connection: asyncpg.Connection,
+) -> None:
+    odd = "odd\nDROP TABLE public.letters; --"
+    await connection.execute(
+        f'CREATE TABLE public."{odd}" (id int);CREATE MATERIALIZED VIEW public."m{odd}" AS SELECT 1'
+    )
+    declared = {
+        name: Declaration(relation=f'public."{relation}"', key=("id",), shared=True)
+        for name, relation in (("table", odd), ("still", f"m{odd}"))
+    }
+    await connection.execute((await triggers.plan(connection, declared)).sql())
+    assert await connection.fetchval("SELECT to_regclass('public.letters')") is not None
+    assert set(await triggers.untracked(connection, declared)) == {"still"}

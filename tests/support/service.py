@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import jwt
 
+from tests.support.redis_server import SHARED_URL
+
 KEY = "a key of the tests' own, long enough for HS256"
+NO_REDIS = {"REDIS_URL": ""}
+"""Settings of a service that has none, whatever the tests run on."""
 REPOSITORY = Path(__file__).parents[2]
 
 _SERVES = re.compile(r"feedsvc serves (http://\S+)")
@@ -78,10 +83,21 @@ def serving(
     settings: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """`feedsvc serve` on this database and a free port; `settings` as FEEDSVC_ variables."""
+    """`feedsvc serve` on this database and a free port; `settings` as FEEDSVC_ variables.
+
+    Unless they name a Redis, or are of one that has none (`NO_REDIS`), it is the one that the
+    tests run on, under a prefix that nobody else has.
+    """
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("FEEDSVC_")
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FEEDSVC_") and name != "REDIS_URL"
     }
+    if not {"REDIS_URL", "FEEDSVC_REDIS__URL"} & {*(settings or {})}:
+        environment |= {
+            "REDIS_URL": os.environ.get(SHARED_URL, ""),
+            "FEEDSVC_REDIS__PREFIX": f"tests-{uuid.uuid4().hex}",
+        }
     environment |= {
         "DATABASE_URL": database_url,
         "FEEDSVC_AUTH__KEY": KEY,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -158,3 +159,50 @@ def test_a_tag_that_is_written_all_the_time_takes_bounded_room() -> None:
     assert ledger.admits(late, ["=a"])
     assert not ledger.admits(Snapshot(5, 9_999, frozenset([5])), ["=a"])
     assert len(ledger._writers["=a"].xids) == 0
+
+
+def test_what_was_too_old_before_the_connection_was_lost_is_too_old_after_that() -> None:
+    ledger = Ledger(keep=300, silence=3)
+    page = Snapshot(10, 10, frozenset())
+    assert ledger.knows_nothing_against(page, ["=a"])
+    ledger.begin(Snapshot(11, 11, frozenset()))
+    ledger.lose()
+    assert not ledger.knows_nothing_against(page, ["=a"])
+    assert ledger.knows_nothing_against(Snapshot(11, 11, frozenset()), ["=a"])
+
+
+def test_what_was_forgotten_for_want_of_room_counts_when_the_connection_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("feedsvc.cache.ledger._MOST_ITEMS", 1)
+    ledger = Ledger(keep=300, silence=3)
+    ledger.begin(Snapshot(10, 10, frozenset()))
+    page = Snapshot(10, 10, frozenset())
+    ledger.told(10, ["=a", "=b"])
+    ledger.heard(Snapshot(11, 11, frozenset()))
+    assert not ledger.admits(page, ["=a"])
+    ledger.lose()
+    assert not ledger.knows_nothing_against(page, ["=a"])
+
+
+def test_another_life_of_the_database_gives_the_numbers_out_anew() -> None:
+    ledger = Ledger(keep=300, silence=3)
+    ledger.begin(Snapshot(10, 10, frozenset()))
+    ledger.told(900, ["=a"])
+    ledger.restart()
+    late = Snapshot(20, 20, frozenset())
+    assert not ledger.admits(late, ["=a"])
+    assert not ledger.knows_nothing_against(late, ["=a"])
+    ledger.begin(late)
+    assert ledger.admits(late, ["=a"])
+    assert not ledger.admits(Snapshot(19, 19, frozenset()), ["=a"])
+
+
+def test_a_standbys_snapshot_is_neither_shown_nor_proof() -> None:
+    ledger = Ledger(keep=300, silence=3)
+    page = Snapshot(10, 10, frozenset())
+    ledger.begin(page)
+    standby = Snapshot.parse("3:3:")
+    assert not ledger.admits(standby, ["=a"])
+    assert not ledger.unchanged(page, standby, ["=a"])
+    assert ledger.unchanged(page, Snapshot(12, 12, frozenset()), ["=a"])

@@ -203,6 +203,16 @@ def test_secrets_are_masked(write: Write, monkeypatch: pytest.MonkeyPatch) -> No
         ("postgresql://db/app", "postgresql://db/app"),
         ("postgresql://ann@db/app", "postgresql://ann:***@db/app"),
         ("postgresql://ann:p@ss@db/app", "postgresql://ann:***@db/app"),
+        ("redis+cluster://:p@a:1,[::1]:2", "redis+cluster://:***@a:1,[::1]:2"),
+        (
+            "redis+sentinel://ann:p@a,b/feeds/1?sentinel_password=q",
+            "redis+sentinel://ann:***@a,b/feeds/1?***",
+        ),
+        ("unix://:p@/run/redis?password=p", "unix://:***@/run/redis?***"),
+        # What is no URL for want of %2F and the like is never shown in part.
+        ("redis://:p/q@a", "redis://:***@a"),
+        ("redis://:p#q@a", "redis://:***@a"),
+        ("redis://:p?q@a", "redis://***"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:

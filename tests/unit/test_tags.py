@@ -2,11 +2,13 @@
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 
-from feedsvc.datasets import Declaration
+from feedsvc.datasets import Column, Declaration
 from feedsvc.tags import Template, all_under, digest, exactly, lookup_items
+from tests.support.datasets import DATASET, ID
 
 TEMPLATES = tuple(map(Template.parse, ("clients", "clients:{tenant}", "client:{id}")))
 
@@ -45,3 +47,15 @@ def test_a_dataset_has_its_name_and_its_tenants_tag_without_naming_them() -> Non
     assert [t.text for t in plain.templates("bills")] == ["bills", "bills:{t}"]
     named = Declaration(relation="a.b", key=("id",), tenant="t", tags=("of:{t}", "one:{id}"))
     assert [t.text for t in named.templates("bills")] == ["bills", "of:{t}", "one:{id}"]
+
+
+def test_a_page_is_a_clients_only_where_it_is_a_tenants() -> None:
+    """Of a large write the tenants alone are told, and with '7' in a char(3) none is."""
+    text = Column("tenant", "text", False, "pg_catalog.text", "text", "S")
+    padded = Column("tenant", "character(3)", False, "pg_catalog.bpchar", "bpchar", "S")
+    letters = replace(DATASET, tenant=text, client=ID)
+    assert letters.pinned("a", "7") == {"tenant": "a", "id": "7"}
+    assert letters.pinned("a", None) == {"tenant": "a"}
+    assert replace(letters, tenant=padded).pinned("a", "7") == {}
+    assert replace(letters, tenant=None).pinned("a", "7") == {"id": "7"}
+    assert replace(letters, shared_with_clients=True).pinned("a", "7") == {"tenant": "a"}

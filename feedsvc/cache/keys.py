@@ -1,0 +1,48 @@
+"""What a page is looked up by: everything that its records depend on."""
+
+import hashlib
+
+import orjson
+
+from feedsvc.auth.principal import Principal
+from feedsvc.cache.page import Key
+from feedsvc.csv_projection import csv_record
+from feedsvc.datasets import Dataset
+from feedsvc.projection import json_record
+from feedsvc.query import FeedQuery
+from streams.formats import CSV
+
+
+def page_key(
+    origin: str, dataset: str, principal: Principal, query: FeedQuery, limit: int | None
+) -> Key:
+    """The key of a query's first page, in this life of the database, for who asks.
+
+    `dataset` is its fingerprint; without a limit it is the page that a stream begins with.
+    """
+    kind = f"csv{query.layout.delimiter}{query.guard:d}" if query.format is CSV else "json"
+    return orjson.dumps(
+        (
+            origin,
+            principal.scope,
+            dataset,
+            kind,
+            query.layout.columns,
+            [(part.column.name, part.descending) for part in query.order],
+            [(c.column.name, c.op, c.values) for c in query.filters],
+            query.after,
+            limit,
+        )
+    ).decode()
+
+
+def fingerprint(dataset: Dataset, page_size: int) -> str:
+    """The dataset's relation, whose rows of it a caller gets, how many make a page, its encoding.
+
+    PostgreSQL encodes them, so the SQL that does it stands for this release's way of doing it.
+    """
+    columns = tuple(dataset.columns.values())
+    held_to = dataset.tenant, dataset.client, dataset.shared_with_clients
+    encoders = json_record(columns), csv_record(columns, ",", guard=True)
+    parts = dataset.name, dataset.relation, columns, held_to, dataset.tags, page_size, encoders
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

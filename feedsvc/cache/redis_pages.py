@@ -1,0 +1,92 @@
+"""Pages in Redis: in their envelopes, each checked when it is opened, and one reader for each."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Literal, TypeAlias
+
+from feedsvc.cache.page import EnvelopeError, Page, Wanted, pack, unpack
+from feedsvc.cache.shared import Claim, Shared
+from feedsvc.observations import CacheLookup, CachePut, Observers
+from feedsvc.redis_link import RedisAwayError, State
+
+logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE: Final = 0.004  # seconds between looks at a page that another worker reads
+_LONGEST_PAUSE: Final = 0.05
+
+Missing: TypeAlias = Literal["absent", "mismatch"]
+
+
+class RedisPages:
+    """The pages that all workers share. Whether one may be shown, its reader decides."""
+
+    def __init__(self, shared: Shared, observers: Observers) -> None:
+        self._shared = shared
+        self._observers = observers
+
+    @property
+    def state(self) -> State:
+        """How Redis is."""
+        return self._shared.state
+
+    @property
+    def refusals(self) -> int:
+        """How many questions Redis refused."""
+        return self._shared.refusals
+
+    async def get(self, wanted: Wanted) -> Page | Missing:
+        """The page, or why there is none."""
+        try:
+            return self.opened(wanted, await self._shared.get(wanted.key))
+        except RedisAwayError:
+            return "absent"
+
+    async def put(self, wanted: Wanted, page: Page) -> None:
+        """Keeps the page for as long as it can be of use, if Redis is there."""
+        seconds = wanted.dataset.fresh + wanted.dataset.stale - page.age()
+        envelope = pack(wanted.key, page)
+        self._observers.tell(CachePut(wanted.dataset.name, page.size(), len(envelope)))
+        try:
+            await self._shared.put(wanted.key, envelope, seconds)
+        except RedisAwayError:
+            logger.debug("cache: a page was not kept in Redis")
+
+    async def claim(
+        self, wanted: Wanted, is_good: Callable[[Page], bool], timeout: float
+    ) -> Page | Claim | None:
+        """A good page if it is there by now, the claim to read it, or None after so many seconds.
+
+        Raises RedisAwayError.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + timeout, _FIRST_PAUSE
+        page = await self.get(wanted)
+        if isinstance(page, Page) and is_good(page):
+            return page
+        while loop.time() < deadline:
+            claimed = await self._shared.claim(wanted.key)
+            if isinstance(claimed, Claim):
+                return claimed
+            page = self.opened(wanted, claimed)
+            if isinstance(page, Page) and is_good(page):
+                return page
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return None
+
+    def holding(self, claim: Claim) -> AbstractAsyncContextManager[None]:
+        """Keeps the claim while the block runs, and gives it up behind it."""
+        return self._shared.holding(claim)
+
+    def opened(self, wanted: Wanted, envelope: bytes | None) -> Page | Missing:
+        """The page in the envelope, if it is the one that is wanted."""
+        if envelope is None:
+            return "absent"
+        try:
+            return unpack(wanted.key, envelope)
+        except EnvelopeError as error:
+            logger.warning("cache: a page in Redis was passed over: %s", error)
+            self._observers.tell(CacheLookup(wanted.dataset.name, "miss", "redis", "mismatch"))
+            return "mismatch"

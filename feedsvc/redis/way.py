@@ -1,0 +1,38 @@
+"""What every way to a Redis can do."""
+
+import asyncio
+from typing import Any, Protocol, TypeAlias
+
+Command: TypeAlias = tuple[str | bytes | int, ...]
+"""A command with its arguments, as Redis's documentation writes them: `("GET", "key")`."""
+
+
+class Way(Protocol):
+    """Carries commands to a Redis and its answers back, without a deadline and without retries.
+
+    What is made of the answer to which command is the same for all: bytes, integers, None, lists.
+    """
+
+    def send(self, command: Command) -> asyncio.Future[Any]:
+        """The answer to come. An error that Redis answers is its ResponseError; where there will
+        be no answer, the exception says why.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Returns once all of it answers; connects for that. Raises RedisError, OSError."""
+        ...
+
+    async def close(self) -> None:
+        """Closes every connection. What still waits may wait for ever."""
+        ...
+
+
+def settle(answer: asyncio.Future[Any], outcome: Any) -> None:
+    """Gives the answer, an exception too, to whoever still waits for it."""
+    if answer.done():
+        return
+    if isinstance(outcome, Exception):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

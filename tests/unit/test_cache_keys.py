@@ -1,0 +1,95 @@
+"""Whatever a page depends on makes another key of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from feedsvc.auth.principal import Principal
+from feedsvc.cache.keys import fingerprint, page_key
+from feedsvc.datasets import Column, Dataset, OrderColumn
+from feedsvc.query import FeedQuery
+from feedsvc.tags import Template
+from tests.support.datasets import DATASET, ID
+
+NAME = Column("name", "text", True, "pg_catalog.text", "text", "S")
+OTHERS = [
+    replace(DATASET, name="others"),
+    replace(DATASET, relation='"app"."others"'),
+    replace(DATASET, columns={"id": ID, "name": NAME}),
+    replace(DATASET, columns={"id": replace(ID, kind="int4")}),
+    replace(DATASET, tenant=NAME),
+    replace(DATASET, client=NAME),
+    replace(DATASET, shared_with_clients=True),
+    replace(DATASET, tags=(*DATASET.tags, Template.parse("thing:{id}"))),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_another_dataset_has_other_pages(other: Dataset) -> None:
+    assert fingerprint(other, 500) != fingerprint(DATASET, 500)
+
+
+def test_pages_of_another_size_are_others() -> None:
+    assert fingerprint(DATASET, 500) == fingerprint(replace(DATASET), 500)
+    assert fingerprint(DATASET, 500) != fingerprint(DATASET, 501)
+
+
+ASKED = FeedQuery.parse(
+    {"format": "ndjson"},
+    replace(
+        DATASET,
+        columns={"id": ID, "name": NAME},
+        all_columns={"id": ID, "name": NAME},
+        orders={"key": (OrderColumn(ID, False),), "back": (OrderColumn(ID, True),)},
+        filters={"name": ("eq", "ne")},
+    ),
+)
+SAME = [
+    {"format": "json"},
+    {"format": "sse", "progress": "3"},
+    {"format": "ndjson", "frames": "1"},
+    {"format": "ndjson", "export": "7b0cf5e1-1d6f-4d5c-9a1d-0c6f0f2f2d11"},
+    {"format": "ndjson", "order": "key"},
+]
+OTHER = [
+    {"format": "csv"},
+    {"format": "csv", "delimiter": ";"},
+    {"format": "csv", "guard": "off"},
+    {"format": "ndjson", "columns": "id"},
+    {"format": "ndjson", "columns": "name,id"},
+    {"format": "ndjson", "order": "back"},
+    {"format": "ndjson", "after": "7"},
+    {"format": "ndjson", "name": "a"},
+    {"format": "ndjson", "name": "b"},
+    {"format": "ndjson", "name.ne": "a"},
+]
+CALLERS = [
+    Principal("t", "member", None, 0.0),
+    Principal("u", "member", None, 0.0),
+    Principal("t", "admin", None, 0.0),
+    Principal("t", "member", "1", 0.0),
+]
+
+
+def key(given: dict[str, str], caller: Principal = CALLERS[0], limit: int | None = 20) -> str:
+    query = FeedQuery.parse(given, ASKED.dataset)
+    return page_key("origin", "fingerprint", caller, query, limit)
+
+
+@pytest.mark.parametrize("given", SAME)
+def test_formats_of_the_same_records_share_them(given: dict[str, str]) -> None:
+    assert key(given) == key({"format": "ndjson"})
+
+
+def test_no_two_of_these_have_one_key() -> None:
+    keys = [key(given) for given in [SAME[0], *OTHER]]
+    keys += [key(SAME[0], caller) for caller in CALLERS[1:]]
+    keys += [key(SAME[0], limit=limit) for limit in (None, 21)]
+    keys.append(page_key("another origin", "fingerprint", CALLERS[0], ASKED, 20))
+    keys.append(page_key("origin", "another fingerprint", CALLERS[0], ASKED, 20))
+    assert len(set(keys)) == len(keys)
+
+
+def test_who_a_caller_is_beside_its_scope_makes_no_difference() -> None:
+    again = replace(CALLERS[0], subject="somebody", expires_at=9.0)
+    assert key(SAME[0], again) == key(SAME[0])
