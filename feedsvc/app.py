@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -11,6 +11,7 @@ import asyncpg
 
 from feedsvc import pools, preflight
 from feedsvc.access_log import AccessLog
+from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
@@ -32,7 +33,7 @@ from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
-from feedsvc.observing import Observing
+from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
@@ -73,6 +74,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
+    rules = alert_rules(settings, datasets)
     observers = Observers()
     made, replicas = _connections(settings, observers)
     async with AsyncExitStack() as stack:
@@ -90,8 +92,10 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         observers.add(CachePrefetch, prefetcher.observe)
         parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
         drain = Drain()
-        domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
-        observing = Observing(settings, workplace, domain, made["write"], observers)
+        severities = {name: rule.severity for name, rule in rules.items()}
+        domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
+        scene = Scene(settings, workplace, domain, rules)
+        observing = Observing(scene, made["write"], observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -258,6 +262,17 @@ async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Ser
         stack.push_async_callback(runner.cleanup)
         await runner.answer_on(workplace.listener)
         yield Serving(service, [runner, *runners])
+
+
+def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule]:
+    """The alerts, held against what there is. Raises StartError."""
+    if settings.alerts.file is None:
+        return {}
+    known = Known(datasets, routes.patterns(), type(settings.pools).model_fields)
+    try:
+        return load(settings.alerts.file, known)
+    except AlertsError as error:
+        raise StartError(str(error)) from None
 
 
 async def _datasets(settings: Settings) -> dict[str, Dataset]:

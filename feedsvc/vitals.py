@@ -94,6 +94,7 @@ class VitalSigns:
             disk_free=machine.disk_free,
             pools=parts.pools.states(),
             running=parts.drain.running_now,
+            leaving=parts.drain.begun,
             cached_pages=len(memory),
             cached_bytes=round(memory.currsize),
             evicted_pages=memory.evicted,

@@ -17,6 +17,7 @@ from feedsvc.settings import Streams
 from feedsvc.web.keys import SERVICE, STAGES
 from feedsvc.web.particulars import PARTICULARS
 from streams.compression import Compressor
+from streams.formats import Pieces, size_of
 
 _HIGH_WATER: Final = 65_536  # bytes that wait in this process before a client is "behind"
 _LINGER: Final = 5.0  # seconds that a broken-off body's last bytes get to leave
@@ -67,24 +68,37 @@ class Body:
             self._request.transport.set_write_buffer_limits(high=_HIGH_WATER)
         await self._response.prepare(self._request)
 
-    async def send(self, chunk: bytes) -> None:
+    async def send(self, chunk: Pieces) -> None:
         """Sends a chunk, and waits while the client is behind.
 
         Raises ClientStalledError, and ConnectionResetError where the client is gone.
         """
         if not chunk:
             return
-        writer = cast("StreamWriter", self._request.writer)
-        await writer.write(self._compressor.compress(chunk), drain=False)
+        self._write(self._compressor.compress(chunk))
         if self._waiting_bytes() > _HIGH_WATER:
-            await self._wait_for_client(writer)
+            await self._wait_for_client(cast("StreamWriter", self._request.writer))
+
+    def _write(self, pieces: Pieces) -> None:
+        """One chunk of HTTP's (RFC 9112, section 7.1), as it lies in memory.
+
+        aiohttp's own `write` would first copy what it frames.
+        """
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        size = size_of(pieces)
+        if size:
+            transport.writelines(
+                (b"%x\r\n" % size, *(memoryview(piece) for piece in pieces), b"\r\n")
+            )
 
     async def finish(self) -> None:
         """The proper end. To be reached only behind the last row."""
         async with asyncio.timeout(self._streams.stall_timeout):
             await self._response.write_eof(self._compressor.finish())
 
-    async def break_off(self, last_words: bytes) -> None:
+    async def break_off(self, last_words: Pieces) -> None:
         """Ends the connection without the final chunk, so that the client knows.
 
         What was written still gets a moment to leave, for its last frame tells why.
@@ -93,8 +107,7 @@ class Body:
         if transport is None or transport.is_closing():
             return
         if last_words:
-            writer = cast("StreamWriter", self._request.writer)
-            await writer.write(self._compressor.compress(last_words), drain=False)
+            self._write(self._compressor.compress(last_words))
         transport.close()
         asyncio.get_running_loop().call_later(_LINGER, transport.abort)
 
