@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -11,6 +11,7 @@ import asyncpg
 
 from feedsvc import pools, preflight
 from feedsvc.access_log import AccessLog
+from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
@@ -28,14 +29,11 @@ from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
-from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
-from feedsvc.health.repairs import Repairs
-from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
-from feedsvc.observing import Observing
+from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
@@ -46,6 +44,7 @@ from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
+from feedsvc.together import Together
 from feedsvc.vitals import Parts
 from feedsvc.web import routes
 from feedsvc.web.metrics import application_of
@@ -75,6 +74,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
+    rules = alert_rules(settings, datasets)
     observers = Observers()
     made, replicas = _connections(settings, observers)
     async with AsyncExitStack() as stack:
@@ -88,11 +88,15 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         analytics.observe(observers)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
-        prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
+        patience = settings.cache.prefetch_patience
+        prefetcher = Prefetcher(pages, observers, lambda: not pressed.is_set(), patience)
         observers.add(CachePrefetch, prefetcher.observe)
-        parts = HealthParts(settings, made, replicas, pages, changes, tokens, link)
-        domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
-        observing = Observing(settings, workplace, domain, made["write"], observers)
+        parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
+        drain = Drain()
+        severities = {name: rule.severity for name, rule in rules.items()}
+        domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
+        scene = Scene(settings, workplace, domain, rules)
+        observing = Observing(scene, made["write"], observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -108,9 +112,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             prefetcher=prefetcher,
             warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
             probe=DatabaseProbe(settings.database),
-            health=Health(parts, checks_of(settings.health)),
-            repairs=Repairs(parts),
-            drain=Drain(),
+            together=Together(parts, drain),
+            drain=drain,
         )
         if link is not None:
             await link.open()
@@ -123,7 +126,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
-        stack.push_async_callback(parts.close)
+        await stack.enter_async_context(service.together.open())
         await service.probe.probe()
         listens = (lambda: pages.listening) if settings.cache.enabled else None
         watched = Parts(made, service.drain, pages, service.probe, link, listens)
@@ -137,7 +140,7 @@ def _work(service: Service, changes: Changes, audit: AuditLog) -> Iterator[Work]
     yield service.probe.run()
     yield service.limits.run()
     yield audit.run()
-    yield service.health.run()
+    yield service.together.health.run()
     if service.settings.cache.enabled:
         yield changes.run()
         yield _keep_warm(service)
@@ -260,6 +263,17 @@ async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Ser
         stack.push_async_callback(runner.cleanup)
         await runner.answer_on(workplace.listener)
         yield Serving(service, [runner, *runners])
+
+
+def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule]:
+    """The alerts, held against what there is. Raises StartError."""
+    if settings.alerts.file is None:
+        return {}
+    known = Known(datasets, routes.patterns(), type(settings.pools).model_fields)
+    try:
+        return load(settings.alerts.file, known)
+    except AlertsError as error:
+        raise StartError(str(error)) from None
 
 
 async def _datasets(settings: Settings) -> dict[str, Dataset]:

@@ -16,7 +16,7 @@ import orjson
 import typer
 
 from feedsvc import logs, pools, preflight, settings, triggers
-from feedsvc.app import StartError
+from feedsvc.app import StartError, alert_rules
 from feedsvc.auth.jwks import JwksError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
@@ -151,7 +151,13 @@ def check(config: ConfigOption = None) -> None:
     count, findings = asyncio.run(_inspect(effective, tokens))
     for finding in findings:
         typer.echo(f"{effective.datasets.file}: {finding}")
-    if any(finding.severity == "error" for finding in findings):
+    wrong = any(finding.severity == "error" for finding in findings)
+    try:
+        alert_rules(effective, declarations(effective.datasets.file))
+    except StartError as error:
+        wrong = True
+        typer.echo(f"{error}")
+    if wrong:
         raise typer.Exit(1)
     typer.echo(f"{count} datasets can be served")
 

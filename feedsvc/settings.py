@@ -20,6 +20,7 @@ from pydantic import (
     IPvAnyNetwork,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import (
@@ -42,6 +43,7 @@ _ORIGIN: Final = re.compile(
 )
 _UNWRITTEN_PORTS: Final = {"http": "80", "https": "443"}
 
+_SHORTEST_KEY: Final = 16
 # Where one address ends and the next begins.
 _NEXT_URL: Final = re.compile(r",(?=\s*postgres(?:ql)?://)")
 
@@ -238,6 +240,8 @@ class Cache(_Section):
     warm: int = Field(200, ge=0, le=10_000)
     # Whether the next page of a caller who is paging is read before it is asked for.
     prefetch: bool = True
+    # How long such a page may wait to be asked for until reading it was for nothing.
+    prefetch_patience: Seconds = 30.0
 
 
 class Claims(_Section):
@@ -443,6 +447,39 @@ class Metrics(_Section):
     shed_to: int = Field(16, ge=1, le=10_000)
 
 
+class Alerts(_Section):
+    """What wakes somebody, and who is told."""
+
+    # Beside the settings file where it is relative. None: alerts.toml there, if there is one.
+    file: Path | None = None
+    # Seconds between two looks at the figures.
+    interval: float = Field(5.0, ge=0.2, le=60)
+    # What messages and the history call this service; its host and port where it is left out.
+    instance: str | None = Field(None, min_length=1, max_length=200)
+    webhook_url: SecretStr | None = None
+    # What messages are signed with; whoever gets them has it too.
+    webhook_key: SecretStr | None = None
+    webhook_timeout: Seconds = 5.0
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(url.get_secret_value()) if url else None
+        if parts is not None and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("must be an http:// or https:// address")
+        return url
+
+    @model_validator(mode="after")
+    def _can_be_signed(self) -> "Alerts":
+        key = self.webhook_key.get_secret_value() if self.webhook_key else ""
+        if self.webhook_url is not None and len(key) < _SHORTEST_KEY:
+            raise ValueError(
+                f"webhook_key must be set beside webhook_url, with {_SHORTEST_KEY} characters or"
+                " more: messages are signed with it"
+            )
+        return self
+
+
 class Datasets(_Section):
     """Where the datasets are declared, relative to the settings file."""
 
@@ -487,6 +524,7 @@ class Settings(BaseSettings):
     pools: Pools = Pools()
     health: Health = Health()
     metrics: Metrics = Metrics()
+    alerts: Alerts = Alerts()
     datasets: Datasets = Datasets()
     log: Log = Log()
 
@@ -546,7 +584,15 @@ def load(file: Path | None = None) -> Settings:
         raise SettingsError(f"{path}: {error}") from None
     base = path.parent if path else Path()
     datasets = settings.datasets.model_copy(update={"file": base / settings.datasets.file})
-    return settings.model_copy(update={"datasets": datasets})
+    alerts = settings.alerts.model_copy(update={"file": _alerts_file(base, settings.alerts.file)})
+    return settings.model_copy(update={"datasets": datasets, "alerts": alerts})
+
+
+def _alerts_file(base: Path, named: Path | None) -> Path | None:
+    if named is not None:
+        return base / named
+    usual = base / "alerts.toml"
+    return usual if usual.is_file() else None
 
 
 def settings_file(file: Path | None) -> Path | None:

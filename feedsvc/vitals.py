@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn
 
 import psutil
@@ -57,6 +58,7 @@ class VitalSigns:
         psutil.cpu_percent()
         self._most_open_files = _most_open_files()
         self._machine = self._look()
+        self._cpu_seconds = self._cpu()
         self._looked = time.monotonic()
 
     async def run(self) -> NoReturn:
@@ -64,21 +66,23 @@ class VitalSigns:
         self._observers.tell(self.now([]))
         while True:
             lags = [await self._next_lag() for _ in range(_LAGS)]
-            if time.monotonic() - self._looked >= _LOOK_EVERY:
-                self._looked = time.monotonic()
-                self._machine = self._look()
+            # Where no file can be opened they can't be found out, and are what they were.
+            with suppress(OSError, psutil.Error):
+                self._cpu_seconds = self._cpu()
+                if time.monotonic() - self._looked >= _LOOK_EVERY:
+                    self._looked = time.monotonic()
+                    self._machine = self._look()
             self._observers.tell(self.now(lags))
 
     def now(self, lags: list[float]) -> Vitals:
         """What is to be told."""
         parts, machine = self._parts, self._machine
-        times = self._process.cpu_times()
         memory = parts.pages.memory
         return Vitals(
             at=time.time(),
             lags=lags,
             sampled=self._sampling.weight,
-            cpu_seconds=times.user + times.system,
+            cpu_seconds=self._cpu_seconds,
             cpu_share=machine.cpu_share,
             memory=machine.memory,
             open_files=machine.open_files,
@@ -90,6 +94,7 @@ class VitalSigns:
             disk_free=machine.disk_free,
             pools=parts.pools.states(),
             running=parts.drain.running_now,
+            leaving=parts.drain.begun,
             cached_pages=len(memory),
             cached_bytes=round(memory.currsize),
             evicted_pages=memory.evicted,
@@ -119,6 +124,10 @@ class VitalSigns:
                 disk=disk[0],
                 disk_free=disk[1],
             )
+
+    def _cpu(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
 
     def _open_files(self) -> int | None:
         try:

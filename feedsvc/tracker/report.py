@@ -126,7 +126,8 @@ def now(present: Sequence[Vitals], recent: Span) -> Json:
     """All workers at this moment, and requests of the last minute or two."""
     lags = [lag for each in present for lag in each.lags]
     return {
-        "workers": len(present),
+        "workers": sum(not each.leaving for each in present),
+        "leaving": sum(each.leaving for each in present),
         **_asked(recent, Span(Figures(), 0), (None, None, None)),
         "running": sum(each.running for each in present),
         "cpu_share": _rounded(sum(each.cpu_share for each in present)),

@@ -45,7 +45,7 @@ _EVERY: Final = 1.0  # seconds
 _LONGEST_PAUSE: Final = 30.0
 _TIDY_EVERY: Final = 60.0
 _SAY_EVERY: Final = 600.0  # seconds between lines about one and the same lack
-_LAST_CHANCE: Final = 3.0  # seconds that the last minute gets on an orderly stop
+_LAST_CHANCE: Final = 1.0  # seconds that the last minute gets on an orderly stop
 
 
 class Row(NamedTuple):

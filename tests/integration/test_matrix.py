@@ -97,6 +97,14 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
         Case("/api/performance/metrics", ADMINS),
         Case("/api/performance/metrics?range=24h&format=csv", ADMINS),
     ],
+    ("GET", "/api/performance/alerts"): [Case("/api/performance/alerts", ADMINS)],
+    ("POST", "/api/performance/alerts/silences"): [
+        Case(
+            "/api/performance/alerts/silences",
+            {**ADMINS, "admin": 201},
+            {"alert": "slow", "for": "0s", "reason": "a test"},
+        )
+    ],
     ("GET", "/metrics"): [Case("/metrics", ADMINS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
