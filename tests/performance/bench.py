@@ -16,12 +16,9 @@ from typing import Final, TypeAlias
 from feedsvc.embedded import EmbeddedError, cache_folder
 from tests.performance import measures
 from tests.performance.first_pages import first_pages
-<<<<<<< HEAD
 from tests.performance.observing import observing
-from tests.performance.replay import replay
-=======
 from tests.performance.peers import peers, rival
->>>>>>> source
+from tests.performance.replay import replay
 from tests.performance.table import Line, rendered
 from tests.performance.world import Service, Sizes, World, prepared
 
