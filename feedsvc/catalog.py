@@ -87,10 +87,20 @@ async def _relations(
             wanted.append((name, declaration.relation_parts()))
         except ValueError:
             continue  # _findings says so
-    rows = await connection.fetch(
-        _RELATIONS_SQL, [parts[0] for _, parts in wanted], [parts[1] for _, parts in wanted]
-    )
-    return {wanted[row["ordinal"] - 1][0]: _relation(dict(row)) for row in rows}
+    found = await relations(connection, [parts for _, parts in wanted])
+    pairs = zip(wanted, found, strict=True)
+    return {name: relation for (name, _), relation in pairs if relation is not None}
+
+
+async def relations(
+    connection: asyncpg.Connection, wanted: Sequence[tuple[str, str]]
+) -> list[Relation | None]:
+    """The relations of these schemas and names, None where there is none of them."""
+    schemas, names = ([parts[n] for parts in wanted] for n in (0, 1))
+    found: list[Relation | None] = [None] * len(wanted)
+    for row in await connection.fetch(_RELATIONS_SQL, schemas, names):
+        found[row["ordinal"] - 1] = _relation(dict(row))
+    return found
 
 
 def _relation(row: Mapping[str, Any]) -> Relation:

@@ -183,6 +183,11 @@ class Column:
         except ValueError:
             return False
 
+    @property
+    def has_one_text(self) -> bool:
+        """Whether equal values are always written alike, so that a tag can hold them."""
+        return self.one_text and text_of(self.kind, self.category) is not None
+
     def canonical(self, value: str) -> str | None:
         """A parameter's value as PostgreSQL writes it, None where equal values differ in text."""
         reading = text_of(self.kind, self.category) if self.one_text else None

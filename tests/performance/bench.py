@@ -16,7 +16,9 @@ from typing import Final, TypeAlias
 from feedsvc.embedded import EmbeddedError, cache_folder
 from tests.performance import measures
 from tests.performance.first_pages import first_pages
+from tests.performance.observing import observing
 from tests.performance.peers import peers, rival
+from tests.performance.replay import replay
 from tests.performance.table import Line, rendered
 from tests.performance.world import Service, Sizes, World, prepared
 
@@ -31,6 +33,8 @@ _MEASURES: Final[tuple[Measure, ...]] = (
     measures.first_bytes,
     measures.cost_a_row,
     first_pages,
+    replay,
+    observing,
     measures.memory,
 )
 _PEERS: Final[tuple[Measure, ...]] = (peers,)

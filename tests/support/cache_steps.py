@@ -14,7 +14,8 @@ WORKERS = range(3)
 SCENES = (
     "read commit told read",
     "gated commit told read release read",
-    "read begin read commit-it beat read",
+    "begin read commit-it beat read",
+    "begin read lose commit-it listen read",
     "read begin roll-back commit told read",
     "read commit-large told read",
     # The beat's snapshot is older than what is told meanwhile.
