@@ -70,32 +70,16 @@ GRANT SELECT ON ALL TABLES IN SCHEMA trap TO {LOGIN};
 ANALYZE;
 """
 
-DATASETS = """
-[rows]
-relation = "trap.rows"
-key = ["n"]
-shared = true
-
-[trapped]
-relation = "trap.trapped"
-key = ["n"]
-shared = true
-not_null = ["n"]
-
-[trapped-copy]
-relation = "trap.trapped"
-key = ["n"]
-shared = true
-not_null = ["n"]
-source = "copy"
-
-[trapped-projection]
-relation = "trap.trapped"
-key = ["n"]
-shared = true
-not_null = ["n"]
-source = "projection"
-"""
+DATASETS = '[rows]\nrelation = "trap.rows"\nkey = ["n"]\nshared = true\n'
+DATASETS += "".join(
+    f'[{name}]\nrelation = "trap.trapped"\nkey = ["n"]\nshared = true\nnot_null = ["n"]\n'
+    f'source = "{source}"\n'
+    for name, source in (
+        ("trapped", "auto"),
+        ("trapped-copy", "copy"),
+        ("trapped-projection", "projection"),
+    )
+)
 
 SETTINGS = {
     **COPY_AT_ONCE,
