@@ -88,7 +88,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         analytics.observe(observers)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
-        prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
+        patience = settings.cache.prefetch_patience
+        prefetcher = Prefetcher(pages, observers, lambda: not pressed.is_set(), patience)
         observers.add(CachePrefetch, prefetcher.observe)
         parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
         drain = Drain()

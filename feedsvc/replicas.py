@@ -246,7 +246,7 @@ class Replicas:
 
 
 def _identity(row: asyncpg.Record) -> Identity:
-    return Identity(row["cluster"], row["database"], row["timeline"])
+    return Identity(row["cluster"], row["database"], row["timeline_id"])
 
 
 async def _refuse_unbound(connection: asyncpg.Connection) -> None:

@@ -1,5 +1,7 @@
 """Alerts from a file: every mistake by its key; firing, hysteresis and recovery by their times."""
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,12 @@ def test_no_figure_is_left_out_above_or_fails_where_nothing_is_known() -> None:
     for name, figure in FIGURES.items():
         assert figure.read(nothing, Selector()) in (None, 0.0), name
         assert figure.what
+
+
+def test_each_of_the_projects_own_alerts_is_in_the_runbook() -> None:
+    page = (REPOSITORY / "docs" / "runbook.md").read_text()
+    headings = {line for line in page.splitlines() if line.startswith("## ")}
+    names = tomllib.loads((REPOSITORY / "config" / "alerts.toml").read_text())
+    assert {h for h in headings if h.startswith("## Alert: ")} == {f"## Alert: {n}" for n in names}
+    for link in re.findall(r"\]\(#([a-z-]+)\)", page):
+        assert any(h.removeprefix("## ").lower().replace(": ", "-") == link for h in headings), link
