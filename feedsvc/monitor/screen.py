@@ -62,8 +62,8 @@ class Screen:
         now = _now(glance)
         if not now:
             faults = Text(no_wrap=True, overflow="ellipsis")
-            for line in _said_once(glance.faults):
-                faults.append(f"{line}\n", "red")
+            for fault in _said_once(glance.faults):
+                faults.append(f"{fault}\n", "red")
             return faults
         pools = glance.told.get("pools", {}).get("pools", ())
         reading = sum(pool["in_use_by_exports"] for pool in pools)
