@@ -29,10 +29,7 @@ from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
-from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
-from feedsvc.health.repairs import Repairs
-from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
@@ -47,6 +44,7 @@ from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
+from feedsvc.together import Together
 from feedsvc.vitals import Parts
 from feedsvc.web import routes
 from feedsvc.web.metrics import application_of
@@ -90,9 +88,11 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         analytics.observe(observers)
         pages, changes = _cache(settings, datasets, link, observers)
         pressed = made["read"].pressed
-        prefetcher = Prefetcher(pages, observers, spare=lambda: not pressed.is_set())
+        patience = settings.cache.prefetch_patience
+        prefetcher = Prefetcher(pages, observers, lambda: not pressed.is_set(), patience)
         observers.add(CachePrefetch, prefetcher.observe)
-        parts = HealthParts(settings, made, replicas, pages, changes, tokens, link)
+        parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
+        drain = Drain()
         severities = {name: rule.severity for name, rule in rules.items()}
         domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
         scene = Scene(settings, workplace, domain, rules)
@@ -112,9 +112,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             prefetcher=prefetcher,
             warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
             probe=DatabaseProbe(settings.database),
-            health=Health(parts, checks_of(settings.health)),
-            repairs=Repairs(parts),
-            drain=Drain(),
+            together=Together(parts, drain),
+            drain=drain,
         )
         if link is not None:
             await link.open()
@@ -127,7 +126,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
-        stack.push_async_callback(parts.close)
+        await stack.enter_async_context(service.together.open())
         await service.probe.probe()
         listens = (lambda: pages.listening) if settings.cache.enabled else None
         watched = Parts(made, service.drain, pages, service.probe, link, listens)
@@ -141,7 +140,7 @@ def _work(service: Service, changes: Changes, audit: AuditLog) -> Iterator[Work]
     yield service.probe.run()
     yield service.limits.run()
     yield audit.run()
-    yield service.health.run()
+    yield service.together.health.run()
     if service.settings.cache.enabled:
         yield changes.run()
         yield _keep_warm(service)

@@ -17,8 +17,8 @@ from feedsvc.errors import Busy, DatabaseUnavailable
 from feedsvc.faults import told
 from feedsvc.observations import Observers, PoolLease, PoolState
 from feedsvc.places import NoPlaceError, Place, Places, retry_after
+from feedsvc.pool_report import Seen, texts
 from feedsvc.settings import Database, PoolSettings, Settings
-from feedsvc.sizing import suggest
 from feedsvc.window import Durations, Window
 
 Operation: TypeAlias = PoolName | Literal["write"]
@@ -199,36 +199,31 @@ class Pool:
         live = [connection for connection in self._made if not connection.is_closed()]
         return [connection for connection in live if connection.get_server_pid() not in taken]
 
-    def figures(self) -> dict[str, Any]:
-        """The pool as plain values; times are milliseconds where they say so, else seconds."""
-        places, waits, refused = self._places, self._waits.figures(), self._refused.total()
-        suggestion = suggest(
-            places.size,
-            places.demand.seconds(),
-            round(sum(refused.values())),
-            (waits["p99_ms"] or 0.0) / 1e3,
-        )
-        return {
-            "name": self.name,
-            "size": places.size,
-            "reserve": places.size - places.most_large,
-            "open": self._pool.get_size(),
-            "in_use": places.in_use,
-            "in_use_by_exports": places.in_large_use,
-            "waiting": places.waiting,
-            "most_waiting": self.settings.most_waiting,
-            "waits": waits,
-            "leases": {"small": self._held[False].figures(), "large": self._held[True].figures()},
-            "refused": {why: round(refused.get(why, 0)) for why in ("full", "vain", "late")},
-            "timeouts": {
+    def seen(self) -> Seen:
+        """What was seen of it lately, and how it is now."""
+        places = self._places
+        return Seen(
+            name=self.name,
+            size=places.size,
+            reserve=places.size - places.most_large,
+            most_waiting=self.settings.most_waiting,
+            timeouts={
                 "acquire": self.settings.acquire_timeout,
                 "connect": self._connect_timeout,
                 "query": self.settings.query_timeout,
                 "release": self.release_timeout,
                 "idle": self.settings.idle_timeout,
             },
-            "suggestion": {"size": suggestion.size, "why": suggestion.why},
-        }
+            open=self.open_connections,
+            in_use=places.in_use,
+            in_use_by_exports=places.in_large_use,
+            waiting=places.waiting,
+            waits=texts(self._waits.counts()),
+            small=texts(self._held[False].counts()),
+            large=texts(self._held[True].counts()),
+            refused=texts(self._refused.total()),
+            demand=texts(places.demand.seconds()),
+        )
 
     async def _acquire(self, *, large: bool) -> tuple[Place, Connection]:
         """A place, and a connection to go with it; tells how long that took."""

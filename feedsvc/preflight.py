@@ -8,6 +8,7 @@ from feedsvc import catalog, protection
 from feedsvc.catalog import Finding
 from feedsvc.datasets import Dataset, declarations
 from feedsvc.settings import Settings
+from feedsvc.tag_findings import tag_findings
 
 _MAY_ADD: Final = "select coalesce(has_table_privilege(to_regclass($1), 'insert'), false)"
 
@@ -20,6 +21,7 @@ async def inspect(
     datasets, found = await catalog.resolve(connection, declared)
     findings = await protection.login_findings(connection)
     findings += found
+    findings += await tag_findings(connection, declared)
     findings += await protection.relation_findings(connection, declared)
     for wanted, place, table, what in (
         (settings.audit.enabled, "audit.enabled", "audit", "nobody writes down who reads what"),

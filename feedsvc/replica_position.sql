@@ -10,4 +10,4 @@ select
     )::bigint as position,
     (select system_identifier from pg_control_system()) as cluster,
     (select oid from pg_database where datname = current_database()) as database,
-    (select timeline_id from pg_control_checkpoint()) as timeline
+    (select timeline_id from pg_control_checkpoint()) as timeline_id

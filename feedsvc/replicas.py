@@ -26,6 +26,7 @@ from feedsvc.datasets import PoolName
 from feedsvc.faults import told
 from feedsvc.inquiry import Inquiry
 from feedsvc.observations import Observers
+from feedsvc.pool_report import report
 from feedsvc.pools import Pool
 from feedsvc.settings import PoolSettings, Settings
 
@@ -130,7 +131,7 @@ class Replica:
             "state": self.state if self.state != "serves" or self.is_usable else "lags",
             "lag_ms": None if self.lag is None else round(self.lag * 1e3),
             "fault": self.fault,
-            "pools": [pool.figures() for pool in self.pools.values()],
+            "pools": report([pool.seen() for pool in self.pools.values()]),
         }
 
     def _judge(self, row: asyncpg.Record, primary: Identity | None, past: Sequence[Past]) -> None:
@@ -245,7 +246,7 @@ class Replicas:
 
 
 def _identity(row: asyncpg.Record) -> Identity:
-    return Identity(row["cluster"], row["database"], row["timeline"])
+    return Identity(row["cluster"], row["database"], row["timeline_id"])
 
 
 async def _refuse_unbound(connection: asyncpg.Connection) -> None:

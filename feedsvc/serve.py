@@ -14,6 +14,7 @@ from feedsvc.web.server import listen
 from feedsvc.worker_folder import worker_folder
 from feedsvc.workers import Plan
 from feedsvc.workplace import Workplace
+from streams import encoder
 
 logger = getLogger(__name__)
 
@@ -44,6 +45,12 @@ def serve_on(
 
     `workers` None is what the settings say, also after they have changed.
     """
+    if encoder.MISSING is not None:
+        logger.warning(
+            "there is no native encoder (%s), so PostgreSQL itself encodes: right, but slower;"
+            " install feedsvc where there is a C compiler",
+            encoder.MISSING,
+        )
     with ExitStack() as stack:
         metrics = stack.enter_context(_listening_for_metrics(settings))
         folder = stack.enter_context(worker_folder())

@@ -10,8 +10,6 @@ from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.warming import Warmth
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
-from feedsvc.health.repairs import Repairs
-from feedsvc.health.watch import Health
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
 from feedsvc.observing import Observing
@@ -20,6 +18,7 @@ from feedsvc.readiness import DatabaseProbe
 from feedsvc.replicas import Replicas
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
+from feedsvc.together import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,5 @@ class Service:
     prefetcher: Prefetcher
     warmth: Warmth
     probe: DatabaseProbe
-    health: Health
-    repairs: Repairs
+    together: Together
     drain: Drain

@@ -240,6 +240,8 @@ class Cache(_Section):
     warm: int = Field(200, ge=0, le=10_000)
     # Whether the next page of a caller who is paging is read before it is asked for.
     prefetch: bool = True
+    # How long such a page may wait to be asked for until reading it was for nothing.
+    prefetch_patience: Seconds = 30.0
 
 
 class Claims(_Section):

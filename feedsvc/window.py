@@ -3,8 +3,8 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
@@ -61,14 +61,22 @@ class Durations:
         """One more."""
         self._window.add(_bucket(seconds))
 
-    def figures(self) -> dict[str, float | None]:
-        """How many there were, and percentiles in milliseconds, None where there were none."""
-        counts = sorted(self._window.total().items())
-        total = sum(count for _, count in counts)
-        figures: dict[str, float | None] = {"count": round(total)}
-        for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99), ("max_ms", 1.0)):
-            figures[name] = _at(counts, share * total)
-        return figures
+    def counts(self) -> dict[int, float]:
+        """How many there were by bucket, for `percentiles`."""
+        return self._window.total()
+
+
+def percentiles(counts: Mapping[Any, float]) -> dict[str, float | None]:
+    """How many there were, and percentiles in milliseconds, None where there were none.
+
+    Counts of several `Durations` may be added up. Buckets may be texts.
+    """
+    ordered = sorted((int(bucket), count) for bucket, count in counts.items())
+    total = sum(count for _, count in ordered)
+    figures: dict[str, float | None] = {"count": round(total)}
+    for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99), ("max_ms", 1.0)):
+        figures[name] = _at(ordered, share * total)
+    return figures
 
 
 def _bucket(seconds: float) -> int:

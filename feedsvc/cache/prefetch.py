@@ -21,7 +21,6 @@ _RECORD: Final = 50  # guesses that the record goes back
 _TRIAL: Final = 10  # guesses before the record counts
 _WORTH: Final = 0.5  # of the guesses must have been right
 _PROBE: Final = 20  # of so many chances one is taken all the same, to see whether times change
-_PATIENCE: Final = 30.0  # seconds after which a page that nobody asked for was a wrong guess
 
 
 class _Record:
@@ -30,17 +29,26 @@ class _Record:
     def __init__(self) -> None:
         self._right: deque[bool] = deque(maxlen=_RECORD)
         self._passed = 0
+        self._open = 0
 
     @property
     def ratio(self) -> float | None:
         return sum(self._right) / len(self._right) if self._right else None
 
+    def guess(self) -> None:
+        """One more guess of which nobody knows yet."""
+        self._open += 1
+
     def add(self, *, right: bool) -> None:
+        """How a guess turned out; it may have been another worker's."""
         self._right.append(right)
+        self._open = max(0, self._open - 1)
 
     def says_go(self) -> bool:
         """Whether the next guess is worth it."""
         ratio = self.ratio
+        if self._open >= _RECORD:
+            return False
         if len(self._right) < _TRIAL or ratio is None or ratio >= _WORTH:
             return True
         self._passed += 1
@@ -48,12 +56,19 @@ class _Record:
 
 
 class Prefetcher:
-    """Reads ahead for whoever is paging. `spare` tells whether a connection is to be had."""
+    """Reads ahead for whoever is paging.
 
-    def __init__(self, pages: Pages, observers: Observers, spare: Callable[[], bool]) -> None:
+    `spare` tells whether a connection is to be had, `patience` how many seconds a page may wait
+    until it was a wrong guess.
+    """
+
+    def __init__(
+        self, pages: Pages, observers: Observers, spare: Callable[[], bool], patience: float
+    ) -> None:
         self._pages = pages
         self._observers = observers
         self._spare = spare
+        self._patience = patience
         self._records: dict[str, _Record] = {}
         self._open: deque[tuple[float, str, Guess]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,11 +111,12 @@ class Prefetcher:
             return
         if held is not None and held.guess is not None and held.guess.is_open:
             self._observers.tell(CachePrefetch(wanted.dataset.name, "read"))
+            self._records[wanted.dataset.name].guess()
             self._open.append((time.monotonic(), wanted.dataset.name, held.guess))
 
     def _write_off(self) -> None:
         """What nobody has asked for by now was a wrong guess."""
-        before = time.monotonic() - _PATIENCE
+        before = time.monotonic() - self._patience
         while self._open and self._open[0][0] < before:
             _, dataset, guess = self._open.popleft()
             if guess.is_open:

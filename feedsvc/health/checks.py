@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from feedsvc.health import of_database, of_links, of_process
+from feedsvc.health import of_database, of_links, of_process, of_workers
 from feedsvc.health.finding import Finding
 from feedsvc.health.parts import Parts
 from feedsvc.settings import Health
@@ -18,7 +18,7 @@ class Check:
     """A look at one component, taken so often, and for whoever asks once it is so old, in seconds.
 
     `section` is the runbook's. Where a vital one is down the service is; any other is a matter of
-    quality.
+    quality. `of_others`: what it looks at is no part of this worker.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Check:
     every: float = _OFTEN
     fresh: float = 1.0
     vital: bool = False
+    of_others: bool = False
 
 
 CHECKS: Final = (
@@ -44,6 +45,7 @@ CHECKS: Final = (
     Check("clock", of_database.clock, "clock"),
     Check("disk", of_process.disk, "disk"),
     Check("files", of_process.files, "files"),
+    Check("workers", of_workers.workers, "workers", every=5.0, of_others=True),
 )
 
 

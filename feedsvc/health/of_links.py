@@ -24,7 +24,9 @@ async def redis(parts: Parts) -> Finding:
         what = "Redis does not answer: each worker goes by itself, and pages are in memory alone."
         return Finding("degraded", what, repairs=("breakers",))
     took = time.perf_counter() - began
-    figures = {"answer_ms": round(took * 1e3, 1)}
+    figures = {"answer_ms": round(took * 1e3, 1), "refusals": parts.link.refusals}
+    if not parts.link.keeps:
+        return Finding("degraded", "Redis answers, but keeps nothing just now.", figures)
     if took > _SLOW * parts.settings.redis.timeout:
         return Finding("degraded", f"Redis took {took * 1e3:.0f} ms to answer.", figures)
     return Finding("ok", "Redis answers.", figures)

@@ -73,9 +73,17 @@ class Health:
         """The state of the whole."""
         return worst(self._weighed())
 
-    def states(self) -> dict[str, State]:
-        """Each component's."""
-        return {watched.check.name: watched.finding.state for watched in self._watched}
+    def own_state(self) -> State:
+        """This worker's, whatever its colleagues say of theirs."""
+        return worst(self._weighed(own=True))
+
+    def faults(self) -> dict[str, str]:
+        """What is not well with this worker, by component."""
+        return {
+            watched.check.name: watched.finding.what
+            for watched in self._watched
+            if watched.finding.state != "ok" and not watched.check.of_others
+        }
 
     def report(self) -> dict[str, Any]:
         """All that is known, as plain values; nothing is waited for."""
@@ -86,8 +94,10 @@ class Health:
             "checks": [self._described(watched, now) for watched in self._watched],
         }
 
-    def _weighed(self) -> Iterator[State]:
+    def _weighed(self, *, own: bool = False) -> Iterator[State]:
         for watched in self._watched:
+            if own and watched.check.of_others:
+                continue
             state = watched.finding.state
             yield "degraded" if state == "down" and not watched.check.vital else state
 

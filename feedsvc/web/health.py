@@ -33,7 +33,7 @@ async def repair(request: web.Request, principal: Principal) -> Work:
 
 
 async def _reported(request: web.Request) -> web.Response:
-    known = request.app[SERVICE].health
+    known = request.app[SERVICE].together.health
     await known.freshen()
     return _json(known.report())
 
@@ -41,9 +41,9 @@ async def _reported(request: web.Request) -> web.Response:
 async def _repaired(request: web.Request, names: list[str], *, dry: bool) -> web.Response:
     # What was asked for stands in the body, which nobody else would write down.
     request[PARTICULARS].query = urlencode({"repairs": ",".join(names), "dry_run": int(dry)})
-    repairs = request.app[SERVICE].repairs
-    repairs.admit()
-    return _json({"dry_run": dry, "repairs": await repairs.run(names, dry=dry)})
+    together = request.app[SERVICE].together
+    together.repairs.admit()
+    return _json({"dry_run": dry, "repairs": await together.repair(names, dry=dry)})
 
 
 def _asked(body: bytes) -> tuple[list[str], bool]:

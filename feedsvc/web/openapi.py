@@ -284,7 +284,7 @@ _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         "summary": "Connections by operation: in use, waited for, which sizes would do; for admins",
         "responses": {
             "200": _answer(
-                "This worker's pools, and the standbys.",
+                "All workers' pools, and the standbys as this worker sees them.",
                 {
                     "application/json": {
                         "type": "object",

@@ -27,7 +27,7 @@ async def cache(request: web.Request, principal: Principal) -> Work:
 
 
 async def pools(request: web.Request, principal: Principal) -> Work:
-    """`GET /api/performance/pools`: this worker's pools, and what their sizes should be."""
+    """`GET /api/performance/pools`: all workers' pools, and what their sizes should be."""
     only_admins(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_pools, request)
@@ -48,7 +48,7 @@ async def _pools(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     return _json(
         {
-            "pools": [pool.figures() for pool in service.pools.all()],
+            "pools": await service.together.pools(),
             "replicas": [replica.figures() for replica in service.replicas.all],
         }
     )

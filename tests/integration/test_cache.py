@@ -506,6 +506,31 @@ async def test_who_is_paging_finds_the_next_page_read(client: aiohttp.ClientSess
     assert told["used"] >= 5
 
 
+async def test_reading_ahead_stops_where_nobody_goes_on(world_url: str) -> None:
+    """Whoever asks for one page in the middle, and never for the one behind it."""
+    settings = {"FEEDSVC_CACHE__PREFETCH_PATIENCE": "0.2"}
+    with serving(world_url, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as session:
+            await until_it_listens(session)
+            _, body = await get(session, "/v1/feeds/timeline?format=ndjson&columns=id")
+            keys = [json.loads(line)["id"] for line in body.splitlines()]
+            assert len(keys) > 100
+
+            async def ask_behind(some: list[int]) -> Any:
+                for key in some:
+                    await get(session, f"/v1/feeds/timeline?limit=3&columns=id&after={key}")
+                    await asyncio.sleep(0.03)
+                await asyncio.sleep(0.3)
+                await get(session, f"/v1/feeds/timeline?limit=5&columns=id&after={some[0]}")
+                return (await figures(session))["datasets"]["timeline"]["prefetches"]
+
+            first = await ask_behind(keys[:60:4])
+            assert first["used"] == 0
+            assert first["wasted"] >= 10
+            then = await ask_behind(keys[62:100:2])
+            assert then["read"] - first["read"] <= 2, "one of twenty chances is taken all the same"
+
+
 def test_the_name_of_a_page_in_redis_shows_nobodys_data() -> None:
     class Link:
         prefix = "feedsvc"

@@ -75,6 +75,12 @@ MISTAKES = {
     "null-order": ('orders = {by = ["-name"]}', "orders.by: 'name' may be NULL"),
     "odd-order": ('orders = {by = ["doc"]}', "orders.by: 'doc' is json, a type that a token"),
     "key-order": ('orders = {key = ["n"]}', "orders.key: this order is there by itself"),
+    "no-tag-column": ('tags = ["goods:{colour}"]', "tags: shop.goods has no column 'colour'; it h"),
+    "no-watched": ('watch = {"shop.goodies" = []}', 'watch."shop.goodies": there is no table'),
+    "no-watched-column": (
+        'watch = {"shop.parted" = ["goods:{tenant}", "no:{colour}"]}',
+        "watch.\"shop.parted\": shop.parted has no column 'colour'; it has tenant, at, id",
+    ),
     "view-null": (
         'relation = "shop.view"\nnot_null = ["id"]\norders = {by = ["sure"]}',
         "orders.by: 'sure' may be NULL, which has no place in an order; if the view never",
@@ -202,6 +208,51 @@ def test_a_datasets_file_that_can_not_be_read(
     done = feedsvc(command, env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"feedsvc: {re.escape(str(datasets))}: .+\n", done.stderr)
+
+
+TAGGED = """
+[tagged]
+relation = "shop.tagged"
+key = ["id"]
+tenant = "tenant"
+tags = ["by:{price}/{price}", "by:{code}", "by:{id}", "by:{part}"]
+[tagged.watch]
+"shop.goods" = ["tagged:{tenant}", "at:{at}"]
+"""
+
+
+async def test_check_warns_of_tags_that_tell_nothing_apart(
+    shop: str, shop_url: str, datasets: Path
+) -> None:
+    """7.0 is 7.00, and a char(3) is padded."""
+    connection = await asyncpg.connect(shop)
+    await connection.execute(
+        "CREATE DOMAIN shop.padded AS char(3);"
+        "CREATE TABLE shop.tagged (tenant char(3) NOT NULL, id bigint, price numeric, code text,"
+        " part shop.padded, UNIQUE (tenant, id)); GRANT SELECT ON shop.tagged TO PUBLIC"
+    )
+    try:
+        datasets.write_text(TAGGED)
+        done = feedsvc("check", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
+        begins = f"{datasets}: warning: tagged."
+        told = [line.removeprefix(begins) for line in done.stdout.splitlines()]
+        several = "may be written differently"
+        for line in (
+            f"tags: equal values of 'price' (numeric) {several}: no page is told apart by it",
+            "tenant: equal values of 'tenant' (character(3)) "
+            f"{several}: any tenant's change throws out all tenants' pages",
+            "watch.\"shop.goods\": equal values of 'at' (timestamp with time zone) "
+            f"{several}: a change throws out every page of tagged",
+        ):
+            assert told.count(line) == 1, told
+        assert sum("'part'" in line and several in line for line in told) == 1
+        assert not any("'code'" in line and several in line for line in told)
+        datasets.write_text(TAGGED.replace("[tagged]", "[tagged]\ncache = false"))
+        done = feedsvc("check", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
+        assert several not in done.stdout, "where nothing is cached it makes no difference"
+    finally:
+        await connection.execute("DROP TABLE shop.tagged; DROP DOMAIN shop.padded")
+        await connection.close()
 
 
 ORDERS = {

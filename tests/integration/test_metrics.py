@@ -220,8 +220,8 @@ async def test_a_worker_that_dies_takes_no_count_with_it_and_leaves_no_file(
 
 
 def of_workers(folder: Path) -> set[str]:
-    """Files of one worker each, but for those that are being written."""
-    return {file.name for file in folder.glob("*_*") if file.suffix != ".new"}
+    """Files of one worker each, but for those that are being written, and sockets."""
+    return {file.name for file in folder.glob("*_*") if file.suffix not in (".new", ".sock")}
 
 
 async def until_workers(client: aiohttp.ClientSession, number: int) -> None:

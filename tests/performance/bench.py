@@ -16,6 +16,8 @@ from typing import Final
 from feedsvc.embedded import EmbeddedError, cache_folder
 from tests.performance import measures
 from tests.performance.first_pages import first_pages
+from tests.performance.observing import observing
+from tests.performance.replay import replay
 from tests.performance.table import Line, rendered
 from tests.performance.world import Service, Sizes, World, prepared
 
@@ -26,6 +28,8 @@ _MEASURES: Final[tuple[Callable[[World, Service, int], list[Line]], ...]] = (
     measures.first_bytes,
     measures.cost_a_row,
     first_pages,
+    replay,
+    observing,
     measures.memory,
 )
 _QUICK_ROUNDS: Final = 2

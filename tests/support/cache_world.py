@@ -4,6 +4,7 @@ The database is a model, and so is the way in which a worker hears of its commit
 write, its notification, a load and a cancellation come in any order. The cache is the real one.
 """
 
+import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -135,12 +136,20 @@ class Database:
         return f"system/{self.timeline}"
 
 
-class LateShared(Shared):
-    """Keeps what was ever put, for somebody to put it once more, late or in the wrong place."""
+class OddShared(Shared):
+    """Keeps what was ever put, to be put once more, late or in the wrong place; may be slow."""
 
     def __init__(self, link: RedisLink, put: list[tuple[Key, bytes]]) -> None:
         super().__init__(link)
         self._all = put
+        self.held_up: asyncio.Event | None = None
+        """Until then no answer arrives."""
+
+    async def get(self, key: Key) -> bytes | None:
+        held_up, envelope = self.held_up, await super().get(key)
+        if held_up is not None:
+            await held_up.wait()
+        return envelope
 
     async def put(self, key: Key, envelope: bytes, seconds: float) -> None:
         self._all.append((key, envelope))
@@ -175,7 +184,8 @@ class Worker:
         self.ledger = Ledger(keep=keep, silence=SILENCE, clock=clock)
         observers = Observers()
         observers.add(CacheLookup, self._count)
-        shared = RedisPages(LateShared(self.link, put), observers)
+        self.shared = OddShared(self.link, put)
+        shared = RedisPages(self.shared, observers)
         given = settings.Cache(memory_bytes=160_000, wait_timeout=0.05, stale_patience=0.01)
         fingerprints = {name: fingerprint(dataset, 500) for name, dataset in DATASETS.items()}
         self.pages = Pages(given, self.ledger, shared, fingerprints, observers)

@@ -38,6 +38,10 @@ class Proxy:
     """Bytes of answers that were passed on."""
     _busy: set[asyncio.Task[None]] = field(default_factory=set)
     _over: asyncio.Event = field(default_factory=asyncio.Event)
+    _flows: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._flows.set()
 
     @property
     def url(self) -> str:
@@ -86,6 +90,7 @@ class Proxy:
 
     async def _pass_on(self, piece: bytes, writer: asyncio.StreamWriter, fault: Fault) -> None:
         await asyncio.sleep(fault.delay)
+        await self._flows.wait()
         rate = fault.bytes_per_second
         step = len(piece) if rate is None else max(1, int(rate / 20))
         for start in range(0, len(piece), step):
@@ -95,6 +100,21 @@ class Proxy:
             self.arrived += len(part)
             if rate is not None:
                 await asyncio.sleep(len(part) / rate)
+
+    async def cut(self) -> None:
+        """Ends every connection, and each that comes from now on as soon as it is there."""
+        self.fault = Fault(cut_after=0, how="rst")
+        await self.end()
+        self._over = asyncio.Event()
+
+    def freeze(self) -> None:
+        """Takes what is sent, on every connection, and gives no answer."""
+        self._flows.clear()
+
+    def mend(self) -> None:
+        """Passes everything through from now on."""
+        self.fault = Fault()
+        self._flows.set()
 
     async def end(self) -> None:
         """Ends every connection that is still there."""

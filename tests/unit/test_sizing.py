@@ -5,7 +5,7 @@ import random
 import pytest
 
 from feedsvc.sizing import Demand, suggest
-from feedsvc.window import Durations, Window
+from feedsvc.window import Durations, Window, percentiles
 
 
 class Clock:
@@ -38,7 +38,7 @@ def test_percentiles_are_known_to_a_twentieth() -> None:
         exact.append(seconds)
         durations.add(seconds)
     exact.sort()
-    figures = durations.figures()
+    figures = percentiles(durations.counts())
     assert figures["count"] == 5_000
     for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99), ("max_ms", 1)):
         true = exact[max(0, round(share * 5_000) - 1)] * 1e3
@@ -47,11 +47,11 @@ def test_percentiles_are_known_to_a_twentieth() -> None:
 
 def test_no_wait_is_no_time_at_all() -> None:
     durations = Durations(Clock())
-    assert durations.figures() == {
+    assert percentiles(durations.counts()) == {
         "count": 0, "p50_ms": None, "p95_ms": None, "p99_ms": None, "max_ms": None
     }  # fmt: skip
     durations.add(0.0)
-    assert durations.figures()["max_ms"] == 0
+    assert percentiles(durations.counts())["max_ms"] == 0
 
 
 def test_demand_is_counted_by_how_long_it_lasted() -> None:

@@ -1,0 +1,59 @@
+"""A request to a cache of test_cache_model.py, and what its answer must be."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from feedsvc.auth.principal import Principal
+from feedsvc.cache.page import Page
+from feedsvc.cache.pages import Found
+from feedsvc.datasets import Dataset
+from feedsvc.errors import DatabaseUnavailable
+from tests.support.cache_world import Database, Worker, serials_of
+
+
+@dataclass(eq=False)
+class Read:
+    """A request under way. `at_least` are the commits that it must show."""
+
+    worker: Worker
+    dataset: Dataset
+    caller: Principal
+    at_least: set[int]
+    began: float
+    outages: int
+    lost: frozenset[int]
+    """What no fail-over before it can have left for it to see."""
+    task: "asyncio.Task[object]"
+
+    def judged(self, database: Database, counts: Counter[str]) -> Page | None:
+        """The page of the cache that was shown, if one was and nothing is wrong with it."""
+        if self.task.cancelled():
+            return None
+        error = self.task.exception()
+        if error is not None:
+            assert isinstance(error, DatabaseUnavailable), error
+            was_away = database.away or database.outages != self.outages
+            assert was_away, "it was there all the time"
+            return None
+        answer: Any = self.task.result()
+        if not isinstance(answer, Found):
+            counts["answers, past it"] += 1
+            self._check(answer, database)
+            return None
+        page = answer.held.page
+        self._check(page, database)
+        if "collapsed" not in answer.status:  # that is as old as its load is long
+            assert self.began - page.loaded <= self.dataset.fresh + self.dataset.stale
+        counts["answers, cached"] += 1
+        counts[answer.status.partition(";")[0]] += 1
+        counts["away"] += "away" in answer.status
+        return page
+
+    def _check(self, page: Page, database: Database) -> None:
+        serials = serials_of(page)
+        own = {c.serial for c in database.commits if c.concerns(self.dataset, self.caller)}
+        assert serials <= own | database.lost, "it is not the caller's"
+        assert not serials & self.lost, "it was lost in a fail-over"
+        assert serials >= self.at_least, "it is older than what was told"

@@ -1,0 +1,170 @@
+"""Reading ahead goes on for as long as it pays, and stops by itself where it does not."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from feedsvc.cache import prefetch
+from feedsvc.cache.memory import Held
+from feedsvc.cache.page import Page, Wanted, digest_of
+from feedsvc.cache.prefetch import Prefetcher
+from feedsvc.cache.snapshot import Snapshot
+from feedsvc.errors import Busy
+from feedsvc.observations import CachePrefetch, Observers
+from tests.support.datasets import DATASET
+
+PATIENCE = 30.0
+PAGE = Page([b"1"], digest_of([b"1"]), "1", True, Snapshot(3, 3, frozenset()), 0.0, 0.0)
+
+
+class Pages:
+    """A cache that holds what was fetched."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Held] = {}
+
+    def at_hand(self, wanted: Wanted, *, quietly: bool) -> object:
+        assert quietly
+        return self.held.get(wanted.key)
+
+    async def fetch(self, wanted: Wanted, load: Callable[[], Awaitable[Page | None]]) -> Held:
+        page = await load()
+        assert page is not None
+        self.held[wanted.key] = Held(page, wanted.key)
+        return self.held[wanted.key]
+
+
+class Reader:
+    """Who is paging, with a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = time.monotonic()
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr(prefetch, "time", clock)
+        self.pages, self.observers = Pages(), Observers()
+        self.spare = True
+        given: Any = self.pages
+        self.prefetcher = Prefetcher(given, self.observers, lambda: self.spare, PATIENCE)
+        self.observers.add(CachePrefetch, self.prefetcher.observe)
+        self.observers.add(CachePrefetch, self._count)
+        self.told: Counter[str] = Counter()
+        self.loads = self.asked = 0
+
+    async def asks_for_one(self, *, used: bool, dataset: str = "things") -> bool:
+        """Asks for a page and, where it is, the next. Whether that one was read ahead."""
+        self.asked += 1
+        before, key = self.loads, f"{dataset} {self.asked}"
+        wanted = Wanted(key, (), replace(DATASET, name=dataset))
+        self.prefetcher.consider(wanted, self._load)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        held = self.pages.held.get(key)
+        if used and held is not None and held.guess is not None:
+            held.guess.is_open = False
+            self.observers.tell(CachePrefetch(dataset, "used"))
+        return self.loads > before
+
+    async def _load(self) -> Page:
+        self.loads += 1
+        return PAGE
+
+    def _count(self, prefetch: CachePrefetch) -> None:
+        self.told[prefetch.outcome] += 1
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
+    return Reader(monkeypatch)
+
+
+async def test_where_every_guess_is_right_it_goes_on(reader: Reader) -> None:
+    assert all([await reader.asks_for_one(used=True) for _ in range(500)])
+    reader.now += PATIENCE + 1
+    assert await reader.asks_for_one(used=True)
+    assert reader.told == {"read": 501, "used": 501}
+    assert reader.prefetcher.ratios() == {"things": 1.0}
+
+
+async def test_where_no_guess_is_right_it_stops_and_now_and_then_tries_again(
+    reader: Reader,
+) -> None:
+    for _ in range(12):
+        assert await reader.asks_for_one(used=False)
+    reader.now += PATIENCE + 1
+    tried = sum([await reader.asks_for_one(used=False) for _ in range(200)])
+    assert tried == 200 // 20
+    assert reader.told["wasted"] == 12
+    assert reader.prefetcher.ratios()["things"] == 0.0
+
+
+async def test_other_datasets_have_records_of_their_own(reader: Reader) -> None:
+    for _ in range(12):
+        await reader.asks_for_one(used=False)
+    reader.now += PATIENCE + 1
+    assert not await reader.asks_for_one(used=False)
+    assert await reader.asks_for_one(used=False, dataset="others")
+
+
+async def test_it_begins_anew_when_times_change(reader: Reader) -> None:
+    for _ in range(60):
+        await reader.asks_for_one(used=False)
+    reader.now += PATIENCE + 1
+    read = [await reader.asks_for_one(used=True) for _ in range(3_000)]
+    assert sum(read[:100]) <= 5
+    assert all(read[-100:])
+
+
+async def test_half_of_the_guesses_right_is_worth_it_and_less_is_not(reader: Reader) -> None:
+    for number in range(100):
+        await reader.asks_for_one(used=number % 2 == 0)
+        reader.now += PATIENCE + 1
+    assert await reader.asks_for_one(used=False)
+    for number in range(100):
+        await reader.asks_for_one(used=number % 3 == 0)
+        reader.now += PATIENCE + 1
+    assert not await reader.asks_for_one(used=False)
+
+
+async def test_what_nobody_knows_yet_is_bounded_too(reader: Reader) -> None:
+    """A crawler that never pages would else have read thousands before the first is written off."""
+    assert sum([await reader.asks_for_one(used=False) for _ in range(1_000)]) == 50
+
+
+async def test_a_guess_holds_no_page_in_memory(reader: Reader) -> None:
+    await reader.asks_for_one(used=False)
+    reader.pages.held.clear()
+    reader.now += PATIENCE + 1
+    await reader.asks_for_one(used=False)
+    assert reader.told["wasted"] == 1, "thrown out meanwhile, and wrong all the same"
+
+
+async def test_nothing_is_read_that_is_there_or_while_others_wait(reader: Reader) -> None:
+    reader.pages.held["things 1"] = Held(PAGE)
+    assert not await reader.asks_for_one(used=False)
+    reader.spare = False
+    assert not await reader.asks_for_one(used=False)
+
+
+async def test_no_more_than_two_at_once_and_failures_are_nobodys(reader: Reader) -> None:
+    gate = asyncio.Event()
+
+    async def slow() -> Page:
+        reader.loads += 1
+        await gate.wait()
+        raise Busy("no", 1)
+
+    for key in "abcd":
+        reader.prefetcher.consider(Wanted(key, (), DATASET), slow)
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert reader.loads == 2
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert await reader.asks_for_one(used=True)
+    await reader.prefetcher.close()
