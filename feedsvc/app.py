@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
 from feedsvc import pools, preflight
 from feedsvc.access_log import AccessLog
+from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
@@ -28,19 +29,22 @@ from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
+from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
-from feedsvc.observing import Observing
+from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pools
 from feedsvc.query import FeedQuery
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
+from feedsvc.replicas import READING, Replicas
 from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
+from feedsvc.together import Together
 from feedsvc.vitals import Parts
 from feedsvc.web import routes
 from feedsvc.web.metrics import application_of
@@ -55,6 +59,9 @@ _CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may diffe
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
+Work: TypeAlias = Coroutine[Any, Any, None]
+
+
 class StartError(Exception):
     """The service can't start; each line of the message is one reason with what to mend."""
 
@@ -67,8 +74,9 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
+    rules = alert_rules(settings, datasets)
     observers = Observers()
-    made = Pools(settings, observers)
+    made, replicas = _connections(settings, observers)
     async with AsyncExitStack() as stack:
         link = _redis(settings, observers)
         if link is not None:
@@ -83,8 +91,12 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         patience = settings.cache.prefetch_patience
         prefetcher = Prefetcher(pages, observers, lambda: not pressed.is_set(), patience)
         observers.add(CachePrefetch, prefetcher.observe)
-        domain = Domain(routes.patterns(), datasets, FORMATS, made.states())
-        observing = Observing(settings, workplace, domain, made["write"], observers)
+        parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
+        drain = Drain()
+        severities = {name: rule.severity for name, rule in rules.items()}
+        domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
+        scene = Scene(settings, workplace, domain, rules)
+        observing = Observing(scene, made["write"], observers)
         service = Service(
             settings=settings,
             datasets=datasets,
@@ -94,40 +106,52 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
             observers=observers,
             observing=observing,
             pools=made,
+            replicas=replicas,
             pages=pages,
             cache_analytics=analytics,
             prefetcher=prefetcher,
             warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
             probe=DatabaseProbe(settings.database),
-            drain=Drain(),
+            together=Together(parts, drain),
+            drain=drain,
         )
         if link is not None:
             await link.open()
-        await made.open()
-        stack.push_async_callback(made.close, _CLOSE_TIMEOUT)
+        for connections in (made, replicas):
+            await connections.open()
+            stack.push_async_callback(connections.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(observing.close)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
+        await stack.enter_async_context(service.together.open())
         await service.probe.probe()
-        await stack.enter_async_context(_in_background(service.probe.run()))
-        await stack.enter_async_context(_in_background(service.limits.run()))
         listens = (lambda: pages.listening) if settings.cache.enabled else None
-        for work in observing.work(Parts(made, service.drain, pages, service.probe, link, listens)):
+        watched = Parts(made, service.drain, pages, service.probe, link, listens)
+        for work in (*_work(service, changes, audit), *observing.work(watched)):
             await stack.enter_async_context(_in_background(work))
-        await stack.enter_async_context(_in_background(audit.run()))
-        if settings.cache.enabled:
-            await stack.enter_async_context(_in_background(changes.run()))
-            await stack.enter_async_context(_in_background(_keep_warm(service)))
-        if tokens.published is not None:
-            await stack.enter_async_context(_in_background(tokens.published.run()))
         yield service
 
 
+def _work(service: Service, changes: Changes, audit: AuditLog) -> Iterator[Work]:
+    """What is done beside the requests, until the end."""
+    yield service.probe.run()
+    yield service.limits.run()
+    yield audit.run()
+    yield service.together.health.run()
+    if service.settings.cache.enabled:
+        yield changes.run()
+        yield _keep_warm(service)
+    if service.replicas.all:
+        yield service.replicas.run()
+    if service.tokens.published is not None:
+        yield service.tokens.published.run()
+
+
 @asynccontextmanager
-async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _in_background(work: Work) -> AsyncIterator[None]:
     """Has the work done until the block ends. None of it should end by itself."""
     task = asyncio.create_task(work)
     task.add_done_callback(_tell_of_a_death)
@@ -141,6 +165,13 @@ async def _in_background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]
 def _tell_of_a_death(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         logger.critical("a background task died: %s", task.get_coro(), exc_info=task.exception())
+
+
+def _connections(settings: Settings, observers: Observers) -> tuple[Pools, Replicas]:
+    made, replicas = Pools(settings, observers), Replicas(settings, observers)
+    for operation in READING:
+        made[operation].standby = partial(replicas.choose, operation)
+    return made, replicas
 
 
 async def _keep_warm(service: Service) -> None:
@@ -193,24 +224,56 @@ def _redis(settings: Settings, observers: Observers) -> RedisLink | None:
         raise StartError(f"redis.url {error}") from None
 
 
+class Serving(NamedTuple):
+    """A service, and what answers for it."""
+
+    service: Service
+    runners: Sequence[Runner]
+
+    async def stop_accepting(self) -> None:
+        """Takes no more connections; whoever else has the listening sockets does."""
+        for runner in self.runners:
+            for site in runner.sites:
+                await site.stop()
+
+    def is_connected(self) -> bool:
+        """Whether anybody has a connection."""
+        return any(
+            runner.server is not None and runner.server.connections for runner in self.runners
+        )
+
+
 @asynccontextmanager
-async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
+async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Serving]:
     """The service, answering on its listening sockets. Raises StartError.
 
     At the block's end whatever still runs is ended; a drain comes before that.
     """
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(settings, workplace))
+        runners = []
         if workplace.metrics_listener is not None:
             of_metrics = Runner(application_of(service), settings.server)
             await of_metrics.setup()
             stack.push_async_callback(of_metrics.cleanup)
             await of_metrics.answer_on(workplace.metrics_listener)
+            runners.append(of_metrics)
         runner = Runner(application(service), settings.server)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await runner.answer_on(workplace.listener)
-        yield service
+        yield Serving(service, [runner, *runners])
+
+
+def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule]:
+    """The alerts, held against what there is. Raises StartError."""
+    if settings.alerts.file is None:
+        return {}
+    known = Known(datasets, routes.patterns(), type(settings.pools).model_fields)
+    try:
+        return load(settings.alerts.file, known)
+    except AlertsError as error:
+        raise StartError(str(error)) from None
 
 
 async def _datasets(settings: Settings) -> dict[str, Dataset]:

@@ -18,6 +18,7 @@ from feedsvc.datasets import (
     order_columns,
     quote_identifier,
 )
+from streams import encoder
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
 _PARTITIONED: Final = "p"
@@ -132,6 +133,7 @@ def _relation(row: Mapping[str, Any]) -> Relation:
 def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset:
     everything = relation.columns
     shown = declaration.columns or tuple(c for c in everything if c not in relation.unreadable)
+    orders = _orders(declaration, everything)
     return Dataset(
         name=name,
         title=declaration.title or name,
@@ -139,13 +141,16 @@ def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset
         columns={column: everything[column] for column in shown},
         all_columns=everything,
         key=tuple(everything[column] for column in declaration.key),
-        orders=_orders(declaration, everything),
+        orders=orders,
+        served=frozenset(o for o in orders.values() if _is_served(o, declaration, relation)),
         filters={c: ops or everything[c].ops() for c, ops in declaration.filters.items()},
         tenant=everything[declaration.tenant] if declaration.tenant else None,
         client=everything[declaration.client] if declaration.client else None,
         shared_with_clients=declaration.shared_with_clients,
         roles=declaration.roles,
         pool=declaration.pool,
+        source=declaration.source,
+        replica=declaration.replica,
         cache=declaration.cache,
         fresh=declaration.fresh,
         stale=declaration.stale,
@@ -178,6 +183,7 @@ def _findings(name: str, declaration: Declaration, relation: Relation | None) ->
     yield from _key_findings(name, declaration, relation)
     yield from _order_findings(name, declaration, relation)
     yield from _filter_findings(name, declaration, relation)
+    yield from _source_findings(name, declaration, relation)
 
 
 def _relation_missing(name: str, declaration: Declaration) -> Finding:
@@ -269,7 +275,7 @@ def _order_findings(name: str, declaration: Declaration, relation: Relation) -> 
     if relation.kind in _VIEW_KINDS:
         return
     for order, parts in _orders(declaration, relation.columns).items():
-        if not any(_serves(index, declaration.tenant, parts) for index in relation.indexes):
+        if not _is_served(parts, declaration, relation):
             statement = _index_statement(declaration, relation, parts)
             what = f"no index serves it, so each page sorts anew: {statement}"
             yield Finding("warning", f"{name}.orders.{order}", what)
@@ -306,6 +312,22 @@ def _filter_findings(name: str, declaration: Declaration, relation: Relation) ->
         if senseless:
             what = f"{', '.join(senseless)} can't be used on {known.type}"
             yield Finding("error", place, what)
+
+
+def _is_served(parts: Sequence[OrderColumn], declaration: Declaration, relation: Relation) -> bool:
+    return any(_serves(index, declaration.tenant, parts) for index in relation.indexes)
+
+
+def _source_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    place, forced = f"{name}.source", declaration.source
+    if forced in {"copy", "cursor"} and encoder.MISSING is not None:
+        what = f"{forced!r} needs the native encoder, which is missing: {encoder.MISSING}"
+        yield Finding("warning", place, f"{what}; PostgreSQL itself encodes instead")
+    if forced == "copy":
+        for order, parts in _orders(declaration, relation.columns).items():
+            if not _is_served(parts, declaration, relation):
+                what = f"'copy' sorts for each page of the order {order!r}; 'auto' would not"
+                yield Finding("warning", place, what)
 
 
 def _serves(index: Index, tenant: str | None, parts: Sequence[OrderColumn]) -> bool:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final, NoReturn, Protocol
 
@@ -77,6 +77,8 @@ class Changes:
         self._beats = 0
         self._note: asyncio.Future[None] | None = None
         self._next_look = 0.0
+        self._present: asyncpg.Connection | None = None
+        self._restarted = asyncio.Event()
 
     async def run(self) -> None:
         """Listens until it is cancelled; whatever goes wrong, it begins anew."""
@@ -84,15 +86,16 @@ class Changes:
         while True:
             try:
                 async with _connected(self._database) as connection:
+                    self._present = connection
                     await self._begin(connection)
                     pause = _FIRST_PAUSE
                     await self._beat_until_it_fails(connection)
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
                 logger.warning("changes: not heard, so nothing is cached: %s", told(error))
             finally:
+                self._present = None
                 self._lost()
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            pause = await self._rest(pause)
 
     async def catch_up(self) -> bool:
         """Makes sure that all that is committed now has been told. False if nobody listens."""
@@ -104,6 +107,23 @@ class Changes:
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return True
+
+    def restart(self) -> None:
+        """Has it begin anew on another connection, at once. Until it has, nobody listens."""
+        self._lost()
+        self._restarted.set()
+        if self._present is not None:
+            self._present.terminate()
+
+    async def _rest(self, pause: float) -> float:
+        """Waits until it is time to begin anew, and gives the next pause."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._restarted.wait()
+        if not self._restarted.is_set():
+            return min(pause * 2, _LONGEST_PAUSE)
+        self._restarted.clear()
+        return _FIRST_PAUSE
 
     async def _begin(self, connection: asyncpg.Connection) -> None:
         connection.add_termination_listener(self._lost)

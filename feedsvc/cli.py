@@ -1,11 +1,11 @@
 """The console command. Each mistake of a user's is a line that says what to mend, and exit 1."""
 
 import asyncio
-import os
 import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,20 @@ import orjson
 import typer
 
 from feedsvc import logs, pools, preflight, settings, triggers
-from feedsvc.app import StartError
+from feedsvc.app import StartError, alert_rules
 from feedsvc.auth.jwks import JwksError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
 from feedsvc.catalog import Finding
+from feedsvc.control import ControlLine
 from feedsvc.datasets import DatasetsError, declarations
 from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.errors import Unauthorized
+from feedsvc.govern import serve_as_worker
 from feedsvc.migrations.errors import MigrationError
 from feedsvc.migrations.lines import Line
-from feedsvc.run import run
+from feedsvc.monitor.source import RefusedError
+from feedsvc.replicas import Replicas
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import Settings, SettingsError
 from feedsvc.workplace import Workplace
@@ -47,10 +50,12 @@ _MISTAKES: Final = (
     KeyMissingError,
     EmbeddedError,
     MigrationError,
+    RefusedError,
     asyncpg.PostgresError,
     OSError,
 )
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_A_SHIFT: Final = 12 * 3_600.0  # seconds
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -85,24 +90,23 @@ def serve(
     config: ConfigOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes on one port.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
-    ready_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     metrics_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
     slot: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Serve the datasets of the PostgreSQL that the settings name."""
-    effective = settings.load(config)
-    logs.configure(effective.log.level, effective.log.format)
-    if listen_fd is not None and ready_fd is not None:  # a worker of another feedsvc's
+    if listen_fd is not None and control_fd is not None:  # a worker of another feedsvc's
         metrics = None if metrics_fd is None else socket.socket(fileno=metrics_fd)
         workplace = Workplace(socket.socket(fileno=listen_fd), metrics, folder, slot)
-        run(effective, workplace, lambda: _say_ready(ready_fd))
+        _be_worker(config, workplace, ControlLine(socket.socket(fileno=control_fd)))
         return
+    effective = settings.load(config)
+    logs.configure(effective.log.level, effective.log.format)
     server = effective.server
     with listening(effective, server.host, server.port) as listener:
         url = f"http://{server.host}:{listener.getsockname()[1]}"
-        count = workers or server.workers
-        serve_on(effective, listener, count, config, lambda: typer.echo(f"feedsvc serves {url}"))
+        serve_on(effective, listener, workers, config, lambda: typer.echo(f"feedsvc serves {url}"))
 
 
 @cli.command()
@@ -142,6 +146,29 @@ def token(
 
 
 @cli.command()
+def monitor(
+    url: Annotated[
+        str, typer.Option(envvar="FEEDSVC_URL", help="The service's address.")
+    ] = "http://127.0.0.1:8080",
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="FEEDSVC_TOKEN", help="An admin's; else one is signed here."),
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.5, max=3_600, help="Seconds.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
+    count: Annotated[int | None, typer.Option(min=1, help="Look so many times.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show a running service in the terminal, over its own endpoints, until Ctrl-C."""
+    from feedsvc.monitor.monitor import Wish, export, show  # noqa: PLC0415 - as for migrations
+
+    wish = Wish(url.rstrip("/"), token or _admin_token(config), interval, count)
+    work = export if as_json or not sys.stdout.isatty() else show
+    with suppress(KeyboardInterrupt):
+        asyncio.run(work(wish))
+
+
+@cli.command()
 def check(config: ConfigOption = None) -> None:
     """Hold settings, datasets and database against each other; exit 1 if there is a mistake."""
     effective = settings.load(config)
@@ -151,7 +178,13 @@ def check(config: ConfigOption = None) -> None:
     count, findings = asyncio.run(_inspect(effective, tokens))
     for finding in findings:
         typer.echo(f"{effective.datasets.file}: {finding}")
-    if any(finding.severity == "error" for finding in findings):
+    wrong = any(finding.severity == "error" for finding in findings)
+    try:
+        alert_rules(effective, declarations(effective.datasets.file))
+    except StartError as error:
+        wrong = True
+        typer.echo(f"{error}")
+    if wrong:
         raise typer.Exit(1)
     typer.echo(f"{count} datasets can be served")
 
@@ -260,7 +293,23 @@ async def _inspect(effective: Settings, tokens: Tokens) -> tuple[int, list[Findi
             findings.append(Finding("warning", f"{name}.cache", f"it is not cached: {why}"))
     finally:
         await connection.close(timeout=1.0)
-    return len(datasets), findings
+    return len(datasets), [*findings, *await _replica_findings(effective)]
+
+
+async def _replica_findings(effective: Settings) -> list[Finding]:
+    replicas = Replicas(effective)
+    await replicas.open()
+    await replicas.look()
+    await replicas.close(1.0)
+    return [
+        Finding(
+            "error" if replica.state == "unfit" else "warning",
+            "database.replicas",
+            f"{replica.name} is not read from: {replica.fault}",
+        )
+        for replica in replicas.all
+        if replica.fault is not None
+    ]
 
 
 def _runner() -> ModuleType:
@@ -272,12 +321,19 @@ def _runner() -> ModuleType:
 
 def _owner_url(config: Path | None) -> str:
     """An owner's login: migrations make tables, which the service's own login may not."""
-    url = os.environ.get("MIGRATION_DATABASE_URL")
-    if not url:
-        url = settings.load(config).database.url.get_secret_value()
+    given = settings.load(config).database
+    url = (given.owner_url or given.url).get_secret_value()
     if not url:
         _fail("MIGRATION_DATABASE_URL must be set, or DATABASE_URL")
     return url
+
+
+def _admin_token(config: Path | None) -> str:
+    """A token for this machine's own service."""
+    try:
+        return Tokens(settings.load(config).auth).sign("monitor", "admin", None, _A_SHIFT)
+    except (KeyMissingError, SettingsError):
+        _fail("--token is needed, or FEEDSVC_TOKEN: the settings have no key to sign one with")
 
 
 def _line(name: LineName) -> Line:
@@ -291,9 +347,15 @@ def _seconds(duration: str) -> float:
     return float(int(parts[1]) * _UNITS[parts[2]])
 
 
-def _say_ready(descriptor: int) -> None:
-    os.write(descriptor, b"ready")
-    os.close(descriptor)
+def _be_worker(config: Path | None, workplace: Workplace, line: ControlLine) -> None:
+    """Whoever started it hears why it can't begin, and says so once for all workers."""
+    try:
+        effective = settings.load(config)
+        logs.configure(effective.log.level, effective.log.format)
+        serve_as_worker(effective, workplace, line)
+    except _MISTAKES as error:
+        line.say(failed=str(error) or type(error).__name__)
+        sys.exit(1)
 
 
 def _fail(message: str) -> NoReturn:

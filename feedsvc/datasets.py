@@ -19,6 +19,7 @@ from feedsvc.tags import Template, text_of
 Op: TypeAlias = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "prefix", "is"]
 PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
 Role: TypeAlias = Literal["member", "admin"]
+SourceName: TypeAlias = Literal["auto", "copy", "cursor", "projection"]
 
 KEY_ORDER: Final = "key"
 """The order that every dataset has, and that holds where none is asked for."""
@@ -65,6 +66,10 @@ class Declaration(BaseModel):
     shared_with_clients: bool = False
     roles: tuple[Role, ...] = ("member", "admin")
     pool: PoolName = "bulk"
+    # Which way an export's rows come: decided for each query, or always the one that is named.
+    source: SourceName = "auto"
+    # Whether exports may be read from a standby, and so be as old as `database.replica_lag` says.
+    replica: bool = False
     # Whether first pages are cached at all, how long one is as good as new, and for how long
     # after that it may be shown while a new one is read, or while PostgreSQL is away.
     cache: bool = True
@@ -209,7 +214,7 @@ class Dataset:
     """A declaration, resolved against the catalog. `relation` is quoted and qualified.
 
     `tags` holds the dataset's own name first, which every page of it carries. `fresh` and `stale`
-    are seconds.
+    are seconds. `served` are the orders that an index gives, within a tenant.
     """
 
     name: str
@@ -219,12 +224,15 @@ class Dataset:
     all_columns: Mapping[str, Column]
     key: tuple[Column, ...]
     orders: Mapping[str, tuple[OrderColumn, ...]]
+    served: frozenset[tuple[OrderColumn, ...]]
     filters: Mapping[str, tuple[Op, ...]]
     tenant: Column | None
     client: Column | None
     shared_with_clients: bool
     roles: tuple[Role, ...]
     pool: PoolName
+    source: SourceName
+    replica: bool
     cache: bool
     fresh: float
     stale: float

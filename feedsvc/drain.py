@@ -66,6 +66,9 @@ class Drain:
 
     def __init__(self) -> None:
         self.begun = False
+        """Whether the next request of whoever is connected is for another process."""
+        self.stopping = False
+        """Whether nothing long may begin any more."""
         self._running: set[Running] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -75,7 +78,7 @@ class Drain:
 
         Raises Draining for a stream once the drain has begun; a short request is still answered.
         """
-        if self.begun and not short:
+        if self.stopping and not short:
             raise Draining("This process is stopping; another one will answer.")
         return Running(self)
 
@@ -95,9 +98,13 @@ class Drain:
         """How many requests run."""
         return len(self._running)
 
+    def leave(self) -> None:
+        """Others answer what is new: each connection gets one more answer, whatever it is."""
+        self.begun = True
+
     async def run(self, timeout: float) -> None:
         """Refuses new streams, waits for those that run, and interrupts what is left."""
-        self.begun = True
+        self.begun = self.stopping = True
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()

@@ -151,8 +151,8 @@ class Vitals(NamedTuple):
     """How this worker is, said once a second by `feedsvc.vitals`. Sizes are bytes.
 
     `lags` are seconds by which the event loop woke up late since the last time. Shares are of one
-    CPU for the process and of all of them for the machine. None is what can't be known here, and
-    `redis_answers` also where there is no Redis.
+    CPU for the process and of all of them for the machine. `leaving`: others answer what is new.
+    None is what can't be known here, and `redis_answers` also where there is no Redis.
     """
 
     at: float
@@ -170,12 +170,25 @@ class Vitals(NamedTuple):
     disk_free: int | None
     pools: Mapping[str, PoolState]
     running: int
+    leaving: bool
     cached_pages: int
     cached_bytes: int
     evicted_pages: int
     database_answers: bool
     redis_answers: bool | None
     listener_hears: bool | None
+
+
+class AlertStates(NamedTuple):
+    """Alerts were evaluated: which of them fire."""
+
+    firing: Mapping[str, bool]
+
+
+class WebhookTried(NamedTuple):
+    """A message was sent to the webhook; `failed` ones are sent again."""
+
+    outcome: Literal["delivered", "refused", "failed"]
 
 
 Observation: TypeAlias = (
@@ -192,6 +205,8 @@ Observation: TypeAlias = (
     | RedisTurned
     | RedisRefused
     | Vitals
+    | AlertStates
+    | WebhookTried
 )
 Seen = TypeVar("Seen")
 

@@ -1,10 +1,20 @@
 """What looks on in a worker, put together for `feedsvc.app`."""
 
 import logging
-from collections.abc import Coroutine, Iterator
+import socket
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from feedsvc.alerts.board import Boards
+from feedsvc.alerts.desk import Desk
+from feedsvc.alerts.errands import Errands
+from feedsvc.alerts.evaluator import Evaluator, Task
+from feedsvc.alerts.history import History
+from feedsvc.alerts.rules import Rule
+from feedsvc.alerts.webhook import Webhook
+from feedsvc.drain import Drain
 from feedsvc.errors import Unavailable
 from feedsvc.metrics.cells import Cells
 from feedsvc.metrics.exposition import Exposition
@@ -24,30 +34,34 @@ _OFF: Final = "metrics.enabled is false, so nothing is counted."
 _NO_PLACE: Final = "There is no place here for what workers share; the log says why."
 
 
-class Observing:
-    """Metrics and tracker, and the signs of life that go into them."""
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is looked at, and from where."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        workplace: Workplace,
-        domain: Domain,
-        pool: Pool,
-        observers: Observers,
-    ) -> None:
+    settings: Settings
+    workplace: Workplace
+    domain: Domain
+    rules: Mapping[str, Rule]
+
+
+class Observing:
+    """Metrics, tracker and alerts, and the signs of life that go into them."""
+
+    def __init__(self, scene: Scene, pool: Pool, observers: Observers) -> None:
         """`pool` is for the service's own tables."""
-        given = settings.metrics
+        given, place = scene.settings.metrics, scene.workplace
         self._enabled = given.enabled
         self._observers = observers
         self._sampling = Sampling(given.shed_above, given.shed_to)
         self._cells = Cells()
         self._store = Store(pool)
-        self._tracker = Tracker(self._store, self._sampling, workplace.folder, workplace.slot)
+        self._tracker = Tracker(self._store, self._sampling, place.folder, place.slot)
+        self._alerts = _Alerts(scene, pool, self._tracker, observers)
         folder = None
         if given.enabled:
-            Metrics(self._cells, domain, self._sampling).observe(observers)
+            Metrics(self._cells, scene.domain, self._sampling).observe(observers)
             self._tracker.observe(observers)
-            folder = _opened(self._cells, workplace)
+            folder = _opened(self._cells, place)
         why_not = _NO_PLACE if given.enabled else _OFF
         self.exposition = Exposition(folder, why_not, self._cells.write)
 
@@ -58,17 +72,49 @@ class Observing:
             raise Unavailable(_OFF, 60)
         return self._tracker
 
+    @property
+    def alerts(self) -> Desk:
+        """The alerts' states. Raises Unavailable where nothing is observed."""
+        if not self._enabled:
+            raise Unavailable(_OFF, 60)
+        return self._alerts.desk
+
     def work(self, parts: Parts) -> Iterator[Coroutine[Any, Any, None]]:
         """What is to be done in the background for as long as the worker runs."""
         if self._enabled:
             yield VitalSigns(parts, self._observers, self._sampling).run()
             yield self._store.run()
+            yield from self._alerts.work(parts.drain)
 
     async def close(self) -> None:
         """Leaves the last figures to the other workers."""
         if self._enabled:
             await self._tracker.close()
         self._cells.close()
+
+
+class _Alerts:
+    """Everything that concerns alerts."""
+
+    def __init__(self, scene: Scene, pool: Pool, tracker: Tracker, observers: Observers) -> None:
+        given, place, rules = scene.settings.alerts, scene.workplace, scene.rules
+        server = scene.settings.server
+        instance = given.instance or f"{socket.gethostname()}:{server.port}"
+        webhook = None if given.webhook_url is None else Webhook(given)
+        boards = Boards(place.folder, place.slot, given.interval)
+        history = History(pool, instance)
+        task = Task(instance, given.interval, server.workers, webhook is not None)
+        self._interval = given.interval
+        self._evaluator = Evaluator(rules, boards, tracker, observers, task)
+        self._errands = Errands(rules, boards, history, webhook, observers)
+        self.desk = Desk(rules, boards, history, self._errands, instance)
+
+    def work(self, drain: Drain) -> Iterator[Coroutine[Any, Any, None]]:
+        """Nothing where there is no alert."""
+        if self.desk.rules:
+            yield self._evaluator.run(drain)
+            yield self._errands.deliver()
+            yield self._errands.remember(self._interval)
 
 
 def _opened(cells: Cells, workplace: Workplace) -> Path | None:

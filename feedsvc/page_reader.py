@@ -2,37 +2,42 @@
 
 from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Page
-from feedsvc.export import Course, Export, open_export
+from feedsvc.export import Course, Export, Part, open_export
 from feedsvc.pools import Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Streams
+from feedsvc.sources.projected import ProjectedCursor
 from feedsvc.timing import Stages
-from streams.frames import Rows
 
 
 async def read_page(
     query: FeedQuery, principal: Principal, pool: Pool, bounds: Streams, stages: Stages
 ) -> Page | None:
     """The page. None where it grew too large to be one. Raises Problem."""
-    async with open_export(query, principal, pool, Course(bounds.chunk_bytes), stages) as export:
-        begun: list[Rows] = []
+    async with open_export(query, principal, pool, page_course(bounds), stages) as export:
+        begun: list[Part] = []
         if not await collect(export, begun, bounds.page_bytes):
             return None
         return page_of(export, begun)
 
 
-async def collect(export: Export, rows: list[Rows], most_bytes: int) -> bool:
+def page_course(bounds: Streams) -> Course:
+    """How a page is read: record by record, for that is how it is kept."""
+    return Course(bounds.chunk_bytes, choose=ProjectedCursor)
+
+
+async def collect(export: Export, parts: list[Part], most_bytes: int) -> bool:
     """Reads an export into the list. False where it grew too large and has more to come."""
     size = 0
     while size <= most_bytes:
         taken = await export.take()
         if taken is None:
             return True
-        rows.append(taken)
-        size += sum(map(len, taken.records))
+        parts.append(taken)
+        size += len(taken.body)
     return False
 
 
-def page_of(export: Export, begun: list[Rows]) -> Page:
+def page_of(export: Export, begun: list[Part]) -> Page:
     """What was collected, as a page."""
-    return export.page([record for rows in begun for record in rows.records])
+    return export.page([record for part in begun for record in part.records()])

@@ -3,21 +3,28 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Final, Literal, TypeAlias
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import parse_qs, urlsplit
+from weakref import WeakSet
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from feedsvc.datasets import PoolName
-from feedsvc.errors import Busy
+from feedsvc.errors import Busy, DatabaseUnavailable
 from feedsvc.faults import told
 from feedsvc.observations import Observers, PoolLease, PoolState
+from feedsvc.places import NoPlaceError, Place, Places, retry_after
+from feedsvc.pool_report import Seen, texts
 from feedsvc.settings import Database, PoolSettings, Settings
+from feedsvc.window import Durations, Window
 
 Operation: TypeAlias = PoolName | Literal["write"]
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+AnyConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection"
+"""Leased, or as the pool has it."""
 
 Outcome: TypeAlias = Literal["leased", "busy", "failed", "left"]
 
@@ -42,6 +49,14 @@ SESSION: Final[Mapping[str, str]] = {
 }
 """The settings of every session."""
 
+_REFUSALS: Final = {
+    "full": "Too many requests wait already for a connection of",
+    "vain": "It would take too long to wait for a connection of",
+    "late": "No connection came free in time of",
+}
+_LONGEST_RETRY: Final = 60  # seconds
+_LEAST_TO_CONNECT: Final = 0.25  # seconds, for whoever got a place at the last moment
+
 
 class _Connection(asyncpg.Connection):
     """asyncpg's reset leaves a `SET ROLE` standing; ours does not."""
@@ -58,7 +73,15 @@ async def connect(
         database.url.get_secret_value(),
         timeout=timeout or database.connect_timeout,
         server_settings={**SESSION, "application_name": application_name},
+        **_which_host(database.url.get_secret_value()),
     )
+
+
+def _which_host(url: str) -> dict[str, Any]:
+    """Of several hosts the primary is meant, whichever it is just now, unless the URL says else."""
+    parts = urlsplit(url)
+    several = "," in parts.netloc and "target_session_attrs" not in parse_qs(parts.query)
+    return {"target_session_attrs": "primary"} if several else {}
 
 
 class Pool:
@@ -75,19 +98,38 @@ class Pool:
         self.settings = settings
         self.observers = observers or Observers()
         self.release_timeout = database.release_timeout
-        self._waiting = 0
-        self.pressed = asyncio.Event()
-        """Set while somebody waits, so that whoever could do without a connection gives it up."""
+        self.leases: dict[Place, Connection] = {}
+        """Who has a connection just now."""
+        self.standby: Callable[[], Pool | None] = _none
+        """A standby's pool for what may be read there, where there is one that has room."""
+        self.failed: Callable[[], None] = _nobody_minds
+        """To be told by whoever could not read here and will read elsewhere."""
+        self.application_name = settings.application_name or f"feedsvc {name}"
+        self.troubles: dict[str, float] = {}
+        """What went wrong, each with when it last did, by the monotonic clock."""
+        self._connect_timeout = database.connect_timeout
+        self._places = Places(settings.size, settings.kept_for_small(), settings.most_waiting)
+        self._made: WeakSet[asyncpg.Connection] = WeakSet()
+        self._waits = Durations()
+        self._held = {False: Durations(), True: Durations()}
+        self._refused: Window[str] = Window(60, 60.0)
         self._pool: asyncpg.Pool = asyncpg.create_pool(
             database.url.get_secret_value(),
             min_size=0,
             max_size=settings.size,
-            max_inactive_connection_lifetime=300.0,
+            max_inactive_connection_lifetime=settings.idle_timeout,
             timeout=database.connect_timeout,
             command_timeout=settings.query_timeout,
             connection_class=_Connection,
-            server_settings={**SESSION, "application_name": f"feedsvc {name}"},
+            init=self._remember,
+            server_settings={**SESSION, "application_name": self.application_name},
+            **_which_host(database.url.get_secret_value()),
         )
+
+    @property
+    def pressed(self) -> asyncio.Event:
+        """Set while somebody waits, so that whoever could do without a connection gives it up."""
+        return self._places.pressed
 
     async def open(self) -> None:
         """Makes the pool usable; connections are made when they are first needed."""
@@ -104,54 +146,145 @@ class Pool:
     def state(self) -> PoolState:
         """How many connections there are, and who waits for one."""
         opened, idle = self._pool.get_size(), self._pool.get_idle_size()
-        return PoolState(self.settings.size, opened, opened - idle, self._waiting)
+        return PoolState(self.settings.size, opened, opened - idle, self.waiting)
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Connection]:
-        """A connection for as long as the block runs.
+    async def lease(self, *, large: bool = False) -> AsyncIterator[Connection]:
+        """A connection for as long as the block runs; `large` where nobody knows how long that is.
 
-        Raises Busy if none came free in time, and what asyncpg raises if none could be made.
+        Raises Busy if none came free in time or none will, DatabaseUnavailable if none could be
+        made in time, and otherwise what asyncpg raises where none could be made.
         """
-        connection = await self._acquire()
+        place, connection = await self._acquire(large=large)
+        self.leases[place] = connection
         try:
             yield connection
         finally:
-            await self._release(connection)
+            try:
+                if is_lost(connection):
+                    self._note("lost a connection")
+                await self._release(connection)
+            finally:
+                del self.leases[place]
+                self._places.give_back(place)
+                self._held[large].add(time.monotonic() - place.since)
 
-    async def _acquire(self) -> Connection:
-        if self._pool.get_idle_size() or self._pool.get_size() < self.settings.size:
-            return await self._acquire_in_time()
-        self._waiting += 1
-        self.pressed.set()
-        try:
-            return await self._acquire_in_time()
-        finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self.pressed.clear()
+    @property
+    def in_use(self) -> int:
+        """How many connections somebody has."""
+        return self._places.in_use
 
-    async def _acquire_in_time(self) -> Connection:
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return self._places.waiting
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are, in use or not."""
+        return self._pool.get_size()
+
+    def is_free(self, *, large: bool) -> bool:
+        """Whether a lease would not have to wait."""
+        return self._places.is_free(large=large)
+
+    def cut(self) -> None:
+        """Ends every connection at once; whoever has one meets a lost connection."""
+        for connection in list(self.leases.values()):
+            cut(connection)
+
+    def idle(self) -> list[asyncpg.Connection]:
+        """The connections that nobody has."""
+        taken = {c.get_server_pid() for c in self.leases.values() if not is_lost(c)}
+        live = [connection for connection in self._made if not connection.is_closed()]
+        return [connection for connection in live if connection.get_server_pid() not in taken]
+
+    def seen(self) -> Seen:
+        """What was seen of it lately, and how it is now."""
+        places = self._places
+        return Seen(
+            name=self.name,
+            size=places.size,
+            reserve=places.size - places.most_large,
+            most_waiting=self.settings.most_waiting,
+            timeouts={
+                "acquire": self.settings.acquire_timeout,
+                "connect": self._connect_timeout,
+                "query": self.settings.query_timeout,
+                "release": self.release_timeout,
+                "idle": self.settings.idle_timeout,
+            },
+            open=self.open_connections,
+            in_use=places.in_use,
+            in_use_by_exports=places.in_large_use,
+            waiting=places.waiting,
+            waits=texts(self._waits.counts()),
+            small=texts(self._held[False].counts()),
+            large=texts(self._held[True].counts()),
+            refused=texts(self._refused.total()),
+            demand=texts(places.demand.seconds()),
+        )
+
+    async def _acquire(self, *, large: bool) -> tuple[Place, Connection]:
+        """A place, and a connection to go with it; tells how long that took."""
         began = time.perf_counter()
         outcome: Outcome = "failed"
         try:
-            connection = await self._pool.acquire(timeout=self.settings.acquire_timeout)
-        except TimeoutError:
+            place = await self._place(large=large)
+            try:
+                connection = await self._connected(place)
+            except BaseException:
+                self._places.give_back(place)
+                raise
+        except Busy:
             outcome = "busy"
-            raise Busy(f"No connection of the {self.name} pool came free in time.", 2) from None
+            raise
         except asyncio.CancelledError:
             outcome = "left"
             raise
         else:
             outcome = "leased"
-            return connection
+            return place, connection
         finally:
             self.observers.tell(PoolLease(self.name, outcome, time.perf_counter() - began))
+
+    async def _place(self, *, large: bool) -> Place:
+        began = time.monotonic()
+        try:
+            place = await self._places.take(large=large, timeout=self.settings.acquire_timeout)
+        except NoPlaceError as error:
+            self._refused.add(error.why)
+            self._note("refused somebody")
+            self._waits.add(time.monotonic() - began)
+            what = f"{_REFUSALS[error.why]} the {self.name} pool."
+            raise Busy(what, retry_after(error.wait, _LONGEST_RETRY)) from None
+        self._waits.add(place.waited)
+        return place
+
+    async def _connected(self, place: Place) -> Connection:
+        """A connection for whoever has a place; one is free, or on its way back, or to be made."""
+        left = max(_LEAST_TO_CONNECT, self.settings.acquire_timeout - place.waited)
+        try:
+            return await self._pool.acquire(timeout=min(left, self._connect_timeout))
+        except TimeoutError:
+            self._note("could not connect")
+            raise DatabaseUnavailable("The database did not take a connection in time.") from None
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._note("could not connect")
+            raise
+
+    async def _remember(self, connection: asyncpg.Connection) -> None:
+        self._made.add(connection)
+
+    def _note(self, trouble: str) -> None:
+        self.troubles[trouble] = time.monotonic()
 
     async def _release(self, connection: Connection) -> None:
         """Gives the connection back; one that does not answer any more is thrown away."""
         try:
             await self._pool.release(connection, timeout=self.release_timeout)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self._note("lost a connection")
             logger.warning("a connection of the %s pool was lost: %s", self.name, told(error))
 
 
@@ -161,9 +294,9 @@ class Pools:
     def __init__(self, settings: Settings, observers: Observers | None = None) -> None:
         sizes: Mapping[Operation, PoolSettings] = {
             "read": settings.pools.read,
-            "bulk": settings.pools.bulk,
-            "analytics": settings.pools.analytics,
             "write": settings.pools.write,
+            "analytics": settings.pools.analytics,
+            "bulk": settings.pools.bulk,
         }
         self._pools = {
             name: Pool(name, size, settings.database, observers) for name, size in sizes.items()
@@ -171,6 +304,10 @@ class Pools:
 
     def __getitem__(self, name: Operation) -> Pool:
         return self._pools[name]
+
+    def all(self) -> Collection[Pool]:
+        """Every one."""
+        return self._pools.values()
 
     def states(self) -> dict[str, PoolState]:
         """How each of them is."""
@@ -184,3 +321,27 @@ class Pools:
     async def close(self, timeout: float) -> None:
         """Closes all of them within so many seconds."""
         await asyncio.gather(*(pool.close(timeout) for pool in self._pools.values()))
+
+
+def _none() -> None:
+    """There is no standby."""
+
+
+def _nobody_minds() -> None:
+    """There is nowhere else to read."""
+
+
+def is_lost(connection: Connection) -> bool:
+    """Whether nothing can be asked on it. asyncpg takes such a one back by itself, and then
+    refuses even this question.
+    """
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def cut(connection: AnyConnection) -> None:
+    """Ends a connection at once, in whichever state it is."""
+    with suppress(asyncpg.InterfaceError):  # lost in the meantime
+        connection.terminate()

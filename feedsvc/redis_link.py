@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
 from redis.exceptions import ClusterDownError, ResponseError
@@ -68,6 +69,7 @@ class RedisLink:
         self._pause = _FIRST_PAUSE
         self._back_at = self._held_back_until = -float("inf")
         self._tallies: dict[str, Tally] = {}
+        self._retried = asyncio.Event()
 
     @property
     def away(self) -> bool:
@@ -127,6 +129,21 @@ class RedisLink:
                 self._deadline.forget(answer)
         outcomes = [answer.exception() or answer.result() for answer in answers]
         return [self._judged(way, o) if isinstance(o, Exception) else o for o in outcomes]
+
+    async def ping(self) -> None:
+        """Returns if it answers. Raises RedisAwayError."""
+        if self._returning is not None:
+            raise RedisAwayError
+        way = self._way
+        try:
+            await self._deadline.within(way.ping())
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._judged(way, error) from None
+
+    def retry(self) -> None:
+        """Has it asked at once, where it is away, and not only after a pause."""
+        self._pause = _FIRST_PAUSE
+        self._retried.set()
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -189,7 +206,10 @@ class RedisLink:
         """Asks now and then, on connections anew, until there is an answer."""
         await _closed(lost)
         while True:
-            await asyncio.sleep(self._pause)
+            self._retried.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pause):
+                    await self._retried.wait()
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
             way = self._make()
             try:

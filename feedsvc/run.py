@@ -1,51 +1,88 @@
-"""One process that serves, from its first request to its drain."""
+"""One process that serves, from its first request to its last."""
 
 import asyncio
 import gc
 import logging
-import signal
 from collections.abc import Callable
+from typing import Final
 
-import uvloop
-
-from feedsvc.app import serving
+from feedsvc.app import Serving, serving
 from feedsvc.settings import Settings
 from feedsvc.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 
+_TICK: Final = 0.1  # seconds between looks at whether anybody is still connected
 
-def run(settings: Settings, workplace: Workplace, on_ready: Callable[[], None]) -> None:
-    """Serves on the listening sockets until SIGTERM or SIGINT; a second one stops at once.
+
+class Orders:
+    """What a process that serves has been told by a signal, or by whoever started it."""
+
+    def __init__(self) -> None:
+        self.stopped = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self.succeeded = asyncio.Event()
+        """Others answer what is new; what is under way is this process's to finish."""
+        self._any = asyncio.Event()
+
+    def stop(self) -> None:
+        """To finish what runs, within the drain's time, and end; the second time, to end."""
+        (self.hurried if self.stopped.is_set() else self.stopped).set()
+        self._any.set()
+
+    def hand_over(self) -> None:
+        """To end when nobody is connected any more."""
+        self.succeeded.set()
+        self._any.set()
+
+    async def come(self) -> None:
+        """Waits for the first order."""
+        await self._any.wait()
+
+
+async def serve(
+    settings: Settings, workplace: Workplace, on_ready: Callable[[], None], orders: Orders
+) -> None:
+    """Serves on the listening sockets until the orders say else.
 
     `on_ready` is called when requests are answered. Raises StartError.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, workplace, on_ready))
-
-
-async def _serve(settings: Settings, workplace: Workplace, on_ready: Callable[[], None]) -> None:
-    stop, hurry = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    async with serving(settings, workplace) as service:
+    async with serving(settings, workplace) as served:
         _calm_the_collector()
         on_ready()
-        await stop.wait()
+        await orders.come()
+        if not orders.stopped.is_set():
+            await _hand_over(served, settings.streams.handover_timeout, orders)
         logger.info("draining; a second signal stops at once")
-        draining = asyncio.create_task(service.drain.run(settings.streams.drain_timeout))
-        hurrying = asyncio.create_task(hurry.wait())
-        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, hurrying):
-            task.cancel()
-        if hurry.is_set():
-            await service.drain.interrupt_all()
+        await _drain(served, settings.streams.drain_timeout, orders)
         logger.info("drained")
+
+
+async def _hand_over(served: Serving, timeout: float, orders: Orders) -> None:
+    """Answers who is connected, one last time each, and lets streams run to their end."""
+    logger.info("handing over: no new connections are taken here")
+    served.service.drain.leave()
+    await served.stop_accepting()
+    try:
+        async with asyncio.timeout(timeout):
+            # aiohttp sets no event that could be waited for.
+            while served.is_connected() and not orders.stopped.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(_TICK)
+    except TimeoutError:
+        await served.service.drain.interrupt_all()
+
+
+async def _drain(served: Serving, timeout: float, orders: Orders) -> None:
+    """Refuses new streams, and waits for those that run, unless there is no time for that."""
+    draining = asyncio.create_task(served.service.drain.run(timeout))
+    hurrying = asyncio.create_task(orders.hurried.wait())
+    try:
+        await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        draining.cancel()
+        hurrying.cancel()
+    if orders.hurried.is_set():
+        await served.service.drain.interrupt_all()
 
 
 def _calm_the_collector() -> None:

@@ -8,12 +8,13 @@ from logging import getLogger
 from pathlib import Path
 
 from feedsvc.app import StartError
-from feedsvc.run import run
+from feedsvc.govern import serve_alone, serve_with_workers
 from feedsvc.settings import Settings
 from feedsvc.web.server import listen
 from feedsvc.worker_folder import worker_folder
-from feedsvc.workers import Workers
+from feedsvc.workers import Plan
 from feedsvc.workplace import Workplace
+from streams import encoder
 
 logger = getLogger(__name__)
 
@@ -36,22 +37,38 @@ def listening(settings: Settings, host: str, port: int) -> Iterator[socket.socke
 def serve_on(
     settings: Settings,
     listener: socket.socket,
-    workers: int,
+    workers: int | None,
     config: Path | None,
     on_ready: Callable[[], None],
 ) -> None:
-    """Serves until a signal; `on_ready` is called when requests are answered. Raises StartError."""
+    """Serves until a signal; `on_ready` is called when requests are answered. Raises StartError.
+
+    `workers` None is what the settings say, also after they have changed.
+    """
+    if encoder.MISSING is not None:
+        logger.warning(
+            "there is no native encoder (%s), so PostgreSQL itself encodes: right, but slower;"
+            " install feedsvc where there is a C compiler",
+            encoder.MISSING,
+        )
     with ExitStack() as stack:
         metrics = stack.enter_context(_listening_for_metrics(settings))
         folder = stack.enter_context(worker_folder())
         workplace = Workplace(listener, metrics, folder)
-        if workers == 1:
-            run(settings, workplace, on_ready)
-            return
         command = [sys.executable, "-m", "feedsvc", "serve"]
         if config is not None:
             command.append(f"--config={config}")
-        Workers(command, workers, workplace).run(on_ready)
+        plan = Plan(command, config, workers)
+        if (workers or settings.server.workers) == 1:
+            serve_alone(_for_one(settings), workplace, plan, on_ready)
+        else:
+            serve_with_workers(workplace, plan, on_ready)
+
+
+def _for_one(settings: Settings) -> Settings:
+    """The settings of a process that has no others beside it, whatever the file says."""
+    server = settings.server.model_copy(update={"workers": 1})
+    return settings.model_copy(update={"server": server})
 
 
 @contextmanager

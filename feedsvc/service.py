@@ -15,8 +15,10 @@ from feedsvc.observations import Observers
 from feedsvc.observing import Observing
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
+from feedsvc.replicas import Replicas
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
+from feedsvc.together import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,11 @@ class Service:
     observers: Observers
     observing: Observing
     pools: Pools
+    replicas: Replicas
     pages: Pages
     cache_analytics: CacheAnalytics
     prefetcher: Prefetcher
     warmth: Warmth
     probe: DatabaseProbe
+    together: Together
     drain: Drain

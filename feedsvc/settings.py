@@ -8,8 +8,8 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,8 @@ from pydantic import (
     IPvAnyNetwork,
     SecretStr,
     ValidationError,
+    field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -41,9 +43,17 @@ _ORIGIN: Final = re.compile(
 )
 _UNWRITTEN_PORTS: Final = {"http": "80", "https": "443"}
 
+_SHORTEST_KEY: Final = 16
+# Where one address ends and the next begins.
+_NEXT_URL: Final = re.compile(r",(?=\s*postgres(?:ql)?://)")
+
 _PREFIX = "FEEDSVC_"
 _DEFAULT_FILE = Path("config/feedsvc.toml")
-_PLAIN_VARIABLES = {"DATABASE_URL": ("database", "url"), "REDIS_URL": ("redis", "url")}
+_PLAIN_VARIABLES = {
+    "DATABASE_URL": ("database", "url"),
+    "MIGRATION_DATABASE_URL": ("database", "owner_url"),
+    "REDIS_URL": ("redis", "url"),
+}
 
 
 def _not_spoofed(url: str) -> str:
@@ -62,6 +72,13 @@ def _redis(url: SecretStr) -> SecretStr:
             RedisAddress.parse(url.get_secret_value())
     except ValueError as error:
         raise ValueError(f"redis.url {error}") from None
+    return url
+
+
+def _of_http(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("this is no http:// or https:// address")
     return url
 
 
@@ -107,10 +124,42 @@ def _split(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def _listed_urls(given: Any) -> Any:
+    """As `_listed`, for addresses, which may have commas of their own."""
+    if not isinstance(given, str) or given.lstrip().startswith("["):
+        return _listed(given)
+    return [url.strip() for url in _NEXT_URL.split(given) if url.strip()]
+
+
+def _of_a_primary(url: SecretStr) -> SecretStr:
+    asked = parse_qs(urlsplit(url.get_secret_value()).query).get("target_session_attrs", ["any"])
+    if asked[-1] not in {"any", "primary"}:
+        raise ValueError(
+            "target_session_attrs can only be primary: sessions are read-only by default, whatever"
+            " the server is; standbys stand in database.replicas"
+        )
+    return url
+
+
+def _of_one_host(url: SecretStr) -> SecretStr:
+    """How far a standby is behind says nothing of another one behind the same address."""
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in {"postgresql", "postgres"} or not parts.hostname:
+        raise ValueError("this is no postgresql:// address")
+    if "," in parts.netloc:
+        raise ValueError("a replica is one host; list each of them by itself")
+    return url
+
+
 # NoDecode, for pydantic-settings' own refusal of what is no JSON does not name the variable.
 FromText = (NoDecode, BeforeValidator(_listed))
 Networks = Annotated[tuple[IPvAnyNetwork, ...], *FromText]
 Origin = Annotated[str, AfterValidator(_origin)]
+ReplicaUrls = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_of_one_host)], ...],
+    NoDecode,
+    BeforeValidator(_listed_urls),
+]
 Origins = Annotated[tuple[Origin, ...], *FromText, AfterValidator(_alone_if_any)]
 
 
@@ -147,7 +196,14 @@ class Cors(_Section):
 class Database(_Section):
     """PostgreSQL, as the service's own login."""
 
-    url: SecretStr = SecretStr("")
+    # Several hosts, with commas between them, are one primary and its standbys in turn.
+    url: Annotated[SecretStr, AfterValidator(_of_a_primary)] = SecretStr("")
+    # Standbys that exports of datasets with `replica = true` are read from.
+    replicas: ReplicaUrls = ()
+    # How far a standby may be behind.
+    replica_lag: float = Field(5.0, ge=1, le=3_600)
+    # An owner's login, for migrations, and for repairs that only an owner can make.
+    owner_url: SecretStr | None = None
     connect_timeout: Seconds = 2.0
     # How long the start waits for a database that is itself starting.
     startup_timeout: Seconds = 30.0
@@ -267,22 +323,47 @@ class Streams(_Section):
     page_bytes: int = Field(4_194_304, ge=65_536, le=268_435_456)
     # What is asked from a cursor at a time, and written at a time.
     chunk_bytes: int = Field(524_288, ge=16_384, le=8_388_608)
+    # How much a client must have taken in one go before its rows come by COPY instead of a cursor,
+    # which is quicker and dearer to give up.
+    copy_after: int = Field(8_388_608, ge=0, le=1 << 40)
     # How long a cursor is kept for a client that makes it wait, while nobody else waits for it.
     patience: float = Field(0.25, ge=0, le=0.8)
     stall_timeout: Seconds = 30.0
     drain_timeout: Seconds = 30.0
+    # What streams get to finish when a reload has others take over.
+    handover_timeout: Seconds = 3_600.0
     export_timeout: Seconds = 6 * 3600.0
     ping_interval: Seconds = 15.0
 
 
 class PoolSettings(_Section):
-    """One pool of connections."""
+    """One pool of connections, in each process."""
 
     size: Count = 4
+    # How many of them exports leave to small requests; a quarter, and at least one, if left out.
+    reserve: int | None = Field(None, ge=0)
+    # How many may wait for a connection; whoever comes then gets 503 at once.
+    most_waiting: int = Field(500, ge=0, le=1_000_000)
     # How long a request may wait for a connection before it gets 503.
     acquire_timeout: Seconds = 2.0
     # How long PostgreSQL may take for the next rows before the request gets 504.
     query_timeout: Seconds = 15.0
+    # How long a connection is kept that nobody needs.
+    idle_timeout: Seconds = 300.0
+    # What PostgreSQL shows of the sessions; "feedsvc " and the pool's name if left out.
+    application_name: str | None = Field(None, pattern=r"^[ -~]{1,63}$")
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> Self:
+        if self.reserve is not None and self.reserve >= self.size:
+            raise ValueError("reserve must be less than size, for nothing would be left to exports")
+        return self
+
+    def kept_for_small(self) -> int:
+        """How many connections are for small requests alone."""
+        if self.reserve is not None:
+            return self.reserve
+        return min(self.size - 1, max(1, self.size // 4))
 
 
 class ReadPool(PoolSettings):
@@ -294,6 +375,7 @@ class ReadPool(PoolSettings):
 class BulkPool(PoolSettings):
     """Exports, whose clients would rather wait than be sent away."""
 
+    size: Count = 5
     acquire_timeout: Seconds = 20.0
     query_timeout: Seconds = 60.0
 
@@ -301,13 +383,15 @@ class BulkPool(PoolSettings):
 class AnalyticsPool(BulkPool):
     """Heavy reading that must not take the exports' connections."""
 
-    size: Count = 2
+    size: Count = 3
 
 
 class WritePool(PoolSettings):
     """The service's own tables: tickets, the audit log. Whoever has no token can reach no other."""
 
     size: Count = 3
+    # Nothing here is an export.
+    reserve: int | None = Field(0, ge=0)
 
 
 class Pools(_Section):
@@ -317,6 +401,37 @@ class Pools(_Section):
     bulk: BulkPool = BulkPool()
     analytics: AnalyticsPool = AnalyticsPool()
     write: WritePool = WritePool()
+
+
+class HttpCheck(_Section):
+    """An address whose answer is part of the service's health."""
+
+    url: Annotated[str, AfterValidator(_of_http)]
+    method: Literal["GET", "HEAD"] = "GET"
+    status: int = Field(200, ge=100, le=599)
+    timeout: float = Field(0.5, gt=0, le=0.7)
+    # Seconds from one look to the next.
+    every: Seconds = 10.0
+
+
+class Health(_Section):
+    """What counts as well, and what is looked at beside the service's own parts."""
+
+    # Where the runbook is; each component's state points to its section there.
+    runbook: str = "docs/runbook.md"
+    # Places whose file systems must have room: where temporary files go, if none is named.
+    disks: tuple[Path, ...] = ()
+    # The share of a file system that must be free.
+    disk_free: float = Field(0.1, ge=0, lt=1)
+    # By how much the event loop may be late.
+    loop_lag: float = Field(0.25, gt=0, le=60)
+    # How far this machine's clock may be from PostgreSQL's.
+    clock_offset: float = Field(1.0, gt=0, le=3_600)
+    # How old a transaction may get, whoever runs it.
+    oldest_transaction: Seconds = 300.0
+    # How many repairs may be asked for, of each process.
+    repairs_per_minute: int = Field(6, ge=1, le=6_000)
+    http: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")], HttpCheck] = {}
 
 
 class Metrics(_Section):
@@ -330,6 +445,39 @@ class Metrics(_Section):
     # 0: all are timed, whatever happens.
     shed_above: float = Field(0.1, ge=0, le=60)
     shed_to: int = Field(16, ge=1, le=10_000)
+
+
+class Alerts(_Section):
+    """What wakes somebody, and who is told."""
+
+    # Beside the settings file where it is relative. None: alerts.toml there, if there is one.
+    file: Path | None = None
+    # Seconds between two looks at the figures.
+    interval: float = Field(5.0, ge=0.2, le=60)
+    # What messages and the history call this service; its host and port where it is left out.
+    instance: str | None = Field(None, min_length=1, max_length=200)
+    webhook_url: SecretStr | None = None
+    # What messages are signed with; whoever gets them has it too.
+    webhook_key: SecretStr | None = None
+    webhook_timeout: Seconds = 5.0
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        parts = urlsplit(url.get_secret_value()) if url else None
+        if parts is not None and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise ValueError("must be an http:// or https:// address")
+        return url
+
+    @model_validator(mode="after")
+    def _can_be_signed(self) -> "Alerts":
+        key = self.webhook_key.get_secret_value() if self.webhook_key else ""
+        if self.webhook_url is not None and len(key) < _SHORTEST_KEY:
+            raise ValueError(
+                f"webhook_key must be set beside webhook_url, with {_SHORTEST_KEY} characters or"
+                " more: messages are signed with it"
+            )
+        return self
 
 
 class Datasets(_Section):
@@ -347,13 +495,13 @@ class Log(_Section):
 
 
 class _PlainVariables(InitSettingsSource):
-    """`DATABASE_URL` and `REDIS_URL`, as every platform sets them."""
+    """`DATABASE_URL`, `REDIS_URL` and the like, as every platform sets them."""
 
     def __init__(self, settings_class: type[BaseSettings]) -> None:
         values: dict[str, Any] = {}
         for variable, (section, key) in _PLAIN_VARIABLES.items():
             if os.environ.get(variable):
-                values[section] = {key: os.environ[variable]}
+                values.setdefault(section, {})[key] = os.environ[variable]
         super().__init__(settings_class, values)
 
 
@@ -374,7 +522,9 @@ class Settings(BaseSettings):
     audit: Audit = Audit()
     streams: Streams = Streams()
     pools: Pools = Pools()
+    health: Health = Health()
     metrics: Metrics = Metrics()
+    alerts: Alerts = Alerts()
     datasets: Datasets = Datasets()
     log: Log = Log()
 
@@ -384,6 +534,8 @@ class Settings(BaseSettings):
         for section, key in _PLAIN_VARIABLES.values():
             secret: SecretStr | None = getattr(getattr(self, section), key)
             plain[section][key] = mask_url(secret.get_secret_value()) if secret else None
+        replicas = self.database.replicas
+        plain["database"]["replicas"] = [mask_url(url.get_secret_value()) for url in replicas]
         return plain
 
 
@@ -432,7 +584,15 @@ def load(file: Path | None = None) -> Settings:
         raise SettingsError(f"{path}: {error}") from None
     base = path.parent if path else Path()
     datasets = settings.datasets.model_copy(update={"file": base / settings.datasets.file})
-    return settings.model_copy(update={"datasets": datasets})
+    alerts = settings.alerts.model_copy(update={"file": _alerts_file(base, settings.alerts.file)})
+    return settings.model_copy(update={"datasets": datasets, "alerts": alerts})
+
+
+def _alerts_file(base: Path, named: Path | None) -> Path | None:
+    if named is not None:
+        return base / named
+    usual = base / "alerts.toml"
+    return usual if usual.is_file() else None
 
 
 def settings_file(file: Path | None) -> Path | None:

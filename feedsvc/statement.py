@@ -1,19 +1,24 @@
 """The SQL of a feed: one statement, continued by keyset, never by OFFSET.
 
 Identifiers come from the dataset alone. Every value is a parameter, sent as text and cast to its
-column's base type, so PostgreSQL's own types judge it and its own operators compare it.
+column's base type, so PostgreSQL's own types judge it and its own operators compare it. COPY has
+no parameters; there a value is a setting, which a statement that has some gave the transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from feedsvc.auth.principal import Principal
+from feedsvc.binary_projection import BinaryRow
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column, Dataset, Op, OrderColumn
 from feedsvc.projection import ALIAS, PLAIN_TEXTS, json_record, json_source, reference, token_value
 from feedsvc.query import MOST_ROWS, FeedQuery, Filter
 from streams.formats import CSV
+
+SETTINGS: Final = "feedsvc"
+"""What the name of every setting begins with."""
 
 _SMALL_LIMIT: Final = 10_000
 _OPERATORS: Final[dict[Op, str]] = {
@@ -29,10 +34,28 @@ _OPERATORS: Final[dict[Op, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """SQL with its arguments. Each row is a record as bytes, then the values of its token."""
+    """SQL with its arguments. A feed's rows are a record as bytes, then the values of its token."""
 
     sql: str
     arguments: tuple[str | list[str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A query without parameters, for COPY, and the settings that it reads instead."""
+
+    sql: str
+    settings: Mapping[str, str | list[str]]
+
+
+class _Values(Protocol):
+    """Where a query's values are kept, and how it has each of them."""
+
+    def scalar(self, value: str, column: Column) -> str: ...
+
+    def text(self, value: str) -> str: ...
+
+    def array(self, values: Sequence[str], column: Column) -> str: ...
 
 
 class _Arguments:
@@ -58,6 +81,31 @@ class _Arguments:
         return f"${len(self.values)}::text::bigint"
 
 
+class _Settings:
+    """Hands out settings in the place of placeholders.
+
+    `current_setting` is stable: an index scan can begin at it, and the planner guesses with its
+    value. It is no sub-select, which would hide that.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, str | list[str]] = {}
+
+    def scalar(self, value: str, column: Column) -> str:
+        return f"{self.text(value)}::{column.base}"
+
+    def text(self, value: str) -> str:
+        return self._kept(value)
+
+    def array(self, values: Sequence[str], column: Column) -> str:
+        return f"{self._kept(list(values))}::text[]::{column.base}[]"
+
+    def _kept(self, value: str | list[str]) -> str:
+        name = f"p{len(self.values) + 1}"
+        self.values[name] = value
+        return f"current_setting('{SETTINGS}.{name}')"
+
+
 def feed(
     query: FeedQuery, principal: Principal, after: Sequence[str] | None, limit: int | None
 ) -> Statement:
@@ -69,13 +117,43 @@ def feed(
     else:
         record, source = json_record(query.columns), json_source(query.columns)
     tokens = [token_value(part.column) for part in query.order]
-    sql = (
-        f"SELECT {', '.join((record, *tokens))} FROM {query.dataset.relation} AS {ALIAS} {source} "
-        f"WHERE {_conditions(query, principal, after, arguments)} "
+    rows = _rows(query, _conditions(query, principal, after, arguments), source)
+    sql = f"SELECT {', '.join((record, *tokens))} {rows}{_limit(limit, arguments)}"
+    return Statement(sql, tuple(arguments.values))
+
+
+def sent(
+    query: FeedQuery,
+    principal: Principal,
+    row: BinaryRow,
+    after: Sequence[str] | None,
+    limit: int | None,
+) -> Statement:
+    """The same rows, each as `record_send` gives it."""
+    arguments = _Arguments()
+    rows = _rows(query, _conditions(query, principal, after, arguments))
+    sql = f"SELECT record_send(ROW({row.select_list})) {rows}{_limit(limit, arguments)}"
+    return Statement(sql, tuple(arguments.values))
+
+
+def copied(
+    query: FeedQuery,
+    principal: Principal,
+    row: BinaryRow,
+    after: Sequence[str] | None,
+    limit: int,
+) -> Copy:
+    """The same rows for COPY; the limit is the service's own, so it may stand in the SQL."""
+    settings = _Settings()
+    rows = _rows(query, _conditions(query, principal, after, settings))
+    return Copy(f"SELECT {row.select_list} {rows} LIMIT {limit:d}", settings.values)
+
+
+def _rows(query: FeedQuery, conditions: str, source: str = "") -> str:
+    return (
+        f"FROM {query.dataset.relation} AS {ALIAS} {source} WHERE {conditions} "
         f"ORDER BY {', '.join(map(_order_term, query.order))}"
     )
-    sql += _limit(limit, arguments)
-    return Statement(sql, tuple(arguments.values))
 
 
 def _limit(limit: int | None, arguments: _Arguments) -> str:
@@ -123,7 +201,7 @@ def _conditions(
     query: FeedQuery,
     principal: Principal,
     after: Sequence[str] | None,
-    arguments: _Arguments,
+    arguments: _Values,
 ) -> str:
     conditions = _scope(query.dataset, principal, arguments)
     conditions += [_condition(condition, arguments) for condition in query.filters]
@@ -132,7 +210,7 @@ def _conditions(
     return " AND ".join(conditions) or "true"
 
 
-def _scope(dataset: Dataset, principal: Principal, arguments: _Arguments) -> list[str]:
+def _scope(dataset: Dataset, principal: Principal, arguments: _Values) -> list[str]:
     """The second lock beside row-level security: the caller's tenant, and client if narrowed."""
     conditions = []
     if dataset.tenant is not None:
@@ -146,7 +224,7 @@ def _scope(dataset: Dataset, principal: Principal, arguments: _Arguments) -> lis
     return conditions
 
 
-def _condition(condition: Filter, arguments: _Arguments) -> str:
+def _condition(condition: Filter, arguments: _Values) -> str:
     column = reference(condition.column)
     match condition.op:
         case "is":
@@ -165,7 +243,7 @@ def _order_term(part: OrderColumn) -> str:
     return f"{reference(part.column)}{' DESC' if part.descending else ''}"
 
 
-def _behind(order: Sequence[OrderColumn], after: Sequence[str], arguments: _Arguments) -> str:
+def _behind(order: Sequence[OrderColumn], after: Sequence[str], arguments: _Values) -> str:
     """Keyset pagination: the rows that come later in the order than these values.
 
     One direction throughout is a comparison of rows, which an index serves as it is

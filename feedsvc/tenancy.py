@@ -2,23 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-import asyncpg
 from asyncpg.transaction import Transaction
 
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Internal
 from feedsvc.faults import told
-from feedsvc.pools import Connection, Pool
+from feedsvc.pools import Connection, Pool, cut, is_lost
+from feedsvc.statement import SETTINGS
 from feedsvc.timing import Stages
 
 logger = logging.getLogger(__name__)
 
-_WHO_READS: Final = (files("feedsvc") / "tenancy.sql").read_text()
+_WHO_READS: Final = (files("feedsvc") / "tenancy.sql").read_text().rstrip()
+_AS_TEXT: Final = {True: "::text", False: "::text[]::text"}
+_NOTHING: Final[Mapping[str, str | Sequence[str]]] = {}
 
 
 class Reading(NamedTuple):
@@ -29,36 +31,62 @@ class Reading(NamedTuple):
 
 
 @asynccontextmanager
-async def reading(pool: Pool, principal: Principal, stages: Stages) -> AsyncIterator[Reading]:
+async def reading(
+    pool: Pool,
+    principal: Principal,
+    stages: Stages,
+    *,
+    large: bool = False,
+    settings: Mapping[str, str | Sequence[str]] = _NOTHING,
+) -> AsyncIterator[Reading]:
     """A read-only snapshot in which row-level security knows the caller.
 
-    Raises Busy and what asyncpg raises. The settings end with the transaction, so nothing of one
-    caller can be left on a connection for the next.
+    Raises Busy and what asyncpg raises. The settings, those that a query needs beside the caller's
+    as well, end with the transaction, so nothing of one caller can be left on a connection for the
+    next. `large` is as for `Pool.lease`.
     """
     stages.pass_over()
-    async with pool.lease() as connection:
+    async with pool.lease(large=large) as connection:
         stages.lap("pool")
         transaction = connection.transaction(isolation="repeatable_read", readonly=True)
         try:
             await transaction.start()
-            snapshot = await _tell_who_reads(connection, principal)
+            snapshot = await _tell_who_reads(connection, principal, settings)
             yield Reading(connection, snapshot)
         finally:
             await _end(transaction, connection, pool.release_timeout)
 
 
-async def _tell_who_reads(connection: Connection, principal: Principal) -> str:
+async def tell(connection: Connection, settings: Mapping[str, str | Sequence[str]]) -> None:
+    """Settings that a query needs, until the transaction ends."""
+    if settings:
+        told = ", ".join(_told(settings, behind=0))
+        await connection.fetchrow(f"SELECT {told}", *settings.values())
+
+
+async def _tell_who_reads(
+    connection: Connection, principal: Principal, settings: Mapping[str, str | Sequence[str]]
+) -> str:
     """Tells row-level security who the caller is, and makes sure that it was understood.
 
     Gives the snapshot, which begins with this.
 
     Without a tenant no policy lets a row through, which would look like an empty feed.
     """
-    kept = await connection.fetchrow(_WHO_READS, *principal.scope)
+    wanted = ", ".join((_WHO_READS, *_told(settings, behind=len(principal.scope))))
+    kept = await connection.fetchrow(wanted, *principal.scope, *settings.values())
     if kept is None or tuple(kept)[:3] != principal.scope or not principal.tenant:
         logger.critical("row-level security was not told who reads; nothing was read")
         raise Internal("The service could not tell the database who asks.")
     return str(kept[3])
+
+
+def _told(settings: Mapping[str, str | Sequence[str]], behind: int) -> list[str]:
+    """What sets each of them, by parameters behind so many others; a list as PostgreSQL has it."""
+    return [
+        f"set_config('{SETTINGS}.{name}', ${number}{_AS_TEXT[isinstance(value, str)]}, true)"
+        for number, (name, value) in enumerate(settings.items(), behind + 1)
+    ]
 
 
 async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:
@@ -66,7 +94,7 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
 
     A query that is still running is cancelled by asyncpg, and the rollback waits for that.
     """
-    if _is_lost(connection):
+    if is_lost(connection):
         return
     try:
         async with asyncio.timeout(timeout):
@@ -75,20 +103,7 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
         logger.warning(
             "a transaction could not be ended, so its connection is cut: %s", told(error)
         )
-        _cut(connection)
+        cut(connection)
     except asyncio.CancelledError:
-        _cut(connection)
+        cut(connection)
         raise
-
-
-def _is_lost(connection: Connection) -> bool:
-    """asyncpg takes a lost connection back by itself, and then refuses even this question."""
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True
-
-
-def _cut(connection: Connection) -> None:
-    with suppress(asyncpg.InterfaceError):  # lost in the meantime
-        connection.terminate()

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 class Stages:
     """Seconds by stage, each measured from the end of the one before."""
 
-    __slots__ = ("_last", "first_byte", "seconds", "started")
+    __slots__ = ("_last", "first_byte", "said", "seconds", "started")
 
     def __init__(self) -> None:
         self.started = self._last = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.said: dict[str, str] = {}
+        """What else Server-Timing tells, by its name, a word each."""
         self.first_byte: float | None = None
         """Seconds from the request's beginning until its head left, None before that."""
 
@@ -43,7 +45,8 @@ class Stages:
 
     def server_timing(self) -> str:
         """The value of a Server-Timing header."""
-        return server_timing(self.seconds)
+        told = [f"{name};desc={word}" for name, word in self.said.items()]
+        return ", ".join([server_timing(self.seconds), *told])
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

@@ -65,6 +65,8 @@ class Slots:
         if self._folder is not None:
             for file in self._folder.glob(f"*_{slot}.now"):
                 file.unlink(missing_ok=True)
+            for file in self._folder.glob(f"worker_{slot}_*.sock"):
+                file.unlink(missing_ok=True)
             for file in self._folder.glob(f"gauge_*_{slot}.db"):
                 file.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """What a process that serves is given by whoever starts it."""
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -14,6 +14,15 @@ class Workplace:
     """For whoever may read the metrics without a token; None where nobody may."""
     folder: Path | None = None
     slot: int = 0
+
+    def copied(self) -> "Workplace":
+        """The same with sockets of its own, which may be closed while these go on listening."""
+        metrics = self.metrics_listener
+        return replace(
+            self,
+            listener=self.listener.dup(),
+            metrics_listener=None if metrics is None else metrics.dup(),
+        )
 
     def arguments(self, slot: int) -> list[str]:
         """What a worker in this slot is told of it on its command line."""

@@ -10,15 +10,17 @@ from typing import Final, Protocol
 import zstandard
 from isal import isal_zlib
 
+from streams.formats import Pieces
+
 # A window of 128 KiB keeps a compressor small: a thousand streams may hold one each.
 _ZSTD_WINDOW_LOG: Final = 17
 _GZIP_WRAPPER: Final = 16  # added to zlib's window bits, it asks for a gzip header and trailer
 
 
 class Compressor(Protocol):
-    """Compresses one body, chunk by chunk."""
+    """Compresses one body, chunk by chunk. Not for two threads at once."""
 
-    def compress(self, chunk: bytes) -> bytes:
+    def compress(self, chunk: Pieces) -> Pieces:
         """All of the chunk, flushed: whoever has these bytes can read it to its end."""
         ...
 
@@ -37,10 +39,9 @@ class Gzip:
             isal_zlib.ISAL_BEST_SPEED + 1, isal_zlib.DEFLATED, isal_zlib.MAX_WBITS + _GZIP_WRAPPER
         )
 
-    def compress(self, chunk: bytes) -> bytes:
+    def compress(self, chunk: Pieces) -> Pieces:
         """See `Compressor.compress`."""
-        head: bytes = self._stream.compress(chunk)
-        return head + self._stream.flush(isal_zlib.Z_SYNC_FLUSH)
+        return *map(self._stream.compress, chunk), self._stream.flush(isal_zlib.Z_SYNC_FLUSH)
 
     def finish(self) -> bytes:
         """See `Compressor.finish`."""
@@ -57,10 +58,10 @@ class Zstd:
         parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=_ZSTD_WINDOW_LOG)
         self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
-    def compress(self, chunk: bytes) -> bytes:
+    def compress(self, chunk: Pieces) -> Pieces:
         """See `Compressor.compress`."""
-        head = self._stream.compress(chunk)
-        return head + self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        made = [self._stream.compress(memoryview(piece)) for piece in chunk]
+        return *made, self._stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
 
     def finish(self) -> bytes:
         """See `Compressor.finish`."""
@@ -72,7 +73,7 @@ class Identity:
 
     __slots__ = ()
 
-    def compress(self, chunk: bytes) -> bytes:
+    def compress(self, chunk: Pieces) -> Pieces:
         """See `Compressor.compress`."""
         return chunk
 

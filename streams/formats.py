@@ -1,8 +1,11 @@
 """The four formats: frames in, bytes out.
 
-An encoder is an object with one method, `encode(frame) -> bytes`. It keeps what a body needs to
+An encoder is an object with one method, `encode(frame) -> Pieces`. It keeps what a body needs to
 know of itself: whether a record came before, and how many bytes it has made. It never waits and
 never fails, so whoever drives it has no generator to close when a client vanishes.
+
+Rows come joined, and leave as they came: what a format puts before and behind them are pieces of
+their own, for to put all of it in one would be to copy it.
 
 Every write ends on a record's boundary. Only `End` closes a body; after `Failure` a JSON array
 stays open, which no parser takes for whole.
@@ -10,11 +13,14 @@ stays open, which no parser takes for whole.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import orjson
 
-from streams.frames import End, Failure, Frame, Open, Ping, Progress, Rows
+from streams.frames import End, Failure, Frame, Joined, Open, Ping, Progress, Rows
+
+Pieces: TypeAlias = Sequence[Joined]
+"""What is sent as it stands, one piece behind the other."""
 
 END_ID: Final = "end"
 """The id of an SSE feed's last event: a client that comes back with it has everything."""
@@ -36,9 +42,14 @@ class Encoder(Protocol):
 
     bytes_made: int
 
-    def encode(self, frame: Frame) -> bytes:
-        """The bytes of this frame, empty where the format has no way to show it."""
+    def encode(self, frame: Frame) -> Pieces:
+        """This frame, in no piece where the format has no way to show it."""
         ...
+
+
+def size_of(pieces: Pieces) -> int:
+    """How many bytes the pieces are."""
+    return sum(map(len, pieces))
 
 
 class JsonEncoder:
@@ -50,18 +61,17 @@ class JsonEncoder:
         self.bytes_made = 0
         self._begun = False
 
-    def encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> Pieces:
         """See `Encoder.encode`."""
         match frame:
-            case Rows(records):
-                lead = b",\n" if self._begun else b"[\n"
+            case Rows(body):
+                made: Pieces = (b",\n" if self._begun else b"[\n", body)
                 self._begun = True
-                made = lead + b",\n".join(records)
             case End():
-                made = b"\n]\n" if self._begun else b"[]\n"
+                made = (b"\n]\n" if self._begun else b"[]\n",)
             case _:
-                return b""
-        self.bytes_made += len(made)
+                return ()
+        self.bytes_made += size_of(made)
         return made
 
 
@@ -73,15 +83,14 @@ class NdjsonEncoder:
     def __init__(self, _layout: Layout) -> None:
         self.bytes_made = 0
 
-    def encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> Pieces:
         """See `Encoder.encode`."""
         match frame:
-            case Rows(records):
-                made = b"\n".join((*records, b""))
-                self.bytes_made += len(made)
-                return made
+            case Rows(body):
+                self.bytes_made += len(body) + 1
+                return body, b"\n"
             case _:
-                return b""
+                return ()
 
 
 class FramedNdjsonEncoder:
@@ -92,24 +101,24 @@ class FramedNdjsonEncoder:
     def __init__(self, _layout: Layout) -> None:
         self.bytes_made = 0
 
-    def encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> Pieces:
         """See `Encoder.encode`."""
         made = self._lines(frame)
-        self.bytes_made += len(made)
+        self.bytes_made += size_of(made)
         return made
 
-    def _lines(self, frame: Frame) -> bytes:
+    def _lines(self, frame: Frame) -> Pieces:
         match frame:
-            case Rows(records):
-                return b'{"row":' + b'}\n{"row":'.join(records) + b"}\n"
+            case Rows(body):
+                return b'{"row":', body, b"}\n"
             case Progress():
-                return _line("progress", progress_data(frame, self.bytes_made))
+                return (_line("progress", progress_data(frame, self.bytes_made)),)
             case End():
-                return _line("end", end_data(frame, self.bytes_made))
+                return (_line("end", end_data(frame, self.bytes_made)),)
             case Failure():
-                return _line("error", failure_data(frame))
+                return (_line("error", failure_data(frame)),)
             case _:
-                return b""
+                return ()
 
 
 class SseEncoder:
@@ -124,32 +133,31 @@ class SseEncoder:
     def __init__(self, _layout: Layout) -> None:
         self.bytes_made = 0
 
-    def encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> Pieces:
         """See `Encoder.encode`."""
         made = self._event(frame)
-        self.bytes_made += len(made)
+        self.bytes_made += size_of(made)
         return made
 
-    def _event(self, frame: Frame) -> bytes:
+    def _event(self, frame: Frame) -> Pieces:
         match frame:
-            case Rows(records, last):
-                head = b"event: rows\nid: " + _row_id(last) + b"\ndata: ["
-                return head + b",".join(records) + b"]\n\n"
+            case Rows(body, last=last):
+                return b"event: rows\nid: " + _row_id(last) + b"\ndata: [", body, b"]\n\n"
             case Open():
-                return _event("open", open_data(frame))
+                return (_event("open", open_data(frame)),)
             case Progress():
-                return _event("progress", progress_data(frame, self.bytes_made))
+                return (_event("progress", progress_data(frame, self.bytes_made)),)
             case End():
-                return _event("end", end_data(frame, self.bytes_made), ident=END_ID)
+                return (_event("end", end_data(frame, self.bytes_made), ident=END_ID),)
             case Failure(retry_ms=retry_ms):
                 retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
-                return retry + _event("error", failure_data(frame))
+                return (retry + _event("error", failure_data(frame)),)
             case Ping():
-                return b": ping\n\n"
+                return (b": ping\n\n",)
 
 
 class CsvEncoder:
-    """RFC 4180 records that PostgreSQL has already quoted."""
+    """RFC 4180 records that are quoted already."""
 
     __slots__ = ("_head", "bytes_made")
 
@@ -158,17 +166,17 @@ class CsvEncoder:
         header = csv_record(layout.columns, layout.delimiter) + "\r\n" if layout.header else ""
         self._head = (("\ufeff" if layout.bom else "") + header).encode()
 
-    def encode(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> Pieces:
         """See `Encoder.encode`."""
         match frame:
-            case Rows(records):
-                made = self._head + b"\r\n".join((*records, b""))
+            case Rows(body):
+                made: Pieces = (self._head, body, b"\r\n") if self._head else (body, b"\r\n")
             case Open() | End():
-                made = self._head
+                made = (self._head,) if self._head else ()
             case _:
-                return b""
+                return ()
         self._head = b""
-        self.bytes_made += len(made)
+        self.bytes_made += size_of(made)
         return made
 
 
@@ -244,22 +252,37 @@ def _event(kind: str, data: Mapping[str, Any], ident: str | None = None) -> byte
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format by its public name. The first of the media types is the one that is sent."""
+    """A format by its public name. The first of the media types is the one that is sent.
+
+    `between` tells what joins records, which a layout with frames has something else for.
+    """
 
     name: str
     media_types: tuple[str, ...]
     encoder: Callable[[Layout], Encoder]
+    _between: bytes
+    _framed_between: bytes | None = None
+
+    def between(self, layout: Layout) -> bytes:
+        """What stands between two records of one `Rows`."""
+        if layout.frames and self._framed_between is not None:
+            return self._framed_between
+        return self._between
 
 
 def _ndjson(layout: Layout) -> Encoder:
     return FramedNdjsonEncoder(layout) if layout.frames else NdjsonEncoder(layout)
 
 
-JSON: Final = Format("json", ("application/json",), JsonEncoder)
-CSV: Final = Format("csv", ("text/csv",), CsvEncoder)
+JSON: Final = Format("json", ("application/json",), JsonEncoder, b",\n")
+CSV: Final = Format("csv", ("text/csv",), CsvEncoder, b"\r\n")
 NDJSON: Final = Format(
-    "ndjson", ("application/x-ndjson", "application/jsonl", "application/ndjson"), _ndjson
+    "ndjson",
+    ("application/x-ndjson", "application/jsonl", "application/ndjson"),
+    _ndjson,
+    b"\n",
+    b'}\n{"row":',
 )
-SSE: Final = Format("sse", ("text/event-stream",), SseEncoder)
+SSE: Final = Format("sse", ("text/event-stream",), SseEncoder, b",")
 
 FORMATS: Final[Mapping[str, Format]] = {f.name: f for f in (JSON, CSV, NDJSON, SSE)}

@@ -4,9 +4,18 @@ A stream is `Open`, then any number of `Rows`, `Progress` and `Ping`, then exact
 or `Failure`. Only `End` says that everything was sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
+
+
+class Joined(Protocol):
+    """Any piece of memory that knows its bytes: bytes, what a native encoder made."""
+
+    def __len__(self) -> int: ...
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 
 TotalKind: TypeAlias = Literal["exact", "estimate"]
 
@@ -25,9 +34,13 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One or more encoded records in order, and the token of the last of them."""
+    """`count` encoded records in order, at least one, and the token of the last of them.
 
-    records: Sequence[bytes]
+    They are joined with what the format has between two records, and nothing at either end.
+    """
+
+    body: Joined
+    count: int
     last: str
 
 

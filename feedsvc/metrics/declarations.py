@@ -24,6 +24,7 @@ OUTCOMES: Final = ("complete", "refused", "failed", "broken", "cancelled")
 LOOKUPS: Final = ("hit", "miss", "stale", "bypass")
 TIERS: Final = ("memory", "redis", "none")
 PREFETCHES: Final = ("read", "used", "wasted")
+DELIVERIES: Final = ("delivered", "refused", "failed")
 LEASES: Final = ("leased", "busy", "failed", "left")
 
 
@@ -126,6 +127,11 @@ REDIS_REFUSALS: Final = _counter(
     "redis_refusals", "Questions that Redis refused, such as writes while it is full."
 )
 LISTENER_LOSSES: Final = _counter("listener_losses", "Times that changes were heard no more.")
+
+ALERT_FIRING: Final = _gauge(
+    "alert_firing", "1 while an alert of alerts.toml fires.", "alert", "severity", across="livemax"
+)
+WEBHOOK: Final = _counter("webhook_messages", "Messages to the alerts' webhook.", "outcome")
 
 LOOP_LAG: Final = _histogram(
     "loop_lag_seconds", "By how much the event loop woke up late.", bounds=_SHORT_SECONDS

@@ -6,13 +6,14 @@ What was not foreseen, such as a route that nobody declared, is counted without 
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from feedsvc.errors import problem_types
 from feedsvc.metrics import declarations as d
 from feedsvc.metrics.cells import Buckets, Cells, Count
 from feedsvc.observations import (
+    AlertStates,
     CacheChange,
     CacheLoad,
     CacheLookup,
@@ -27,6 +28,7 @@ from feedsvc.observations import (
     RequestEnded,
     StreamParked,
     Vitals,
+    WebhookTried,
 )
 from feedsvc.sampling import Sampling, Turns
 from feedsvc.tags import all_under, exactly
@@ -42,12 +44,16 @@ _BROKE_OFF: Final = 200  # the status of an answer that failed behind its head
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What labels can be: routes' patterns, and the names of datasets, formats and pools."""
+    """What labels can be: routes' patterns, names of datasets, formats and pools.
+
+    And the severities of alerts by name.
+    """
 
     routes: Iterable[str]
     datasets: Iterable[str]
     formats: Iterable[str]
     pools: Iterable[str]
+    alerts: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Endpoint:
@@ -89,6 +95,11 @@ class Metrics:
         self._faults = _each(cells.count, d.DATABASE_FAULTS, (), faults)
         self._listener_losses = cells.count(d.LISTENER_LOSSES)
         self._redis_losses = cells.count(d.REDIS_LOSSES)
+        self._alerts = {
+            name: cells.count(d.ALERT_FIRING, name, severity)
+            for name, severity in domain.alerts.items()
+        }
+        self._deliveries = _each(cells.count, d.WEBHOOK, (), d.DELIVERIES)
         self._redis_refusals = cells.count(d.REDIS_REFUSALS)
         self._lags = cells.buckets(d.LOOP_LAG)
         self._evictions, self._cpu = cells.count(d.CACHE_EVICTIONS), cells.count(d.CPU)
@@ -108,6 +119,8 @@ class Metrics:
         observers.add(StreamParked, self._was_parked)
         observers.add(ListenerTurned, self._listener_turned)
         observers.add(RedisTurned, self._redis_turned)
+        observers.add(AlertStates, self._evaluated)
+        observers.add(WebhookTried, self._tried)
         observers.add(RedisRefused, self._redis_refused)
         observers.add(Vitals, self._lives)
 
@@ -188,6 +201,13 @@ class Metrics:
 
     def _redis_turned(self, turned: RedisTurned) -> None:
         self._redis_losses.value += not turned.answers
+
+    def _evaluated(self, states: AlertStates) -> None:
+        for name, fires in states.firing.items():
+            self._alerts[name].value = fires
+
+    def _tried(self, tried: WebhookTried) -> None:
+        self._deliveries[tried.outcome].value += 1
 
     def _redis_refused(self, refused: RedisRefused) -> None:
         self._redis_refusals.value += refused.questions

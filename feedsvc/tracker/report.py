@@ -126,7 +126,8 @@ def now(present: Sequence[Vitals], recent: Span) -> Json:
     """All workers at this moment, and requests of the last minute or two."""
     lags = [lag for each in present for lag in each.lags]
     return {
-        "workers": len(present),
+        "workers": sum(not each.leaving for each in present),
+        "leaving": sum(each.leaving for each in present),
         **_asked(recent, Span(Figures(), 0), (None, None, None)),
         "running": sum(each.running for each in present),
         "cpu_share": _rounded(sum(each.cpu_share for each in present)),
@@ -140,6 +141,7 @@ def now(present: Sequence[Vitals], recent: Span) -> Json:
             "pages": sum(each.cached_pages for each in present),
             "bytes": sum(each.cached_bytes for each in present),
         },
+        "endpoints": endpoints(recent, Span(Figures(), 0)),
         "pools": _pools_now(present),
         "database_answers": all(each.database_answers for each in present),
         "redis_answers": _all_of([each.redis_answers for each in present]),

@@ -1,5 +1,6 @@
 """A feed's answer: from the cache as far as it goes, and from PostgreSQL behind that."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -11,14 +12,15 @@ from feedsvc.cache.memory import Held
 from feedsvc.cache.page import Page, Wanted
 from feedsvc.cache.pages import Found, Load, Why
 from feedsvc.errors import TokenExpired
-from feedsvc.export import Course, FirstPage, open_export
-from feedsvc.page_reader import collect, page_of, read_page
+from feedsvc.export import Course, FirstPage, Part, open_export
+from feedsvc.page_reader import collect, page_course, page_of, read_page
 from feedsvc.query import FeedQuery
 from feedsvc.service import Service
+from feedsvc.sources import choice
 from feedsvc.timing import Stages
 from feedsvc.web.delivery import Delivery
 from feedsvc.web.keys import SERVICE, STAGES
-from feedsvc.web.page_form import PageForm
+from feedsvc.web.page_form import PageForm, rows_of
 from feedsvc.web.shortcut import REPEATABLE, Repeatable
 from streams import tokens
 from streams.formats import SSE
@@ -66,11 +68,12 @@ async def answer_stream(
                 begun=page,
                 proof=partial(service.pages.proves, wanted) if isinstance(wanted, Wanted) else None,
                 keep=_keeper(service, wanted) if page is None else None,
+                choose=partial(choice.candidate, copy_after=settings.copy_after),
             )
             pool = service.pools[query.dataset.pool]
             export = open_export(query, principal, pool, course, request[STAGES])
             async with export as rows:
-                return await delivery.stream(rows, _rows_of(page))
+                return await delivery.stream(rows, _rows_of(page, query))
     except Exception as error:  # noqa: BLE001 - as above
         await delivery.break_off(error)
 
@@ -135,11 +138,11 @@ async def _page_or_stream(
     """A page past the cache; one that turns out to be too large for that is streamed."""
     service, settings = request.app[SERVICE], request.app[SERVICE].settings.streams
     pool, stages = service.pools["read"], request[STAGES]
-    async with open_export(query, principal, pool, Course(settings.chunk_bytes), stages) as export:
-        begun: list[Rows] = []
+    async with open_export(query, principal, pool, page_course(settings), stages) as export:
+        begun: list[Part] = []
         if await collect(export, begun, settings.page_bytes):
             return delivery.page(Held(page_of(export, begun)), form)
-        return await delivery.stream(export, begun)
+        return await delivery.stream(export, iter(begun))
 
 
 async def _first_page(service: Service, wanted: Wanted | Why, delivery: Delivery) -> Page | None:
@@ -163,8 +166,9 @@ def _keeper(service: Service, wanted: Wanted | Why) -> FirstPage | None:
     return FirstPage(settings.page_size, settings.chunk_bytes, done)
 
 
-def _rows_of(page: Page | None) -> tuple[Rows, ...]:
-    return () if page is None or page.last is None else (Rows(page.records, page.last),)
+def _rows_of(page: Page | None, query: FeedQuery) -> Iterator[Rows]:
+    if page is not None and page.last is not None:
+        yield rows_of(page, query, page.last)
 
 
 def _wanted(

@@ -16,9 +16,11 @@ from feedsvc.observations import StreamParked
 from feedsvc.settings import Streams
 from feedsvc.web.keys import SERVICE, STAGES
 from feedsvc.web.particulars import PARTICULARS
-from streams.compression import Compressor
+from streams.compression import Compressor, Identity
+from streams.formats import Pieces, size_of
 
 _HIGH_WATER: Final = 65_536  # bytes that wait in this process before a client is "behind"
+_WORTH_A_THREAD: Final = 131_072  # bytes; less is compressed in the time that a thread takes
 _LINGER: Final = 5.0  # seconds that a broken-off body's last bytes get to leave
 _TICK: Final = 1.0  # seconds between looks at whether a client that is behind still reads
 
@@ -58,8 +60,10 @@ class Body:
         self._request = request
         self._response = response
         self._compressor = compressor
+        self._is_plain = isinstance(compressor, Identity)
         self._streams = streams
         self._held = held
+        self._compressing: asyncio.Future[Pieces] | None = None
 
     async def start(self) -> None:
         """Sends the head."""
@@ -67,24 +71,51 @@ class Body:
             self._request.transport.set_write_buffer_limits(high=_HIGH_WATER)
         await self._response.prepare(self._request)
 
-    async def send(self, chunk: bytes) -> None:
+    async def send(self, chunk: Pieces) -> None:
         """Sends a chunk, and waits while the client is behind.
 
         Raises ClientStalledError, and ConnectionResetError where the client is gone.
         """
         if not chunk:
             return
-        writer = cast("StreamWriter", self._request.writer)
-        await writer.write(self._compressor.compress(chunk), drain=False)
+        self._write(await self._compressed(chunk))
         if self._waiting_bytes() > _HIGH_WATER:
-            await self._wait_for_client(writer)
+            await self._wait_for_client(cast("StreamWriter", self._request.writer))
+
+    async def _compressed(self, chunk: Pieces) -> Pieces:
+        """The chunk compressed: in a thread where it is large, for compressors release the GIL.
+
+        PostgreSQL's next rows are taken meanwhile.
+        """
+        if self._is_plain or size_of(chunk) < _WORTH_A_THREAD:
+            return self._compressor.compress(chunk)
+        loop = asyncio.get_running_loop()
+        self._compressing = loop.run_in_executor(None, self._compressor.compress, chunk)
+        # The thread goes on where this is interrupted, and `break_off` waits for it.
+        made = await asyncio.shield(self._compressing)
+        self._compressing = None
+        return made
+
+    def _write(self, pieces: Pieces) -> None:
+        """One chunk of HTTP's (RFC 9112, section 7.1), as it lies in memory.
+
+        aiohttp's own `write` would first copy what it frames.
+        """
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        size = size_of(pieces)
+        if size:
+            transport.writelines(
+                (b"%x\r\n" % size, *(memoryview(piece) for piece in pieces), b"\r\n")
+            )
 
     async def finish(self) -> None:
         """The proper end. To be reached only behind the last row."""
         async with asyncio.timeout(self._streams.stall_timeout):
             await self._response.write_eof(self._compressor.finish())
 
-    async def break_off(self, last_words: bytes) -> None:
+    async def break_off(self, last_words: Pieces) -> None:
         """Ends the connection without the final chunk, so that the client knows.
 
         What was written still gets a moment to leave, for its last frame tells why.
@@ -92,9 +123,11 @@ class Body:
         transport = self._request.transport
         if transport is None or transport.is_closing():
             return
+        if self._compressing is not None:
+            # Without these bytes nothing that follows could be unpacked.
+            self._write(await self._compressing)
         if last_words:
-            writer = cast("StreamWriter", self._request.writer)
-            await writer.write(self._compressor.compress(last_words), drain=False)
+            self._write(self._compressor.compress(last_words))
         transport.close()
         asyncio.get_running_loop().call_later(_LINGER, transport.abort)
 

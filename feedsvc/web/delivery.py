@@ -6,7 +6,7 @@ There is one place that ends a stream properly, and it is reached only behind th
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeAlias
 
 from aiohttp import web
@@ -25,6 +25,7 @@ from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES
 from feedsvc.web.page_form import PageForm
 from feedsvc.web.particulars import PARTICULARS
 from streams.compression import CODINGS
+from streams.formats import Pieces, size_of
 from streams.frames import End, Failure, Open, Ping, Progress, Rows
 
 logger = logging.getLogger(__name__)
@@ -84,8 +85,10 @@ class Delivery:
         known.rows, known.size = len(page.records), made.rows_size
         return web.Response(body=made.body, headers=fields)
 
-    async def stream(self, export: Export, begun: Sequence[Rows]) -> web.StreamResponse:
+    async def stream(self, export: Export, begun: Iterator[Rows]) -> web.StreamResponse:
         """The rows that were read already, then all the others as they come.
+
+        An iterator, for what was sent must not be kept for as long as a client stalls.
 
         Raises whatever breaks the stream; `break_off` is to be called with it.
         """
@@ -98,8 +101,7 @@ class Delivery:
             self._body = body
             await body.start()
             await body.send(self._encoder.encode(self._open(export)))
-            for rows in begun:
-                await body.send(self._rows_frame(rows))
+            await self._send_all(begun, body)
             await self._send_the_rest(export, body)
             await body.send(self._encoder.encode(self._end(export)))
         await body.finish()
@@ -120,6 +122,10 @@ class Delivery:
             logger.warning("%s: broken off", self._request[REQUEST_ID], exc_info=error)
             await self._body.break_off(self._encoder.encode(self._failure(error)))
         raise BrokenOffError("broken off") from error
+
+    async def _send_all(self, begun: Iterator[Rows], body: Body) -> None:
+        for chunk in map(self._rows_frame, begun):
+            await body.send(chunk)
 
     async def _send_the_rest(self, export: Export, body: Body) -> None:
         spoke = told = time.monotonic()
@@ -148,17 +154,18 @@ class Delivery:
             fields["Content-Encoding"] = self._coding
         return fields
 
-    def _chunk(self, rows: Rows | None) -> bytes | None:
+    def _chunk(self, rows: Rows | None) -> Pieces | None:
         """The rows as bytes. The rows themselves end here: a stalled stream must not keep both."""
         return None if rows is None else self._rows_frame(rows)
 
-    def _rows_frame(self, rows: Rows) -> bytes:
+    def _rows_frame(self, rows: Rows) -> Pieces:
         encoded = self._encoder.encode(rows)
-        self._charge(len(rows.records), len(encoded))
-        self._rows += len(rows.records)
+        size = size_of(encoded)
+        self._charge(rows.count, size)
+        self._rows += rows.count
         self._after = rows.last
         known = self._request[PARTICULARS]
-        known.rows, known.size = self._rows, known.size + len(encoded)
+        known.rows, known.size = self._rows, known.size + size
         return encoded
 
     def _open(self, export: Export) -> Open:

@@ -8,6 +8,7 @@ from feedsvc.cache.page import Page
 from feedsvc.query import FeedQuery
 from feedsvc.web import headers
 from streams.compression import CODINGS
+from streams.formats import Pieces, size_of
 from streams.frames import End, Open, Rows
 
 
@@ -50,8 +51,10 @@ class PageForm:
         encoder, started = self.query.format.encoder(self.query.layout), self.query.after_token
         count, name = len(page.records), self.query.dataset.name
         head = Open(export, name, self.query.layout.columns, count, "exact", started)
-        body = encoder.encode(head)
-        rows = b"" if page.last is None else encoder.encode(Rows(page.records, page.last))
+        opening = encoder.encode(head)
+        rows: Pieces = ()
+        if page.last is not None:
+            rows = encoder.encode(rows_of(page, self.query, page.last))
         end = End(
             rows=count,
             elapsed_ms=elapsed_ms,
@@ -60,11 +63,17 @@ class PageForm:
             snapshots=1,
             export=export,
         )
-        body += rows
-        body += encoder.encode(end)
+        body = b"".join((*opening, *rows, *encoder.encode(end)))
         compressor = CODINGS[self.coding]()
-        return Rendered(compressor.compress(body) + compressor.finish(), len(rows))
+        made = b"".join((*compressor.compress((body,)), compressor.finish()))
+        return Rendered(made, size_of(rows))
 
     @property
     def _tag_form(self) -> tuple[Hashable, Hashable]:
         return self.query.format.name, self.query.layout
+
+
+def rows_of(page: Page, query: FeedQuery, last: str) -> Rows:
+    """A page's records as the query's format has them, `last` being the token of the last one."""
+    between = query.format.between(query.layout)
+    return Rows(between.join(page.records), len(page.records), last)

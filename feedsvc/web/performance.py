@@ -26,6 +26,13 @@ async def cache(request: web.Request, principal: Principal) -> Work:
     return partial(_figures, request)
 
 
+async def pools(request: web.Request, principal: Principal) -> Work:
+    """`GET /api/performance/pools`: all workers' pools, and what their sizes should be."""
+    only_admins(principal)
+    parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
+    return partial(_pools, request)
+
+
 async def invalidate(request: web.Request, principal: Principal) -> Work:
     """`POST /api/performance/cache/invalidate`: `{"tags": ["clients:rosewood"]}`."""
     only_admins(principal)
@@ -35,6 +42,16 @@ async def invalidate(request: web.Request, principal: Principal) -> Work:
 async def _figures(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     return _json(service.cache_analytics.report(service.pages))
+
+
+async def _pools(request: web.Request) -> web.Response:
+    service = request.app[SERVICE]
+    return _json(
+        {
+            "pools": await service.together.pools(),
+            "replicas": [replica.figures() for replica in service.replicas.all],
+        }
+    )
 
 
 async def _invalidated(request: web.Request, tags: list[str]) -> web.Response:

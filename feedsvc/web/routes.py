@@ -12,7 +12,9 @@ from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import (
+    alerts,
     feeds,
+    health,
     metrics,
     openapi,
     operations,
@@ -60,7 +62,12 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected(
         "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
     ),
+    Protected("/api/performance/pools", performance.pools),
+    Protected("/api/performance/health", health.health),
+    Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
     Protected("/api/performance/metrics", tracker.metrics),
+    Protected("/api/performance/alerts", alerts.alerts),
+    Protected("/api/performance/alerts/silences", alerts.silence, ("POST",), tickets=False),
     Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),

@@ -7,6 +7,8 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -19,6 +21,7 @@ from feedsvc.export import Course, open_export
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
+from feedsvc.sources import choice
 from feedsvc.timing import Stages
 from tests.integration.conftest import NewDatabase
 from tests.support.canaries.awaits import cancelled_at
@@ -88,6 +91,15 @@ async def parked_export(pool: Pool, letters: Dataset) -> None:
             await export.park()
 
 
+async def copied_export(pool: Pool, letters: Dataset) -> None:
+    """The same by COPY, and parked in the middle of a page."""
+    query = FeedQuery.parse({"format": "ndjson"}, replace(letters, source="copy"))
+    course = Course(16_384, choose=partial(choice.candidate, copy_after=0))
+    async with open_export(query, FIRST, pool, course, Stages()) as export:
+        while await export.take() is not None:
+            await export.park()
+
+
 async def failing_query(pool: Pool, _: Dataset) -> None:
     """A transaction in which a statement has failed."""
     async with tenancy.reading(pool, FIRST, Stages()) as (connection, _snapshot):
@@ -102,7 +114,14 @@ async def set_role(pool: Pool, _: Dataset) -> None:
         await connection.execute("SELECT set_config('feedsvc.tenant', 't000', false)")
 
 
-WORKS: Sequence[Work] = (one_row, whole_export, parked_export, failing_query, set_role)
+WORKS: Sequence[Work] = (
+    one_row,
+    whole_export,
+    parked_export,
+    copied_export,
+    failing_query,
+    set_role,
+)
 
 
 async def assert_nothing_is_left(pool: Pool, superuser: asyncpg.Connection) -> None:
@@ -129,6 +148,7 @@ async def left_on(connection: Connection) -> list[str]:
         "SELECT coalesce(current_setting('feedsvc.tenant', true), '') AS tenant,"
         " coalesce(current_setting('feedsvc.role', true), '') AS role,"
         " coalesce(current_setting('feedsvc.client', true), '') AS client,"
+        " coalesce(current_setting('feedsvc.p1', true), '') AS value,"
         " CASE WHEN current_user <> session_user THEN current_user::text ELSE '' END AS became,"
         " coalesce((SELECT string_agg(name, ' ') FROM pg_cursors WHERE name <> ''), '') AS cursors,"
         " (SELECT count(*)::text FROM post.letters) AS rows"
@@ -149,8 +169,8 @@ async def assert_next_sees_its_own(pool: Pool, letters: Dataset, world: World) -
     expected = [f'{{"mark":"{row.mark}"}}' for row in world.rows(Caller(NEXT.tenant), "letters")]
     found: list[str] = []
     async with open_export(query, NEXT, pool, Course(16_384), Stages()) as export:
-        while (rows := await export.take()) is not None:
-            found += [record.decode() for record in rows.records]
+        while (part := await export.take()) is not None:
+            found += [record.decode() for record in part.records()]
     assert found == expected
 
 

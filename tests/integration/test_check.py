@@ -302,6 +302,23 @@ async def test_a_missing_index_is_a_warning_until_the_statement_that_is_printed_
     assert (mended.returncode, mended.stdout) == (0, "2 datasets can be served\n")
 
 
+def test_check_says_of_each_standby_why_it_would_not_be_read_from(
+    shop: str, shop_url: str, datasets: Path
+) -> None:
+    datasets.write_text(GOOD)
+    env = environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets))
+    away = "postgresql://feedsvc@127.0.0.1:1/shop"
+    warned = feedsvc("check", env={**env, "FEEDSVC_DATABASE__REPLICAS": away})
+    warning = "warning: database.replicas: 127.0.0.1:1 is not read from: it does not answer"
+    assert (warned.returncode, warning in warned.stdout) == (0, True)
+    for url, why in ((shop_url, "it is no standby"), (shop, "is a superuser")):
+        done = feedsvc("check", env={**env, "FEEDSVC_DATABASE__REPLICAS": f"{away},{url}"})
+        assert done.returncode == 1
+        assert re.search(
+            rf"error: database\.replicas: 127\.\S+ is not read from: .*{why}", done.stdout
+        )
+
+
 @pytest.mark.parametrize(
     ("rise", "mistakes"),
     [

@@ -228,8 +228,12 @@ async def test_an_address_has_so_many_connections(crowded: Running) -> None:
         assert await seconds_of_a_page(crowded) < 1
         await office[0].send(request("/live"))
         assert (await office[0].answer()).status == 200
-    refused = [line for line in crowded.log if "server.connections_per_address" in line]
-    assert 1 <= len(refused) <= 3
+    async with asyncio.timeout(10):  # whoever reads the log is a thread of ours, which may be late
+        while not (
+            refused := [line for line in crowded.log if "server.connections_per_address" in line]
+        ):
+            await asyncio.sleep(0.05)
+    assert len(refused) <= 3
     assert not [line for line in crowded.log if OFFICE in line]
 
 

@@ -84,9 +84,26 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
     ("POST", "/api/performance/cache/invalidate"): [
         Case("/api/performance/cache/invalidate", ADMINS, {"tags": ["nothing"]})
     ],
+    ("GET", "/api/performance/pools"): [Case("/api/performance/pools", ADMINS)],
+    ("GET", "/api/performance/health"): [Case("/api/performance/health", ADMINS)],
+    ("POST", "/api/performance/health/repair"): [
+        Case(
+            "/api/performance/health/repair",
+            ADMINS,
+            {"repairs": ["breakers"], "dry_run": True},
+        )
+    ],
     ("GET", "/api/performance/metrics"): [
         Case("/api/performance/metrics", ADMINS),
         Case("/api/performance/metrics?range=24h&format=csv", ADMINS),
+    ],
+    ("GET", "/api/performance/alerts"): [Case("/api/performance/alerts", ADMINS)],
+    ("POST", "/api/performance/alerts/silences"): [
+        Case(
+            "/api/performance/alerts/silences",
+            {**ADMINS, "admin": 201},
+            {"alert": "slow", "for": "0s", "reason": "a test"},
+        )
     ],
     ("GET", "/metrics"): [Case("/metrics", ADMINS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],

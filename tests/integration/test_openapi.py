@@ -78,7 +78,7 @@ async def test_it_is_cached_by_its_tag(http: aiohttp.ClientSession) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("who", ["member", "couple", "nobody"])
+@pytest.mark.parametrize("who", ["member", "couple", "nobody", "admin"])
 def test_schemathesis_finds_no_5xx_and_no_undocumented_answer(
     service: Running, description: Any, tmp_path: Path, who: str
 ) -> None:
@@ -88,9 +88,21 @@ def test_schemathesis_finds_no_5xx_and_no_undocumented_answer(
             for parameter in operation.get("parameters", ()):
                 if parameter["name"] == "dataset":
                     parameter["schema"] = {"enum": ["clients", "budgets", "analytics", "nothing"]}
+                if who == "admin" and parameter["name"] == "format":
+                    # A stream of the service's own figures has no end to wait for.
+                    parameter["schema"] = {"enum": ["json", "csv"]}
+    headers = {
+        "member": bearer(),
+        "couple": bearer(client="1"),
+        "nobody": {},
+        "admin": bearer(role="admin"),
+    }[who]
+    if who == "admin":
+        own = ("/api", "/metrics")
+        paths = description["paths"].items()
+        description["paths"] = {path: of for path, of in paths if path.startswith(own)}
     file = tmp_path / "openapi.json"
     file.write_text(json.dumps(description))
-    headers = {"member": bearer(), "couple": bearer(client="1"), "nobody": {}}[who]
     given = [f"--header={name}: {value}" for name, value in headers.items()]
     done = subprocess.run(
         [

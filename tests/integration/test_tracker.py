@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,13 +18,14 @@ from feedsvc.pools import Pools
 from feedsvc.sampling import Sampling
 from feedsvc.settings import Database, Settings
 from feedsvc.tracker import live
+from feedsvc.tracker.past import Past
 from feedsvc.tracker.store import HOUR, KEPT_HOURS, MOST_WAITING, Store
 from feedsvc.tracker.tracker import Tracker
 from feedsvc.worker_folder import worker_folder
 from tests.integration.conftest import NewDatabase
 from tests.support.proxy import Fault, proxied
 from tests.support.recorded import RANKS, SECONDS, exact
-from tests.support.servers import TEMPLATE, as_login, with_database
+from tests.support.servers import as_login, with_database, world_of_its_own
 
 ROUTE = "/v1/feeds/{dataset}"
 
@@ -46,7 +46,7 @@ def vitals(at: float, **changes: Any) -> Vitals:
         "at": at, "lags": [0.001], "sampled": 1, "cpu_seconds": 0.0, "cpu_share": 0.5,
         "memory": 100 << 20, "open_files": 50, "most_open_files": 1_000, "machine_cpu_share": 0.2,
         "machine_memory": 8 << 30, "machine_memory_free": 6 << 30, "disk": 100, "disk_free": 40,
-        "pools": {"read": PoolState(8, 4, 2, 1)}, "running": 3, "cached_pages": 7,
+        "pools": {"read": PoolState(8, 4, 2, 1)}, "running": 3, "leaving": False, "cached_pages": 7,
         "cached_bytes": 7_000, "evicted_pages": 0, "database_answers": True,
         "redis_answers": None, "listener_hears": True,
     }  # fmt: skip
@@ -79,15 +79,9 @@ async def store_on(url: str) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def database(admin_url: str) -> AsyncIterator[str]:
-    """The service's login on a database of its own with the service's tables."""
-    name = f"tracker_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(admin_url)
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
-    try:
-        yield as_login(with_database(admin_url, name))
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
+    """A database that no service writes to."""
+    async with world_of_its_own(admin_url) as url:
+        yield url
 
 
 @pytest.fixture
@@ -156,6 +150,33 @@ async def test_minutes_become_hours_without_a_change_in_what_is_reported(
     assert after == before
 
 
+async def test_what_is_kept_of_the_past_is_what_reading_it_anew_would_give(database: str) -> None:
+    """While time goes on, and minutes come, late ones as well, and become hours."""
+    chance, now = random.Random(3), time.time()
+    async with store_on(database) as store:
+        kept = {seconds: Past(store, seconds) for seconds in (HOUR, 24 * HOUR)}
+        for _ in range(12):
+            worker = Worker(store)
+            for _ in range(chance.randrange(6)):
+                worker.lives(now - chance.choice((60, 7_000, 20_000, 150_000)) * chance.random())
+                for _ in range(chance.randrange(1, 4)):
+                    worker.tell(ended(chance.random()))
+            await worker.tracker.close()
+            if chance.random() < 0.4:
+                await store.tidy()
+            for seconds, past in kept.items():
+                begins = (now - seconds) // 60 * 60
+                found, anew = await past.read(begins), await Past(store, seconds).read(begins)
+                assert found.ids == anew.ids
+                for one, other in ((found.figures, anew.figures), (found.before, anew.before)):
+                    assert one.counts == pytest.approx(other.counts)
+                    assert one.peaks == other.peaks
+                    assert {key: sketch.bins for key, sketch in one.sketches.items()} == {
+                        key: sketch.bins for key, sketch in other.sketches.items()
+                    }
+            now += chance.choice((1, 60, 600))
+
+
 async def test_a_minute_that_comes_late_joins_its_hour(
     database: str, admin: asyncpg.Connection
 ) -> None:
@@ -216,7 +237,7 @@ async def test_the_minute_under_way_of_every_worker_is_counted_once(
     database: str, admin: asyncpg.Connection
 ) -> None:
     """At each step of its way from a worker's memory over its file into PostgreSQL."""
-    now = time.time()
+    minute = time.time() // 60 * 60
     with worker_folder() as folder:
         assert folder is not None
         async with store_on(database) as one_store, store_on(database) as other_store:
@@ -228,15 +249,17 @@ async def test_the_minute_under_way_of_every_worker_is_counted_once(
                 return int((await fresh.report("1h"))["totals"]["count"])
 
             for worker in (one, other):
-                worker.lives(now - 60)
+                worker.lives(minute - 60)
                 for _ in range(5):
                     worker.tell(ended(0.1))
-                worker.lives(now - 57)
+                worker.lives(minute - 0.5)
             assert await counted() == 10, "from the files"
             for worker in (one, other):
-                worker.lives(now)
+                worker.lives(minute + 0.5)
+            assert await counted() == 10, "closed, which the files tell at once"
+            for worker in (one, other):
                 worker.tell(ended(0.1))
-                worker.lives(now + 3)
+                worker.lives(minute + 3)
             assert await counted() == 12, "closed, and not written"
             await one_store.write()
             assert await counted() == 12, "one is written"

@@ -5,7 +5,7 @@ import csv
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.conftest import NewDatabase
 from tests.support import sse
-from tests.support.servers import as_login
+from tests.support.servers import as_login, world_of_its_own
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
@@ -28,9 +28,11 @@ PARTS = (
 
 
 @pytest.fixture(scope="module")
-def watched(world_url: str) -> Iterator[Running]:
-    with serving(world_url, settings=NO_REDIS, arguments=["--workers=2"]) as running:
-        yield running
+async def watched(admin_url: str) -> AsyncIterator[Running]:
+    """Two workers, on a world that no other service tells of."""
+    async with world_of_its_own(admin_url) as url:
+        with serving(url, settings=NO_REDIS, arguments=["--workers=2"]) as running:
+            yield running
 
 
 @pytest.fixture

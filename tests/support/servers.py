@@ -5,8 +5,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,6 +51,19 @@ def shared_postgres() -> Iterator[str]:
             yield server.url()
         finally:
             del os.environ[ADMIN_URL]
+
+
+@asynccontextmanager
+async def world_of_its_own(admin_url: str) -> AsyncIterator[str]:
+    """The service's login on a new database with the demo's world, for whoever breaks things."""
+    name = f"own_{uuid.uuid4().hex}"
+    admin = await asyncpg.connect(admin_url)
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+    try:
+        yield as_login(with_database(admin_url, name))
+    finally:
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.close()
 
 
 def with_database(url: str, name: str) -> str:

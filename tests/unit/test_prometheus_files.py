@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from feedsvc.alerts.figures import FIGURES
 from feedsvc.metrics.declarations import METRICS
 from tests.support.service import REPOSITORY
 
@@ -59,6 +60,7 @@ def known_outcomes(metric: str, value: str) -> bool:
         "feedsvc_requests": declarations.OUTCOMES,
         "feedsvc_cache_lookups": declarations.LOOKUPS,
         "feedsvc_pool_leases": declarations.LEASES,
+        "feedsvc_webhook_messages": declarations.DELIVERIES,
     }[metric]
     return set(value.split("|")) <= set(outcomes)
 
@@ -96,3 +98,14 @@ def promtool(*check: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_operators_page_has_every_metric_and_every_figure() -> None:
+    page = (REPOSITORY / "docs" / "observing.md").read_text()
+    short = re.sub(r"`_(\w+)`", lambda match: f"`feedsvc_pool_{match[1]}`", page)
+    for metric in METRICS:
+        name = f"{metric.name}_total" if metric.kind == "counter" else metric.name
+        assert f"`{name}`" in short, name
+    for name, figure in FIGURES.items():
+        row = f"| `{name}` | {', '.join(sorted(figure.selectors))} | {figure.what} |"
+        assert row in page, row

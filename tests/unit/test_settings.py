@@ -217,3 +217,49 @@ def test_secrets_are_masked(write: Write, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_a_url_is_shown_without_its_password(url: str, masked: str) -> None:
     assert mask_url(url) == masked
+
+
+def test_standbys_are_listed_though_addresses_have_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "postgresql://ann:hunter2@a:5433/app, postgres://ann:hunter2@b/app?application_name=x,y"
+    monkeypatch.setenv("FEEDSVC_DATABASE__REPLICAS", text)
+    settings = load()
+    assert [url.get_secret_value() for url in settings.database.replicas] == [
+        "postgresql://ann:hunter2@a:5433/app",
+        "postgres://ann:hunter2@b/app?application_name=x,y",
+    ]
+    assert settings.masked()["database"]["replicas"] == [
+        "postgresql://ann:***@a:5433/app",
+        "postgres://ann:***@b/app?***",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "what"),
+    [
+        ('[database]\nreplicas = ["postgresql://a,b/app"]', "database.replicas.0", "one host"),
+        ('[database]\nreplicas = ["a"]', "database.replicas.0", "no postgresql"),
+        ("[database]\nreplica_lag = 0.1", "database.replica_lag", "greater"),
+        (
+            '[database]\nurl = "postgresql://a,b/app?target_session_attrs=read-write"',
+            "database.url",
+            "target_session_attrs can only be primary",
+        ),
+        ("[pools.bulk]\nsize = 3\nreserve = 3", "pools.bulk", "reserve must be less"),
+        ("[pools.read]\nreserve = -1", "pools.read.reserve", "greater"),
+        ('[pools.read]\napplication_name = "naïve"', "pools.read.application_name", "pattern"),
+    ],
+)
+def test_pools_and_standbys_are_judged_at_the_start(
+    write: Write, text: str, place: str, what: str
+) -> None:
+    file = write(text)
+    with pytest.raises(SettingsError) as caught:
+        load(file)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{file}: {place}: ")
+    assert what in line
+
+
+@pytest.mark.parametrize(("size", "kept"), [(1, 0), (2, 1), (4, 1), (5, 1), (8, 2), (40, 10)])
+def test_a_quarter_is_left_to_small_requests(write: Write, size: int, kept: int) -> None:
+    assert load(write(f"[pools.bulk]\nsize = {size}")).pools.bulk.kept_for_small() == kept

@@ -47,6 +47,9 @@ PyObject *batch_taken(ModuleState *state, Encoder *encoder)
         Py_DECREF(last);
         return NULL;
     }
+    /* A batch may be kept for as long as a client stalls. */
+    buffer_fit(&encoder->records);
+    buffer_fit(&encoder->ends);
     self->data = encoder->records.data;
     self->size = encoder->records.size;
     self->ends = (size_t *)(void *)encoder->ends.data;

@@ -24,6 +24,18 @@ bool buffer_grow(Buffer *buffer, size_t more)
     return true;
 }
 
+void buffer_fit(Buffer *buffer)
+{
+    size_t unused = buffer->capacity - buffer->size;
+    if (unused <= buffer->size / 8 || unused <= SMALLEST)
+        return;
+    char *data = realloc(buffer->data, buffer->size > 0 ? buffer->size : 1);
+    if (data == NULL)
+        return;
+    buffer->data = data;
+    buffer->capacity = buffer->size;
+}
+
 bool buffer_append(Buffer *buffer, const void *data, size_t size)
 {
     if (size == 0)

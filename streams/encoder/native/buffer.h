@@ -19,6 +19,9 @@ static inline bool buffer_reserve(Buffer *buffer, size_t more)
     return buffer->capacity - buffer->size >= more || buffer_grow(buffer, more);
 }
 
+/* Gives back what is not used, where that is much. */
+void buffer_fit(Buffer *buffer);
+
 bool buffer_append(Buffer *buffer, const void *data, size_t size);
 
 /* Drops the first bytes. */

@@ -1,0 +1,111 @@
+"""The other workers of this service, asked through sockets in the folder that all of them share.
+
+Requests reach one worker, whichever it is, and an operator means all of them. Each worker answers
+its colleagues' questions on a socket of its own: a JSON object a line, one question a connection.
+"""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import orjson
+
+from feedsvc.workplace import Workplace
+
+logger = logging.getLogger(__name__)
+
+Message: TypeAlias = dict[str, Any]
+
+_NAME: Final = re.compile(r"worker_\d+_(\d+)\.sock")
+_LONGEST: Final = 4 << 20  # bytes
+_PATIENCE: Final = 5.0  # seconds that a question gets to arrive, and its answer to be taken
+
+
+class Reply(NamedTuple):
+    """What a colleague said; None where it said nothing in time."""
+
+    pid: int
+    said: Message | None
+
+
+class Colleagues:
+    """Asks them, and answers them with what `answer` makes of a question."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self.answer: Callable[[Message], Awaitable[Message]] = _nothing_to_say
+        self._folder = workplace.folder
+        self._own = f"worker_{workplace.slot}_{os.getpid()}.sock"
+        self._server: asyncio.AbstractServer | None = None
+
+    async def open(self) -> None:
+        """Begins to answer; where that can't be, this worker is alone for all that it knows."""
+        if self._folder is None:
+            return
+        try:
+            self._server = await asyncio.start_unix_server(
+                self._serve, self._folder / self._own, limit=_LONGEST
+            )
+        except (OSError, ValueError) as error:
+            logger.warning("other workers can't reach this one: %s", error)
+
+    async def close(self) -> None:
+        """Answers nobody any more."""
+        if self._server is not None:
+            self._server.close()
+        if self._folder is not None:
+            (self._folder / self._own).unlink(missing_ok=True)
+
+    async def ask(self, question: Message, timeout: float) -> list[Reply]:
+        """What each of the others says within so many seconds."""
+        asked = [self._ask(path, pid, question, timeout) for path, pid in self._others()]
+        replies = await asyncio.gather(*asked)
+        return [reply for reply in replies if reply is not None]
+
+    def _others(self) -> Iterator[tuple[Path, int]]:
+        if self._folder is None:
+            return
+        for path in sorted(self._folder.glob("worker_*.sock")):
+            name = _NAME.fullmatch(path.name)
+            if name is not None and path.name != self._own:
+                yield path, int(name[1])
+
+    async def _ask(self, path: Path, pid: int, question: Message, timeout: float) -> Reply | None:
+        """None where there is nobody any more."""
+        try:
+            async with asyncio.timeout(timeout):
+                reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST)
+                try:
+                    writer.write(orjson.dumps(question) + b"\n")
+                    line = await reader.readuntil(b"\n")
+                finally:
+                    writer.close()
+            return Reply(pid, orjson.loads(line))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+            return Reply(pid, None)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                question = orjson.loads(await reader.readuntil(b"\n"))
+            said = await self.answer(question)
+            writer.write(orjson.dumps(said) + b"\n")
+            async with asyncio.timeout(_PATIENCE):
+                await writer.drain()
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+            logger.debug("a colleague's question was not heard to its end")
+        except Exception:
+            logger.exception("a colleague's question could not be answered")
+        finally:
+            with suppress(OSError):
+                writer.close()
+
+
+async def _nothing_to_say(_question: Message) -> Message:
+    return {}

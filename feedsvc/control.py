@@ -1,0 +1,68 @@
+"""What a worker and the process that started it tell each other: a JSON object a line.
+
+The worker says `{"ready": true}` or `{"failed": "why, line by line"}`, and is told
+`{"hand_over": true}`, or `{"stop": true}` once or twice: signals that come too fast become one.
+Either notices by the end of the line that the other one is gone.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+_MOST_WAITING: Final = 1_000_000  # bytes; no message is nearly as long
+
+
+class ControlLine:
+    """One end. `heard` gets each message, `gone` is called once when there will be no more."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._waiting = b""
+        self._gone: Callable[[], None] | None = None
+        self._heard: Callable[[dict[str, Any]], None] | None = None
+
+    def listen(self, heard: Callable[[dict[str, Any]], None], gone: Callable[[], None]) -> None:
+        """Begins to listen, on the event loop that runs."""
+        self._heard, self._gone = heard, gone
+        asyncio.get_running_loop().add_reader(self._end, self._read)
+
+    def say(self, **message: Any) -> None:
+        """Says something; whoever is gone does not hear it."""
+        try:
+            self._end.send(orjson.dumps(message) + b"\n")
+        except OSError:
+            return  # that it is gone is heard, and one that takes nothing is not well, either
+
+    def stop_listening(self) -> None:
+        """Hears nothing any more; something may still be said."""
+        if self._gone is not None:
+            asyncio.get_running_loop().remove_reader(self._end)
+            self._gone = None
+
+    def close(self) -> None:
+        """Hears and says nothing any more."""
+        self.stop_listening()
+        self._end.close()
+
+    def _read(self) -> None:
+        try:
+            data = self._end.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data or len(self._waiting) > _MOST_WAITING:
+            gone = self._gone
+            self.close()
+            if gone is not None:
+                gone()
+            return
+        *whole, self._waiting = (self._waiting + data).split(b"\n")
+        for line in whole:
+            message = orjson.loads(line)
+            if self._heard is not None:
+                self._heard(message)

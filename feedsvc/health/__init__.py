@@ -1,0 +1,1 @@
+"""How everything is that the service needs: looked at in the background, and mended by name."""

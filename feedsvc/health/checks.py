@@ -1,0 +1,64 @@
+"""Every check. A new one is a function and a line here; the runbook has a section for each."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from feedsvc.health import of_database, of_links, of_process, of_workers
+from feedsvc.health.finding import Finding
+from feedsvc.health.parts import Parts
+from feedsvc.settings import Health
+
+_OFTEN: Final = 0.75  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A look at one component, taken so often, and for whoever asks once it is so old, in seconds.
+
+    `section` is the runbook's. Where a vital one is down the service is; any other is a matter of
+    quality. `of_others`: what it looks at is no part of this worker.
+    """
+
+    name: str
+    look: Callable[[Parts], Awaitable[Finding]]
+    section: str
+    every: float = _OFTEN
+    fresh: float = 1.0
+    vital: bool = False
+    of_others: bool = False
+
+
+CHECKS: Final = (
+    Check("primary", of_database.primary, "primary", vital=True),
+    Check("connections", of_database.connections, "connections"),
+    Check("transactions", of_database.transactions, "transactions"),
+    Check("replicas", of_database.replicas, "replicas"),
+    Check("indexes", of_database.indexes, "indexes", every=15.0),
+    Check("statistics", of_database.statistics, "statistics", every=60.0),
+    Check("pools", of_process.pools, "pools"),
+    Check("redis", of_links.redis, "redis"),
+    Check("listener", of_links.listener, "listener"),
+    Check("keys", of_links.keys, "keys", vital=True),
+    Check("loop", of_process.loop, "loop"),
+    Check("clock", of_database.clock, "clock"),
+    Check("disk", of_process.disk, "disk"),
+    Check("files", of_process.files, "files"),
+    Check("workers", of_workers.workers, "workers", every=5.0, of_others=True),
+)
+
+
+def checks_of(settings: Health) -> tuple[Check, ...]:
+    """Those that there always are, and one for each address that the settings name."""
+    extra = (
+        Check(
+            f"http.{name}",
+            partial(of_links.http, given),
+            "http",
+            every=given.every,
+            fresh=given.every,
+        )
+        for name, given in settings.http.items()
+    )
+    return (*CHECKS, *extra)

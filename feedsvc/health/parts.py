@@ -1,0 +1,52 @@
+"""What the checks look at, and the repairs mend."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feedsvc.auth.tokens import Tokens
+from feedsvc.cache.pages import Pages
+from feedsvc.changes import Changes
+from feedsvc.colleagues import Colleagues
+from feedsvc.health.clock import Clock
+from feedsvc.health.disks import Disks
+from feedsvc.health.jobs import Jobs
+from feedsvc.health.loop import LoopLag
+from feedsvc.health.primary import Primary
+from feedsvc.pools import Pools
+from feedsvc.redis_link import RedisLink
+from feedsvc.replicas import Replicas
+from feedsvc.settings import Settings
+from feedsvc.workplace import Workplace
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Those of one worker, and what is kept for looking at it alone."""
+
+    settings: Settings
+    workplace: Workplace
+    pools: Pools
+    replicas: Replicas
+    pages: Pages
+    changes: Changes
+    tokens: Tokens
+    link: RedisLink | None
+    colleagues: Colleagues = field(init=False)
+    primary: Primary = field(init=False)
+    disks: Disks = field(init=False)
+    loop: LoopLag = field(default_factory=LoopLag, init=False)
+    clock: Clock = field(default_factory=Clock, init=False)
+    jobs: Jobs = field(default_factory=Jobs, init=False)
+
+    def __post_init__(self) -> None:
+        disks = self.settings.health.disks or (Path(tempfile.gettempdir()),)
+        object.__setattr__(self, "colleagues", Colleagues(self.workplace))
+        object.__setattr__(self, "primary", Primary(self.settings.database))
+        object.__setattr__(self, "disks", Disks(disks))
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self.colleagues.close()
+        await self.jobs.close()
+        await self.primary.close()

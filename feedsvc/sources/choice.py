@@ -1,0 +1,79 @@
+"""Which way the rows of a query come: decided here alone."""
+
+from importlib.resources import files
+from typing import Final
+
+from feedsvc.auth.principal import Principal
+from feedsvc.pools import Connection
+from feedsvc.query import FeedQuery
+from feedsvc.sources.copied import COPY_AFTER, CopiedPages
+from feedsvc.sources.projected import ProjectedCursor
+from feedsvc.sources.sent import SentCursor
+from feedsvc.sources.source import Position, Source
+from streams import encoder
+
+_TYPES: Final = (files("feedsvc.sources") / "types.sql").read_text()
+
+# Types whose comparisons are leakproof, so that under row-level security an index scan can start
+# at a value of theirs. Others are read from the beginning for each page.
+_LEAKPROOF: Final = frozenset(
+    {"bool", "int2", "int4", "int8", "oid", "text", "varchar", "bpchar"}
+    | {"date", "timestamp", "timestamptz", "uuid"}
+)
+
+
+def candidate(query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER) -> Source:
+    """What the rows come by, as far as can be said without asking PostgreSQL.
+
+    COPY takes over once a client has taken `copy_after` bytes.
+    """
+    forced = query.dataset.source
+    if encoder.MISSING is not None or forced == "projection":
+        return ProjectedCursor(query, principal)
+    if forced == "copy" or (forced == "auto" and _is_paged(query)):
+        return CopiedPages(query, principal, copy_after)
+    return SentCursor(query, principal)
+
+
+async def settled(
+    source: Source,
+    query: FeedQuery,
+    principal: Principal,
+    connection: Connection,
+    position: Position | None,
+) -> Source:
+    """What the rows come by in this transaction, which knows the candidate's settings.
+
+    The cursor where PostgreSQL would sort for each page. PostgreSQL's own text of each value where
+    somebody has altered a type: the encoder was not told of it, and a cast would round.
+    """
+    if isinstance(source, ProjectedCursor):
+        return source
+    if not await _has_its_types(query, connection):
+        return ProjectedCursor(query, principal)
+    if isinstance(source, CopiedPages) and query.dataset.source == "auto":
+        return (
+            source if await source.is_paged(connection, position) else SentCursor(query, principal)
+        )
+    return source
+
+
+async def _has_its_types(query: FeedQuery, connection: Connection) -> bool:
+    ordered = [part.column for part in query.order]
+    columns = {column.name: column.type for column in (*query.columns, *ordered)}
+    relation, names, types = query.dataset.relation, list(columns), list(columns.values())
+    return bool(await connection.fetchval(_TYPES, relation, names, types))
+
+
+def _is_paged(query: FeedQuery) -> bool:
+    """Whether an index should take a page up where the last one ended.
+
+    Not in an order of both directions, for which no index has a place. A list of values as a
+    setting is unpacked for each row, and as a parameter once.
+    """
+    return (
+        query.order in query.dataset.served
+        and len({part.descending for part in query.order}) == 1
+        and all(part.column.kind in _LEAKPROOF for part in query.order)
+        and all(condition.op != "in" for condition in query.filters)
+    )

@@ -1,0 +1,169 @@
+"""Rows by COPY in PostgreSQL's binary form, page by page, for the native encoder.
+
+A page is a COPY of its own, all of them in the transaction that the export reads in, so they have
+its one snapshot. COPY takes no parameters: values are settings of the transaction, and the query
+reads those (`statement.copied`).
+
+What is read is passed on while the page is under way, so a page's size costs no memory. But
+PostgreSQL sends as much as sockets take, and to give a page up in the middle takes a cancel
+request. So an export begins with a cursor, which gives no more than it is asked for, until so much
+was read that the client plainly keeps up.
+"""
+
+from __future__ import annotations  # of what is not there without the encoder
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from feedsvc import statement, tenancy
+from feedsvc.auth.principal import Principal
+from feedsvc.pools import Connection
+from feedsvc.query import FeedQuery
+from feedsvc.sources.native import native_batch, native_row
+from feedsvc.sources.sent import SentCursor
+from feedsvc.sources.source import Answer, Position
+from streams import encoder
+
+LARGEST_PAGE: Final = 20_000  # rows
+_LONGEST_PAGE: Final = 2.0  # seconds, as fast as rows have come so far
+COPY_AFTER: Final = 8_388_608  # bytes; more than sockets and kernels swallow for a stalled client
+_PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
+
+
+class CopiedPages:
+    """Pages behind each other, each behind the last row of the one before."""
+
+    name = "copy"
+    _connection: Connection
+    _encoder: encoder.Encoder
+
+    def __init__(
+        self, query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER
+    ) -> None:
+        self._query = query
+        self._principal = principal
+        self._row, self._plan = native_row(query)
+        self._beginning = SentCursor(query, principal)
+        self._copy_after = copy_after
+        self._position: Position | None = None
+        self._left: int | None = None
+        self._is_paged: bool | None = None
+        self._is_copying = False
+        # The page under way, how many rows it may have, and how many of those were given.
+        self._page: asyncio.Task[Any] | None = None
+        self._page_rows = self._page_given = 0
+        self._wanted = 0
+        self._enough, self._taken = asyncio.Event(), asyncio.Event()
+        # Since the transaction began.
+        self._began, self._rows, self._bytes = 0.0, 0, 0
+
+    def settings(self, position: Position | None) -> Mapping[str, str | Sequence[str]]:
+        """See `Source.settings`."""
+        return self._copy(position, LARGEST_PAGE).settings
+
+    async def is_paged(self, connection: Connection, position: Position | None) -> bool:
+        """Whether PostgreSQL reads a page without sorting, once it was told the settings."""
+        if self._is_paged is None:
+            wanted = self._copy(position, LARGEST_PAGE).sql
+            plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {wanted}"))
+            self._is_paged = "Sort" not in _nodes(plan[0]["Plan"])
+        return self._is_paged
+
+    async def begin(
+        self, connection: Connection, position: Position | None, left: int | None
+    ) -> None:
+        """See `Source.begin`."""
+        self._connection, self._position, self._left = connection, position, left
+        self._is_copying = False
+        self._began, self._rows, self._bytes = time.monotonic(), 0, 0
+        await self._beginning.begin(connection, position, left)
+
+    async def read(self, rows: int, *, exactly: bool) -> Answer:
+        """See `Source.read`. Raises EncoderError too."""
+        if self._is_copying or (self._bytes >= self._copy_after and not exactly):
+            answer = await self._copied(rows)
+        else:
+            answer = await self._beginning.read(rows, exactly=exactly)
+        if answer.batch is not None:
+            self._rows += answer.batch.count
+            self._bytes += len(answer.batch.body)
+            self._position = [text or "" for text in answer.batch.last]
+        return answer
+
+    async def _copied(self, rows: int) -> Answer:
+        if not self._is_copying:
+            left = None if self._left is None else self._left - self._rows
+            self._encoder = encoder.Encoder(self._plan, left)
+            self._is_copying = True
+        while True:
+            self._wanted = rows
+            page = self._page or await self._begin_page(rows)
+            await self._until_enough()
+            is_whole = page.done()
+            if is_whole:
+                page.result()
+                self._encoder.end_copy()
+                self._page = None
+            more, batch = self._encoder.more, native_batch(self._encoder.take())
+            self._enough.clear()
+            self._taken.set()
+            self._page_given += 0 if batch is None else batch.count
+            is_over = is_whole and (more or self._page_given < self._page_rows)
+            if batch is not None or is_over:
+                return Answer(batch, is_over, more=is_over and more)
+
+    async def close(self) -> None:
+        """See `Source.close`."""
+        page, self._page = self._page, None
+        if page is not None:
+            page.cancel()
+            # What it raised would be met again by whoever reads on.
+            await asyncio.gather(page, return_exceptions=True)
+        if self._is_copying:
+            del self._encoder  # what it was fed may be much
+        await self._beginning.close()
+
+    def _copy(self, position: Position | None, most: int) -> statement.Copy:
+        return statement.copied(self._query, self._principal, self._row, position, most)
+
+    async def _begin_page(self, rows: int) -> asyncio.Task[Any]:
+        rate = self._rows / max(0.001, time.monotonic() - self._began)
+        most = max(rows, min(LARGEST_PAGE, int(rate * _LONGEST_PAGE)))
+        if self._left is not None:
+            # One row beyond the limit tells whether there is more.
+            most = min(most, self._left - self._rows + 1)
+        wanted = self._copy(self._position, most)
+        await tenancy.tell(self._connection, wanted.settings)
+        self._page_rows, self._page_given = most, 0
+        self._enough.clear()
+        copying = self._connection.copy_from_query(wanted.sql, output=self._feed, format="binary")
+        self._page = asyncio.create_task(copying)
+        self._page.add_done_callback(lambda _: self._enough.set())
+        return self._page
+
+    async def _feed(self, chunk: bytes) -> None:
+        """Takes what PostgreSQL sends; it sends no more while this waits."""
+        self._encoder.feed_copy(chunk)
+        if self._encoder.rows >= self._wanted:
+            self._taken.clear()
+            self._enough.set()
+            await self._taken.wait()
+
+    async def _until_enough(self) -> None:
+        while not self._enough.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PASS_ON):
+                    await self._enough.wait()
+            if self._encoder.rows:
+                return
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[str]:
+    """The type of each node of a plan."""
+    yield str(plan["Node Type"])
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below)

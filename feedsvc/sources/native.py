@@ -1,0 +1,31 @@
+"""What the two sources that use the native encoder have in common."""
+
+from __future__ import annotations  # of what is not there without the encoder
+
+from typing import Literal
+
+from feedsvc.binary_projection import BinaryRow, binary_row
+from feedsvc.query import FeedQuery
+from feedsvc.sources.source import Batch
+from streams import encoder
+from streams.formats import CSV
+
+
+def native_row(query: FeedQuery) -> tuple[BinaryRow, encoder.Plan]:
+    """What is to be selected for the query, and the encoder's plan for it."""
+    form: Literal["json", "csv"] = "csv" if query.format is CSV else "json"
+    order = [part.column for part in query.order]
+    row = binary_row(query.columns, order, form, guard=query.guard)
+    plan = encoder.Plan(
+        row.columns,
+        form,
+        between=query.format.between(query.layout),
+        keys=row.keys,
+        delimiter=query.layout.delimiter,
+    )
+    return row, plan
+
+
+def native_batch(made: encoder.Batch | None) -> Batch | None:
+    """What an encoder made, as a source gives it."""
+    return None if made is None else Batch(made, made.rows, made.last, made.records)

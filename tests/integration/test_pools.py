@@ -1,0 +1,174 @@
+"""Connections by operation: who waits for whom, who is sent away, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from tests.support.servers import LOGIN, as_login
+from tests.support.service import Running, bearer, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import NewDatabase
+
+# A row every 5 ms, read on as the client takes them: none of these ends within a test.
+SCHEMA = f"""
+CREATE SCHEMA app;
+CREATE VIEW app.endless AS
+    SELECT n, pg_sleep(0.005) IS NULL AS awake FROM generate_series(1, 100000) AS n ORDER BY n;
+CREATE TABLE app.quick (n int PRIMARY KEY);
+INSERT INTO app.quick SELECT generate_series(1, 1000);
+GRANT USAGE ON SCHEMA app TO {LOGIN};
+GRANT SELECT ON ALL TABLES IN SCHEMA app TO {LOGIN};
+"""
+DATASETS = "".join(
+    f'[{name}]\nrelation = "app.{relation}"\nkey = ["n"]\nshared = true\nnot_null = ["n"]\n'
+    f'pool = "{pool}"\n'
+    for name, relation, pool in (
+        ("endless", "endless", "bulk"),
+        ("quick", "quick", "bulk"),
+        ("endless_read", "endless", "read"),
+        ("quick_read", "quick", "read"),
+    )
+)
+WAITS = 1.0  # seconds
+
+
+@pytest.fixture(scope="module")
+async def database(new_database: NewDatabase) -> AsyncIterator[str]:
+    async with new_database() as url:
+        admin = await asyncpg.connect(url)
+        await admin.execute(SCHEMA)
+        await admin.close()
+        yield url
+
+
+@pytest.fixture
+def service(database: str, tmp_path: Path) -> Iterator[Running]:
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text(DATASETS)
+    settings = {
+        "FEEDSVC_POOLS__BULK__SIZE": "3",
+        "FEEDSVC_POOLS__BULK__ACQUIRE_TIMEOUT": str(WAITS),
+        "FEEDSVC_POOLS__BULK__MOST_WAITING": "1",
+        "FEEDSVC_POOLS__BULK__APPLICATION_NAME": "the exports",
+        "FEEDSVC_POOLS__READ__SIZE": "3",
+    }
+    with serving(as_login(database), datasets=datasets, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(service: Running) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(service.url, headers=bearer()) as session:
+        yield session
+
+
+@asynccontextmanager
+async def running(
+    http: aiohttp.ClientSession, dataset: str, count: int
+) -> AsyncIterator[list[aiohttp.ClientResponse]]:
+    """So many exports without an end, each of which has got rows already, and which are read on."""
+    answers = [
+        await http.get(f"/v1/feeds/{dataset}?format=ndjson", headers=bearer()) for _ in range(count)
+    ]
+    assert [answer.status for answer in answers] == [200] * count
+    reading = [asyncio.create_task(read_on(answer)) for answer in answers]
+    try:
+        yield answers
+    finally:
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        for answer in answers:
+            answer.close()
+
+
+async def read_on(answer: aiohttp.ClientResponse) -> None:
+    async for _ in answer.content.iter_any():
+        pass
+
+
+async def pools(http: aiohttp.ClientSession) -> dict[str, dict[str, Any]]:
+    async with http.get("/api/performance/pools", headers=bearer(role="admin")) as answer:
+        return {pool["name"]: pool for pool in (await answer.json())["pools"]}
+
+
+async def refusal(http: aiohttp.ClientSession, path: str) -> tuple[str, int]:
+    async with http.get(path) as answer:
+        problem = await answer.json()
+        assert (answer.status, problem["type"]) == (503, "/problems/busy")
+        return problem["detail"], int(answer.headers["Retry-After"])
+
+
+async def test_small_exports_do_not_wait_behind_large_ones(http: aiohttp.ClientSession) -> None:
+    async with running(http, "endless", 2):
+        for _ in range(10):
+            async with http.get("/v1/feeds/quick?format=ndjson&limit=900") as answer:
+                assert answer.status == 200
+                assert (await answer.text()).count("\n") == 900
+        detail, _ = await refusal(http, "/v1/feeds/quick?format=ndjson")
+        assert detail.startswith("No connection came free in time")
+
+
+async def test_pages_do_not_wait_behind_exports_of_the_same_pool(
+    http: aiohttp.ClientSession,
+) -> None:
+    async with running(http, "endless_read", 2):
+        for path in ("/v1/feeds/quick_read?limit=20", "/v1/feeds/quick_read/7"):
+            async with http.get(path) as answer:
+                assert answer.status == 200
+        await refusal(http, "/v1/feeds/quick_read")
+
+
+async def test_who_would_wait_in_vain_gets_503_at_once(http: aiohttp.ClientSession) -> None:
+    for _ in range(10):
+        async with http.get("/v1/feeds/quick") as answer:
+            await answer.read()
+    async with running(http, "endless", 2):
+        await asyncio.sleep(2 * WAITS)
+        detail, retry = await refusal(http, "/v1/feeds/quick")
+        assert detail.startswith("It would take too long to wait")
+        assert retry >= 2 * WAITS
+        told = await pools(http)
+    assert told["bulk"]["refused"] == {"full": 0, "vain": 1, "late": 0}
+
+
+async def test_who_comes_while_too_many_wait_gets_503_at_once(http: aiohttp.ClientSession) -> None:
+    async with running(http, "endless", 2):
+        both = await asyncio.gather(*(refusal(http, "/v1/feeds/quick") for _ in range(2)))
+    details = sorted(detail for detail, _ in both)
+    assert details[0].startswith("No connection came free in time")
+    assert details[1].startswith("Too many requests wait already")
+
+
+async def test_what_is_told_of_the_pools(http: aiohttp.ClientSession, database: str) -> None:
+    admin = await asyncpg.connect(database)
+    async with running(http, "endless", 2):
+        waiting = asyncio.create_task(refusal(http, "/v1/feeds/quick"))
+        await asyncio.sleep(0.3)
+        bulk = (await pools(http))["bulk"]
+        assert (bulk["size"], bulk["reserve"], bulk["in_use"], bulk["waiting"]) == (3, 1, 2, 1)
+        assert (bulk["in_use_by_exports"], bulk["open"]) == (2, 2)
+        await waiting
+        names = await admin.fetch(
+            "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+        )
+        assert sum(name[0] == "the exports" for name in names) == 2
+    await admin.close()
+    told = await pools(http)
+    assert set(told) == {"read", "write", "analytics", "bulk"}
+    bulk = told["bulk"]
+    assert bulk["waits"]["count"] == 3
+    assert bulk["waits"]["max_ms"] == pytest.approx(WAITS * 1e3, rel=0.5)
+    assert bulk["timeouts"]["acquire"] == WAITS
+    assert bulk["suggestion"]["size"] is None, "nobody can tell after so short a while"
+    assert "too short" in bulk["suggestion"]["why"]

@@ -1,0 +1,395 @@
+"""SIGHUP: new settings, keys and datasets, and nobody fails or is cut off for it."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+import asyncpg
+import jwt
+import psutil
+import pytest
+
+from tests.support.servers import LOGIN, as_login
+from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import NewDatabase
+
+OTHER_KEY = "another key of the tests' own, long enough as well"
+TAKE_THE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+SOON = 30.0  # seconds that a reload may take on a busy machine
+
+# A row every 5 ms: `brief` is over in two seconds, `endless` not within any of these tests.
+SCHEMA = f"""
+CREATE SCHEMA slow;
+CREATE VIEW slow.brief AS
+    SELECT n, pg_sleep(0.005) IS NULL AS awake FROM generate_series(1, 400) AS n ORDER BY n;
+CREATE VIEW slow.endless AS
+    SELECT n, pg_sleep(0.005) IS NULL AS awake FROM generate_series(1, 100000) AS n ORDER BY n;
+CREATE TABLE slow.quick (n int PRIMARY KEY);
+INSERT INTO slow.quick SELECT generate_series(1, 1000);
+GRANT USAGE ON SCHEMA slow TO {LOGIN};
+GRANT SELECT ON ALL TABLES IN SCHEMA slow TO {LOGIN};
+"""
+DATASET = '[{0}]\nrelation = "slow.{0}"\nkey = ["n"]\nshared = true\nnot_null = ["n"]\n'
+
+
+@pytest.fixture(scope="module")
+async def database(new_database: NewDatabase) -> AsyncIterator[str]:
+    async with new_database() as url:
+        admin = await asyncpg.connect(url)
+        await admin.execute(SCHEMA)
+        await admin.close()
+        yield as_login(url)
+
+
+@dataclass
+class Site:
+    """A service, and the files that it reads again when it is told to."""
+
+    settings: Path
+    datasets: Path
+    key: Path
+    service: Running = field(init=False)
+
+    def write(self, settings: str = "", datasets: str = "", key: str = KEY) -> None:
+        self.settings.write_text(f'{settings}\n[auth]\nkey_file = "{self.key}"\n')
+        listed = "".join(map(DATASET.format, ("brief", "endless", "quick")))
+        self.datasets.write_text(listed + datasets)
+        self.key.write_text(key)
+
+    def reload(self) -> None:
+        self.service.process.send_signal(signal.SIGHUP)
+
+    def said(self, what: str) -> bool:
+        return any(what in line for line in self.service.log)
+
+    async def reloaded(self, times: int = 1) -> None:
+        async def is_so() -> bool:
+            return sum("reloaded: " in line for line in self.service.log) >= times
+
+        await until(is_so, SOON)
+
+    def workers(self) -> set[int]:
+        return {child.pid for child in psutil.Process(self.service.pid).children()}
+
+
+@contextmanager
+def running(folder: Path, database: str, workers: int | None, settings: str = "") -> Iterator[Site]:
+    site = Site(folder / "own.toml", folder / "datasets.toml", folder / "key")
+    site.write(settings)
+    arguments = [f"--config={site.settings}"]
+    arguments += [] if workers is None else [f"--workers={workers}"]
+    # Of the key file alone: the environment would go before it.
+    own = {"FEEDSVC_AUTH__KEY": ""}
+    with serving(database, datasets=site.datasets, arguments=arguments, settings=own) as service:
+        site.service = service
+        yield site
+
+
+async def until(condition: Callable[[], Awaitable[object]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        await asyncio.sleep(0.02)
+
+
+async def ask(site: Site, path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    """Asks on a connection of its own."""
+    url = site.service.url + path
+    async with aiohttp.request("GET", url, headers=headers or bearer()) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+def signed(key: str) -> dict[str, str]:
+    claims = {"aud": "feedsvc", "exp": time.time() + 600, "tenant": "t", "role": "member"}
+    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm='HS256')}"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_settings_keys_and_datasets_are_read_anew(
+    database: str, tmp_path: Path, workers: int
+) -> None:
+    with running(tmp_path, database, workers) as site:
+        before = site.service.pid
+        assert (await ask(site, "/v1/feeds/more?limit=1"))[0] == 404
+        assert (await ask(site, "/v1/feeds", signed(OTHER_KEY)))[0] == 401
+        more = '[more]\nrelation = "slow.quick"\nkey = ["n"]\nshared = true\n'
+        site.write("[streams]\npage_size = 20", more, OTHER_KEY)
+        site.reload()
+        await site.reloaded()
+        for _ in range(10):
+            status, rows = await ask(site, "/v1/feeds/more?limit=20", signed(OTHER_KEY))
+            assert (status, len(rows)) == (200, 20)
+            url = site.service.url + "/v1/feeds/quick?limit=21"
+            async with aiohttp.request("GET", url, headers=signed(OTHER_KEY)) as answer:
+                assert "ETag" not in answer.headers, "a page has 20 rows by now"
+                await answer.read()
+            assert (await ask(site, "/v1/feeds", bearer()))[0] == 401
+        assert (site.service.pid, site.service.process.poll()) == (before, None)
+        await until(lambda: count_is(site, workers), SOON)
+        site.service.terminate()
+        assert await asyncio.to_thread(site.service.process.wait, 10) == 0
+
+
+async def count_is(site: Site, workers: int) -> bool:
+    return len(site.workers()) == workers
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stream_that_runs_goes_on_to_its_end(
+    database: str, tmp_path: Path, workers: int
+) -> None:
+    with running(tmp_path, database, workers) as site:
+        async with aiohttp.ClientSession(site.service.url, headers=bearer()) as session:
+            answers = [await session.get("/v1/feeds/brief?format=ndjson") for _ in range(3)]
+            firsts = [await answer.content.readline() for answer in answers]
+            site.reload()
+            for first, answer in zip(firsts, answers, strict=True):
+                lines = [first, *(await answer.read()).splitlines()]
+                assert [json.loads(line)["n"] for line in lines] == [*range(1, 401)]
+            await site.reloaded()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("settings", "datasets", "key", "line"),
+    [
+        ("[streams]\npage_sice = 20", "", KEY, "streams.page_sice: there is no such setting"),
+        ("", '[more]\nrelation = "slow.nothing"\nkey = ["n"]\nshared = true\n', KEY,
+         "more.relation: there is no table or view slow.nothing"),
+        ("", "[more]\nrelation = 1\n", KEY, "datasets.toml: more.relation"),
+        ("", "", "short", "auth.key_file"),
+    ],
+)  # fmt: skip
+async def test_what_can_not_be_served_is_refused_and_the_old_ones_go_on(
+    database: str, tmp_path: Path, workers: int, settings: str, datasets: str, key: str, line: str
+) -> None:
+    with running(tmp_path, database, workers) as site:
+        before = site.workers()
+        site.write(settings, datasets, key)
+        site.reload()
+        await until(lambda: refused(site, line), SOON)
+        assert sum(line in told for told in site.service.log) == 1, "it is said once for all"
+        assert site.workers() == before
+        assert (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
+        site.write("[streams]\npage_size = 20")
+        site.reload()
+        await site.reloaded()
+        assert (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
+
+
+async def refused(site: Site, line: str) -> bool:
+    return any("reload refused" in told and line in told for told in site.service.log)
+
+
+class Load:
+    """Short requests on connections kept for as long as the service says; none is retried."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answered = 0
+        self.failures: list[str] = []
+        self._over = False
+
+    def __enter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._client(n)) for n in range(8)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over = True
+
+    async def finished(self) -> None:
+        await asyncio.gather(*self._tasks)
+
+    async def _client(self, number: int) -> None:
+        path = f"/v1/feeds/quick?limit={10 + number}" if number % 2 else "/v1/feeds/quick/7"
+        token = bearer(subject=str(number))["Authorization"]
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n".encode()
+        while not self._over:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                while not self._over:
+                    writer.write(head)
+                    closes = await self._answer(reader)
+                    if closes:
+                        break
+                    await asyncio.sleep(0.002)
+            except (OSError, EOFError) as error:
+                self.failures.append(repr(error))
+            finally:
+                writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> bool:
+        """Reads an answer, and gives whether the connection ends with it."""
+        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+        status = int(answer.split()[1])
+        length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        await reader.readexactly(length)
+        if status == 200:
+            self.answered += 1
+        else:
+            self.failures.append(str(status))
+        return b"connection: close" in answer
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_rolling_replacement_under_load_fails_nobody(
+    database: str, tmp_path: Path, workers: int
+) -> None:
+    """And what is cut, for it has no end, says where to go on."""
+    settings = "[streams]\nhandover_timeout = 1\n[pools.bulk]\nsize = 20\n"
+    with running(tmp_path, database, workers, settings) as site:
+        over = asyncio.Event()
+        streams = [asyncio.create_task(read_on(site, over)) for _ in range(4)]
+        with Load(site.service.port) as load:
+            for times in (1, 2, 3):
+                await asyncio.sleep(0.5)
+                workers_before = site.workers()
+                site.reload()
+                await site.reloaded(times)
+                await until(lambda: gone(workers_before), SOON)  # noqa: B023 - awaited before the next
+                assert len(site.workers()) == workers
+        await load.finished()
+        assert load.failures == []
+        assert load.answered > 300
+        over.set()
+        for task in streams:
+            cuts = await task
+            assert cuts >= 1, "no stream was cut, so nothing was shown"
+
+
+async def gone(workers: set[int]) -> bool:
+    return not any(psutil.pid_exists(worker) for worker in workers)
+
+
+async def read_on(site: Site, over: asyncio.Event) -> int:
+    """Reads a stream, resuming it wherever it is cut, until it is over; how often it was."""
+    read: list[int] = []
+    cuts, after = 0, ""
+    while not over.is_set():
+        url = f"{site.service.url}/v1/feeds/endless?format=ndjson&frames=1{after}"
+        async with aiohttp.request("GET", url, headers=bearer()) as answer:
+            assert answer.status == 200, await answer.text()
+            try:
+                async for line in answer.content:
+                    frame = json.loads(line)
+                    if "row" in frame:
+                        read.append(frame["row"]["n"])
+                    if "error" in frame:
+                        assert frame["error"]["type"] == "/problems/draining"
+                        assert frame["error"]["after"] == str(read[-1])
+                    if over.is_set():
+                        break
+                else:
+                    raise AssertionError("a stream without an end has ended properly")
+            except aiohttp.ClientPayloadError:
+                cuts += 1
+        after = f"&after={read[-1]}"
+    assert read == [*range(1, len(read) + 1)], "the parts do not make the whole"
+    return cuts
+
+
+async def test_several_that_die_at_once_are_all_replaced(database: str, tmp_path: Path) -> None:
+    with running(tmp_path, database, 3) as site:
+        before = site.workers()
+        for victim in before:
+            os.kill(victim, signal.SIGKILL)
+
+        async def three_others() -> bool:
+            return len(site.workers() - before) == 3
+
+        await until(three_others, SOON)
+        await until(lambda: answers(site), SOON)
+        assert sum("a new one starts" in line for line in site.service.log) == 3
+
+
+async def answers(site: Site) -> bool:
+    with suppress(aiohttp.ClientError, TimeoutError):
+        return (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
+    return False
+
+
+async def test_the_number_of_workers_follows_the_settings(database: str, tmp_path: Path) -> None:
+    with running(tmp_path, database, None, "[server]\nworkers = 1\n") as site:
+        assert site.workers() == set()
+        for times, workers in ((1, 3), (2, 1), (3, 2)):
+            site.write(f"[server]\nworkers = {workers}\n")
+            site.reload()
+            await site.reloaded(times)
+            await until(lambda: count_is(site, workers), SOON)  # noqa: B023 - awaited before the next
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_in_the_middle_of_a_reload_ends_everything(
+    database: str, tmp_path: Path, workers: int
+) -> None:
+    with running(tmp_path, database, workers) as site:
+        site.reload()
+        await asyncio.sleep(0.3)
+        everybody = site.workers()
+        site.service.terminate()
+        assert await asyncio.to_thread(site.service.process.wait, 20) == 0
+        await until(lambda: gone(everybody), 5)
+
+
+async def test_workers_do_not_outlive_whoever_started_them(database: str, tmp_path: Path) -> None:
+    """After a `kill -9` the port is free, and the next start is clean."""
+    with running(tmp_path, database, 2) as site:
+        workers, port = site.workers(), site.service.port
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/v1/feeds/brief?format=ndjson", headers=bearer())
+        answer = connection.getresponse()
+        site.service.process.kill()
+        body = await asyncio.to_thread(answer.read)
+        assert len(body.splitlines()) == 400, "a stream that ran was cut off"
+        await until(lambda: gone(workers), SOON)
+        connection.close()
+    settings = {"FEEDSVC_SERVER__PORT": str(port)}
+    with serving(database, datasets=site.datasets, settings=settings) as service:
+        assert service.port == port
+
+
+async def test_a_terminal_that_is_closed_ends_the_service(database: str, tmp_path: Path) -> None:
+    """It is no request to reload."""
+    site = Site(tmp_path / "own.toml", tmp_path / "datasets.toml", tmp_path / "key")
+    site.write()
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "feedsvc", "serve", f"--config={site.settings}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", TAKE_THE_TERMINAL, *command],
+        cwd=REPOSITORY,
+        env={
+            **os.environ, "DATABASE_URL": database, "FEEDSVC_SERVER__PORT": "0",
+            "FEEDSVC_AUTH__KEY": KEY, "FEEDSVC_DATASETS__FILE": str(site.datasets),
+        },
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(its)
+    said = b""
+    while b"feedsvc serves" not in said:
+        said += await asyncio.to_thread(os.read, ours, 4096)
+    os.close(ours)
+    assert await asyncio.to_thread(process.wait, 15) == 0

@@ -1,0 +1,68 @@
+"""A primary of a test's own, and a standby that really streams from it."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from feedsvc.embedded import PostgresServer, start_postgres
+from feedsvc.embedded.processes import run_tool
+from tests.support.servers import throw_away_folder
+
+STREAMING = {"wal_level": "replica", "max_wal_senders": "8", "wal_receiver_status_interval": "1s"}
+
+
+@contextmanager
+def primary_running(**settings: str) -> Iterator[PostgresServer]:
+    """A server that standbys can follow."""
+    given = {**STREAMING, "shared_buffers": "32MB", "fsync": "off", **settings}
+    with throw_away_folder() as folder, start_postgres(folder, settings=given) as server:
+        yield server
+
+
+@contextmanager
+def standby_of(primary: PostgresServer, **settings: str) -> Iterator[PostgresServer]:
+    """A hot standby, made with pg_basebackup, that follows the primary."""
+    cluster = primary.cluster
+    with throw_away_folder() as folder:
+        cluster.account.make_folder(folder)
+        room = folder / "room"  # the account's, so that pg_basebackup can make its folder there
+        room.mkdir()
+        cluster.account.give(room)
+        tool = cluster.binaries.folder / "pg_basebackup"
+        argv: list[str | Path] = [tool, f"--pgdata={room / 'data'}", "--write-recovery-conf"]
+        argv += ["--checkpoint=fast", f"--dbname={primary.url()}", "--no-sync"]
+        done = run_tool(argv, cluster.account, room, seconds=60)
+        assert done.returncode == 0, done.stdout
+        (room / "data").rename(folder / "data")
+        shutil.copyfile(cluster.password_file, folder / "superuser-password")
+        given = {**STREAMING, "shared_buffers": "32MB", "hot_standby": "on", **settings}
+        with start_postgres(folder, settings=given) as server:
+            yield server
+
+
+@contextmanager
+def frozen(server: PostgresServer) -> Iterator[None]:
+    """The server with all of its backends, stopped as if its machine hung."""
+    postmaster = psutil.Process(server.pid)
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            if process.is_running():
+                os.kill(process.pid, signal.SIGCONT)
+
+
+def port_of(url: str) -> int:
+    """Where a server listens."""
+    port = urlsplit(url).port
+    assert port is not None
+    return port

@@ -1,0 +1,209 @@
+"""Who gets a connection, in which order, and who is told at once that waiting is vain."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feedsvc.places import Experience, NoPlaceError, Place, Places, retry_after
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def take(places: Places, *, large: bool = False, timeout: float = 5.0) -> Place:
+    return await places.take(large=large, timeout=timeout)
+
+
+async def begun(
+    places: Places, *, large: bool = False, timeout: float = 5.0
+) -> asyncio.Task[Place]:
+    """Somebody who waits in line by now."""
+    task = asyncio.create_task(take(places, large=large, timeout=timeout))
+    await asyncio.sleep(0)
+    return task
+
+
+async def use_up(places: Places, clock: Clock, seconds: float, *, large: bool) -> None:
+    """Gives the places some experience: each kept for so long."""
+    for _ in range(10):
+        place = await take(places, large=large)
+        clock.now += seconds
+        places.give_back(place)
+
+
+async def test_exports_leave_the_reserve_to_small_work() -> None:
+    places = Places(4, 1, 100)
+    exports = [await take(places, large=True) for _ in range(3)]
+    waiting = await begun(places, large=True)
+    for _ in range(20):
+        places.give_back(await take(places))
+    assert not waiting.done(), "an export took the reserve"
+    places.give_back(exports[0])
+    assert (await waiting).large
+    assert (places.in_use, places.in_large_use) == (3, 3)
+
+
+async def test_small_work_may_have_every_place() -> None:
+    places = Places(4, 1, 100)
+    taken = [await take(places) for _ in range(4)]
+    waiting = await begun(places)
+    assert not waiting.done()
+    assert places.pressed.is_set()
+    places.give_back(taken[0])
+    await waiting
+    assert not places.pressed.is_set()
+
+
+async def test_who_waits_is_served_in_order_but_for_large_work_before_the_reserve() -> None:
+    places = Places(2, 1, 100)
+    large, small = await take(places, large=True), await take(places)
+    line = [await begun(places, large=n % 2 == 0) for n in range(4)]
+    served: list[int] = []
+    for n, task in enumerate(line):
+        task.add_done_callback(lambda _, n=n: served.append(n))  # type: ignore[misc]
+    places.give_back(small)
+    await asyncio.sleep(0.01)
+    assert served == [1], "the first one is large, and only the reserve is free"
+    places.give_back(large)
+    await asyncio.sleep(0.01)
+    assert served == [1, 0]
+    places.give_back(await line[1])
+    await asyncio.sleep(0.01)
+    assert served == [1, 0, 3]
+
+
+async def test_who_waited_for_its_whole_time_is_told_so() -> None:
+    places = Places(1, 0, 100)
+    await take(places)
+    with pytest.raises(NoPlaceError) as caught:
+        await take(places, timeout=0.02)
+    assert caught.value.why == "late"
+    assert (places.waiting, places.pressed.is_set()) == (0, False)
+
+
+async def test_no_more_may_wait_than_the_queue_is_long() -> None:
+    places = Places(1, 0, 2)
+    await take(places)
+    waiting = [await begun(places) for _ in range(2)]
+    with pytest.raises(NoPlaceError) as caught:
+        await take(places)
+    assert caught.value.why == "full"
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert places.waiting == 0
+
+
+async def test_who_would_wait_in_vain_is_told_at_once_and_when_to_come_back() -> None:
+    clock = Clock()
+    places = Places(3, 1, 100, clock)
+    await use_up(places, clock, 60.0, large=True)
+    for _ in range(2):
+        await take(places, large=True)
+        clock.now += 5
+    with pytest.raises(NoPlaceError) as caught:
+        await take(places, large=True, timeout=20)
+    # The older one has 50 of its 60 seconds left.
+    assert caught.value.why == "vain"
+    assert caught.value.wait == pytest.approx(50)
+    clock.now += 35
+    waiting = await begun(places, large=True, timeout=20)
+    assert not waiting.done(), "15 seconds are worth waiting for"
+    with pytest.raises(NoPlaceError) as caught:
+        await take(places, large=True, timeout=20)
+    assert caught.value.wait == pytest.approx(15 + 60 / 2), "somebody is before it in the line"
+    waiting.cancel()
+    # Small work has a place of its own, whatever exports do.
+    await take(places, timeout=0.01)
+
+
+async def test_nobody_is_sent_away_on_a_guess_from_nothing() -> None:
+    places = Places(1, 0, 100)
+    await take(places, large=True)
+    assert places.guess(large=True) is None
+    waiting = await begun(places, large=True)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_what_lasts_longer_than_all_before_is_guessed_to_last_as_long_again() -> None:
+    past = Experience()
+    for seconds in (1.0, 2.0, 3.0):
+        past.add(seconds)
+    assert past.soonest_end([0.0]) == pytest.approx(2.0)
+    assert past.soonest_end([1.5]) == pytest.approx(1.0)
+    assert past.soonest_end([10.0]) == pytest.approx(10.0)
+    assert past.soonest_end([10.0, 2.5]) == pytest.approx(0.5)
+
+
+async def test_a_place_that_comes_just_as_its_waiter_is_cancelled_is_not_lost() -> None:
+    places = Places(1, 0, 100)
+    place = await take(places)
+    waiting = await begun(places)
+    places.give_back(place)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert places.in_use == 0
+    await take(places, timeout=0.01)
+
+
+@given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_no_place_is_ever_lost_or_given_twice(size: int, reserve: int, seed: int) -> None:
+    """Takers that are cancelled, too late, refused or served, at random moments."""
+
+    async def storm() -> None:
+        chance = random.Random(seed)
+        places = Places(size, min(reserve, size - 1), 8)
+        holding = 0
+        holding_large = 0
+
+        async def one() -> None:
+            nonlocal holding, holding_large
+            large = chance.random() < 0.5
+            try:
+                place = await places.take(large=large, timeout=chance.choice((0.0005, 0.5)))
+            except NoPlaceError:
+                return
+            holding += 1
+            holding_large += large
+            assert holding <= size
+            assert holding_large <= places.most_large
+            try:
+                await asyncio.sleep(chance.choice((0, 0, 0.0005)))
+            finally:
+                holding -= 1
+                holding_large -= large
+                places.give_back(place)
+
+        tasks = []
+        for _ in range(60):
+            tasks.append(asyncio.create_task(one()))
+            if chance.random() < 0.3:
+                chance.choice(tasks).cancel()
+            if chance.random() < 0.5:
+                await asyncio.sleep(0)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not [r for r in results if isinstance(r, AssertionError)]
+        assert (places.in_use, places.in_large_use, places.waiting) == (0, 0, 0)
+        assert not places.pressed.is_set()
+        everything = [await places.take(large=False, timeout=0.01) for _ in range(size)]
+        assert len(set(everything)) == size
+
+    asyncio.run(storm())
+
+
+@pytest.mark.parametrize(("wait", "seconds"), [(None, 2), (0.0, 1), (0.2, 1), (3.1, 4), (1e6, 60)])
+def test_retry_after_is_whole_seconds_within_reason(wait: float | None, seconds: int) -> None:
+    assert retry_after(wait, 60) == seconds
