@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from feedsvc.auth.principal import Principal
 from feedsvc.cache import ledger, page, watch
-from feedsvc.cache.page import Key, Page
+from feedsvc.cache.page import Key, Page, Wanted
 from feedsvc.cache.shared import Shared
 from feedsvc.datasets import Dataset
 from feedsvc.errors import DatabaseUnavailable
@@ -196,7 +196,7 @@ class CacheMachine(RuleBasedStateMachine):
                 chosen.shared.held_up = self.slow if slow else None
                 load = self._loader(chosen, dataset, caller, gated)
                 reading = chosen.at_the_door if at_door else chosen.pages.page
-                self._begin(chosen, dataset, caller, reading(wanted, load))
+                self._begin(chosen, wanted, caller, reading(wanted, load))
 
     def play(self, scene: str, well: bool, name: str, caller: Principal) -> None:
         """What the other steps do, just where it can hurt."""
@@ -214,7 +214,7 @@ class CacheMachine(RuleBasedStateMachine):
         if wanted is not None:
             load = self._loader(chosen, dataset, caller, gated)
             reading = chosen.stream(wanted, load)
-            self._begin(chosen, dataset, caller, reading, may_be_stale=False)
+            self._begin(chosen, wanted, caller, reading, may_be_stale=False)
 
     def prove(self) -> None:
         """A page may count as of a later snapshot only if it is what that one would have given."""
@@ -301,12 +301,13 @@ class CacheMachine(RuleBasedStateMachine):
     def _begin(
         self,
         worker: Worker,
-        dataset: Dataset,
+        wanted: Wanted,
         caller: Principal,
         reading: Awaitable[object],
         *,
         may_be_stale: bool = True,
     ) -> None:
+        dataset, joins = wanted.dataset, worker.reads(wanted)
         view = self.database.view(dataset, caller)
         hears = worker.is_listening
         may_lack_what_it_does_not_know = hears or (dataset.stale > 0 and may_be_stale)
@@ -315,7 +316,7 @@ class CacheMachine(RuleBasedStateMachine):
         task = self.loop.create_task(_as_it_is(reading))
         outages = self.database.outages - self.database.away
         self.reads.append(
-            Read(worker, dataset, caller, set(at_least), self.now, outages, lost, task)
+            Read(worker, dataset, caller, set(at_least), self.now, joins, outages, lost, task)
         )
         self._go_on(task)
 

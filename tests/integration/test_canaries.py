@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.integration.conftest import NewDatabase
+from tests.support.canaries.cached import cache_counts
 from tests.support.canaries.readers import SETTINGS, Findings, read_all
 from tests.support.canaries.world import DATASETS_FILE, World, peopled
 from tests.support.redis_server import redis_running
@@ -54,6 +55,11 @@ async def test_nobody_ever_sees_anothers_row(
     with serving(as_login(world.url), datasets=DATASETS_FILE, settings=settings) as running:
         found = await read_all(running.url, world, seconds)
         assert running.process.poll() is None
+        counts = await cache_counts(running.url)
     assert_sound(found)
     assert found.satisfied == set(world.tenants)
     assert min(found.cut_before_head, found.cut_in_body, found.reset, found.reused) > 0, found
+    # Much of it was anybody's to be given by mistake: it came from the cache.
+    assert counts["memory"] > 100
+    assert (counts["redis"] > 10) is (redis_url is not None)
+    assert counts["mismatch"] == 0

@@ -12,9 +12,11 @@ import asyncpg
 import pytest
 
 from tests.integration.conftest import NewDatabase
+from tests.support.canaries.cached import cache_counts
 from tests.support.canaries.mutants import Change, serving_mutant
 from tests.support.canaries.readers import Findings, read_all, read_until
 from tests.support.canaries.world import NAMES, World, peopled
+from tests.support.redis_server import redis_running
 from tests.support.servers import as_login
 
 TENANTS = 200
@@ -62,6 +64,15 @@ KEPT_FOR_THE_NEXT = [
 ]
 
 NOT_IN_THE_KEY = Change("feedsvc/cache/keys.py", "            principal.scope,\n", "")
+# Where a page stands in Redis does not depend on the tenant, as if two names met.
+NAMES_THAT_MEET = Change(
+    "feedsvc/cache/shared.py",
+    "digest = hashlib.sha256(key.encode(",
+    """digest = hashlib.sha256(__import__("re").sub(r't[0-9]{3}', "", key).encode(""",
+)
+NOT_LOOKED_INSIDE = Change(
+    "feedsvc/cache/page.py", '    if head["key"] != key:\n', "    if False:\n"
+)
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -126,6 +137,23 @@ async def test_a_key_of_the_cache_without_the_caller_is_noticed(
     with serving_mutant(as_login(world.url), tmp_path, [NOT_IN_THE_KEY]) as running:
         found = await read_until(running.url, world, WATCHED, sees_a_stranger)
     assert found.foreign, "the readers would notice nothing"
+
+
+async def test_of_two_pages_under_one_name_the_envelope_tells_which_it_is(
+    world: World, tmp_path: Path
+) -> None:
+    """And where it is not asked, the readers do notice."""
+    with redis_running() as redis:
+        url, (kept, broken) = as_login(world.url), (tmp_path / "kept", tmp_path / "broken")
+        with serving_mutant(url, kept, [NAMES_THAT_MEET], redis.url) as running:
+            found = await read_all(running.url, world, SECONDS)
+            counts = await cache_counts(running.url)
+        assert (found.foreign, found.amiss) == ([], [])
+        assert counts["mismatch"] > 10, "no two names met"
+        changes = [NAMES_THAT_MEET, NOT_LOOKED_INSIDE]
+        with serving_mutant(url, broken, changes, redis.url) as running:
+            found = await read_until(running.url, world, WATCHED, sees_a_stranger)
+        assert found.foreign, "the readers would notice nothing"
 
 
 async def test_a_setting_that_outlives_its_caller_is_noticed(world: World, tmp_path: Path) -> None:

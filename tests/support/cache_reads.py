@@ -22,6 +22,8 @@ class Read:
     caller: Principal
     at_least: set[int]
     began: float
+    joins: bool
+    """Whether somebody read the page already, so that it may be as old as that takes."""
     outages: int
     lost: frozenset[int]
     """What no fail-over before it can have left for it to see."""
@@ -44,7 +46,7 @@ class Read:
             return None
         page = answer.held.page
         self._check(page, database)
-        if "collapsed" not in answer.status:  # that is as old as its load is long
+        if not self.joins:
             assert self.began - page.loaded <= self.dataset.fresh + self.dataset.stale
         counts["answers, cached"] += 1
         counts[answer.status.partition(";")[0]] += 1

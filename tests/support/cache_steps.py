@@ -30,6 +30,8 @@ SCENES = (
     "read away read",
     "read fail-over well read",
     "read wait-11 read",
+    "read wait-46 read",
+    "read away wait-46 read",
     # Triggers are disabled while something is written, with a look meanwhile and without.
     "read triggers-off commit triggers-on look beat read",
     "read triggers-off look commit triggers-on look beat read",
@@ -38,7 +40,7 @@ SCENES = (
     "read beat prove",
     "read commit beat prove",
     # What Redis holds is another's, or of long ago.
-    "read-anothers read swap evict read",
+    "commit commit-anothers told read-anothers read swap evict read read-anothers",
     "read commit told read evict put-late read",
     # An answer of Redis is on its way while something is told.
     "read evict slow-read commit told read hurry",
@@ -117,6 +119,7 @@ def acts(name: str, caller: Principal) -> dict[str, Step]:
         "roll-back": ("roll_back", {"at": -1}),
         "commit": ("commit", writes),
         "commit-it": ("commit", {**writes, "at": -1}),
+        "commit-anothers": ("commit", {**writes, "tenant": CALLERS[3].tenant}),
         "commit-large": ("commit", {**writes, "large": True}),
         "lose": ("lose", {"workers": everybody}),
         "lose-1": ("lose", {"workers": [1]}),

@@ -269,6 +269,10 @@ class Worker:
         assert isinstance(wanted, Wanted) is not is_out, wanted
         return wanted if isinstance(wanted, Wanted) else None
 
+    def reads(self, wanted: Wanted) -> bool:
+        """Whether somebody reads the page already."""
+        return wanted.key in self.pages._flights or wanted.key in self.pages._looks
+
     async def at_the_door(self, wanted: Wanted, load: Callable[[], Awaitable[Page]]) -> object:
         """As a request does that was answered before in the same words."""
         found = self.pages.at_hand(wanted, quietly=True) or await self.pages.from_redis(wanted)

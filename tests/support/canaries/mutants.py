@@ -33,8 +33,10 @@ class Change:
 
 
 @contextmanager
-def serving_mutant(database_url: str, folder: Path, changes: Sequence[Change]) -> Iterator[Running]:
-    """A service with these changes, from a copy in an empty folder."""
+def serving_mutant(
+    database_url: str, folder: Path, changes: Sequence[Change], redis_url: str = ""
+) -> Iterator[Running]:
+    """A service with these changes, from a copy in an empty folder; without a URL without Redis."""
     for package in _PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / package, folder / package, ignore=ignored)
@@ -43,7 +45,8 @@ def serving_mutant(database_url: str, folder: Path, changes: Sequence[Change]) -
     # The working directory, where the original is, would come first.
     path = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
     _assert_imported_from(folder, path)
-    with serving(database_url, datasets=DATASETS_FILE, settings={**SETTINGS, **path}) as running:
+    settings = {**SETTINGS, **path, "REDIS_URL": redis_url}
+    with serving(database_url, datasets=DATASETS_FILE, settings=settings) as running:
         yield running
 
 
