@@ -27,10 +27,13 @@ CREATE SCHEMA app;
 CREATE TABLE app.things (id int PRIMARY KEY, twin int NOT NULL);
 INSERT INTO app.things SELECT n, n / 2 FROM generate_series(1, 2000) AS n;
 ANALYZE app.things;
+CREATE VIEW app.slow AS
+    SELECT n, pg_sleep(0.005) IS NULL AS awake FROM generate_series(1, 400) AS n ORDER BY n;
 GRANT USAGE ON SCHEMA app TO {LOGIN};
 GRANT SELECT ON ALL TABLES IN SCHEMA app TO {LOGIN};
 """
 DATASETS = '[things]\nrelation = "app.things"\nkey = ["id"]\nshared = true\nreplica = true\n'
+DATASETS += '[slow]\nrelation = "app.slow"\nkey = ["n"]\nshared = true\nnot_null = ["n"]\n'
 
 
 def url_of(server: PostgresServer) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import uuid
@@ -126,6 +127,17 @@ async def _dead_connections(http: aiohttp.ClientSession, admin: asyncpg.Connecti
     finally:
         for backend in backends:
             os.kill(backend, signal.SIGCONT)
+
+
+async def test_no_repair_cuts_off_who_reads(http: aiohttp.ClientSession) -> None:
+    streams = [await http.get("/v1/feeds/slow?format=ndjson") for _ in range(3)]
+    firsts = [await stream.content.readline() for stream in streams]
+    assert (await repair(http, "connections"))[0] in {"done", "nothing"}
+    assert (await repair(http, "sessions"))[0] in {"done", "nothing"}
+    assert (await repair(http, "listener"))[0] == "done"
+    for first, stream in zip(firsts, streams, strict=True):
+        lines = [first, *(await stream.read()).splitlines()]
+        assert [json.loads(line)["n"] for line in lines] == [*range(1, 401)]
 
 
 async def test_sessions_that_were_left_behind_are_ended(
