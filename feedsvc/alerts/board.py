@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -59,22 +59,18 @@ class Boards:
         self._file = None if folder is None else folder / "alerts.now"
         self._lock = None if folder is None else folder / "alerts.lock"
         self._own = Board()
+        self._failed = False
         self._may_own = folder is not None or slot == 0
         self._dead_after = _PATIENCE * interval
 
     def read(self) -> Board:
-        """The board as it is; an empty one where nobody has evaluated yet."""
-        if self._file is None:
-            return self._own
-        try:
-            plain = orjson.loads(self._file.read_bytes())
-            states = {name: State.parse(state) for name, state in plain["states"].items()}
-            return Board(**{**plain, "states": states})
-        except FileNotFoundError:
-            return Board()
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            logger.warning("alerts: the board can't be read, and begins anew: %s", error)
-            return Board()
+        """The board as it is, or was when it could last be read."""
+        if self._file is not None:
+            try:
+                self._own = self._load(self._file)
+            except OSError as error:
+                self._say(error)
+        return self._own
 
     def owned_by_other(self, board: Board) -> bool:
         """Whether another worker evaluates."""
@@ -85,30 +81,50 @@ class Boards:
 
     @contextmanager
     def changing(self) -> Iterator[Board | None]:
-        """The board, to be changed in the block, which may not wait; None while another does."""
+        """The board, to be changed in the block, which may not wait.
+
+        None while another worker changes it, or where it can't be had.
+        """
         if self._file is None or self._lock is None:
             yield self._own
             return
-        try:
-            lock = self._lock.open("w")
-        except OSError as error:
-            logger.warning("alerts: the board can't be changed: %s", error)
-            yield None
-            return
-        with lock:
+        with ExitStack() as stack:
             try:
+                lock = stack.enter_context(self._lock.open("w"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                board = self._load(self._file)
+            except OSError as error:
+                if not isinstance(error, BlockingIOError):
+                    self._say(error)
                 yield None
                 return
-            board = self.read()
             yield board
             self._write(self._file, board)
+
+    @staticmethod
+    def _load(file: Path) -> Board:
+        """Raises OSError. One that makes no sense begins anew."""
+        try:
+            plain = orjson.loads(file.read_bytes())
+            states = {name: State.parse(state) for name, state in plain["states"].items()}
+            return Board(**{**plain, "states": states})
+        except FileNotFoundError:
+            return Board()
+        except (AttributeError, KeyError, TypeError, ValueError):
+            logger.exception("alerts: their board makes no sense, and begins anew")
+            return Board()
 
     def _write(self, file: Path, board: Board) -> None:
         unfinished = file.with_suffix(".new")
         try:
             unfinished.write_bytes(orjson.dumps(board))
             unfinished.replace(file)
+            self._failed = False
         except OSError as error:
-            logger.warning("alerts: the board can't be written: %s", error)
+            self._say(error)
+
+    def _say(self, error: OSError) -> None:
+        """Once, until it can be written again: it is tried every second."""
+        if not self._failed:
+            logger.error("alerts: their board can't be had: %s", error.strerror)
+        self._failed = True

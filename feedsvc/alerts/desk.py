@@ -1,5 +1,6 @@
 """What any worker shows of the alerts, and how an admin silences one."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
@@ -16,6 +17,7 @@ from feedsvc.errors import Problem
 Json: TypeAlias = dict[str, Any]
 
 _LATEST: Final = 100
+_PATIENCE: Final = 2.0  # seconds: what fires can be shown without PostgreSQL
 
 
 class Desk:
@@ -47,10 +49,15 @@ class Desk:
 
     async def report(self) -> Json:
         """The states, and the latest events; `lacking` says why there are none of those."""
+        history: list[Json] = []
+        lacking: str | None = None
         try:
-            history, lacking = await self._history.latest(_LATEST), None
+            async with asyncio.timeout(_PATIENCE):
+                history = await self._history.latest(_LATEST)
         except Problem as problem:
-            history, lacking = [], problem.detail
+            lacking = problem.detail
+        except TimeoutError:
+            lacking = "The database did not give the history in time."
         return {**self.states(), "history": history, "lacking": lacking}
 
     async def silence(self, alert: str, seconds: float, reason: str, principal: Principal) -> Json:

@@ -42,13 +42,16 @@ class Exposition:
         if self._folder is None:
             raise Unavailable(self._why_not, 60)
         content_type = choose_encoder(accept)[1]
-        async with asyncio.timeout(_DEADLINE), self._lock:
-            made = self._made.get(content_type)
-            if made is None or time.monotonic() - made[0] > _FRESH:
-                self._write()
-                text = await asyncio.to_thread(_text, self._folder, accept)
-                made = self._made[content_type] = (time.monotonic(), text)
-            return made[1]
+        try:
+            async with asyncio.timeout(_DEADLINE), self._lock:
+                made = self._made.get(content_type)
+                if made is None or time.monotonic() - made[0] > _FRESH:
+                    self._write()
+                    text = await asyncio.to_thread(_text, self._folder, accept)
+                    made = self._made[content_type] = (time.monotonic(), text)
+                return made[1]
+        except (OSError, ValueError) as error:  # also a deadline; a folder that is gone
+            raise Unavailable("The figures of all workers could not be read.", 5) from error
 
 
 def _text(folder: Path, accept: str) -> Text:

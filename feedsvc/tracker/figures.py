@@ -1,5 +1,6 @@
 """Everything that one worker saw in a minute, or all workers in any time: it merges."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
@@ -10,6 +11,8 @@ from feedsvc.tracker.sketch import Sketch
 
 Key: TypeAlias = tuple[str, ...]
 """What is figured, and of what: see `feedsvc.tracker.recorder`."""
+
+logger = logging.getLogger(__name__)
 
 _LEVEL: Final = 3
 _MOST_BYTES: Final = 64 << 20  # of a packed row, unpacked
@@ -102,6 +105,15 @@ class Figures:
             return cls.parse(orjson.loads(plain))
         except (zstandard.ZstdError, orjson.JSONDecodeError, AttributeError) as error:
             raise FiguresError("these are no figures") from error
+
+
+def readable(name: str, packed: bytes) -> Figures:
+    """The figures of a row of this name; none, and a line in the log, where it makes no sense."""
+    try:
+        return Figures.unpack(packed)
+    except FiguresError:
+        logger.warning("performance: the row %s can't be read", name)
+        return Figures()
 
 
 def _fits(key: Key, wanted: tuple[str | None, ...]) -> bool:

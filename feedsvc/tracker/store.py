@@ -8,10 +8,9 @@ import asyncio
 import itertools
 import logging
 import time
-import uuid
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
@@ -20,8 +19,8 @@ from feedsvc import identifiers
 from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
 from feedsvc.own_tables import writing
-from feedsvc.pools import Pool
-from feedsvc.tracker.figures import Figures, FiguresError
+from feedsvc.pools import Connection, Pool
+from feedsvc.tracker.figures import Figures, readable
 from feedsvc.tracker.recorder import MINUTE, Minute
 
 logger = logging.getLogger(__name__)
@@ -33,9 +32,9 @@ KEPT_HOURS: Final = timedelta(days=15)
 MOST_WAITING: Final = 180
 """Minutes that may wait for PostgreSQL."""
 
-_ADD, _SINCE, _OLDEST_HOUR, _TRIM = (
+_ADD, _LISTED, _FIGURES, _OLDEST_HOUR, _TRIM = (
     (files("feedsvc.tracker") / f"{name}.sql").read_text()
-    for name in ("add", "since", "oldest_hour", "trim")
+    for name in ("add", "listed", "figures", "oldest_hour", "trim")
 )
 _LOCK: Final = "select pg_try_advisory_xact_lock(hashtext('feedsvc.performance'))"
 _DELETE: Final = "delete from feedsvc.performance where id = any($1::uuid[])"
@@ -117,11 +116,12 @@ class Store:
                 self.waiting.popleft()
         return True
 
-    async def since(self, at: float) -> list[Row]:
-        """Every row from this point in time on, of all workers everywhere. Raises Problem."""
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator["Reader"]:
+        """What all workers everywhere have written, as of one moment. Raises Problem."""
         async with writing(self._pool) as connection:
-            found = await connection.fetch(_SINCE, at)
-        return await asyncio.to_thread(_unpacked, found)
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield Reader(connection)
 
     async def tidy(self) -> int:
         """Puts together the minutes of one hour, and trims. How many minutes that were.
@@ -162,24 +162,25 @@ def _packed(rows: Sequence[Row]) -> tuple[list[str], list[float], list[int], lis
     )
 
 
-def _unpacked(found: Sequence[Any]) -> list[Row]:
-    rows = []
-    for row in found:
-        try:
-            figures = Figures.unpack(row["figures"])
-        except FiguresError:
-            logger.warning("performance: the row %s can't be read", row["id"])
-            continue
-        rows.append(Row(str(row["id"]), row["at"], row["seconds"], figures))
-    return rows
+class Reader:
+    """Rows, within one transaction. Raises what asyncpg raises."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def listed(self, since: float) -> list[tuple[str, float]]:
+        """The ids of rows from this point in time on, and when they begin."""
+        return [tuple(row) for row in await self._connection.fetch(_LISTED, since)]
+
+    async def figures(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """The figures of these rows, packed, by their ids."""
+        found = await self._connection.fetch(_FIGURES, ids) if ids else []
+        return {row["id"]: row["figures"] for row in found}
 
 
 def _together(minutes: Sequence[Any]) -> tuple[list[str], list[float], list[int], list[bytes]]:
-    """One row of an hour, of what could be read."""
+    """One row of an hour, of what can be read."""
     merged = Figures()
     for minute in minutes:
-        try:
-            merged.merge(Figures.unpack(minute["figures"]))
-        except FiguresError:
-            logger.warning("performance: the row %s can't be read, and goes", minute["id"])
-    return _packed([Row(str(uuid.uuid4()), minutes[0]["hour"], HOUR, merged)])
+        merged.merge(readable(minute["id"], minute["figures"]))
+    return _packed([Row(identifiers.new_uuid(), minutes[0]["hour"], HOUR, merged)])

@@ -11,15 +11,17 @@ from feedsvc.observations import Observers, Vitals
 from feedsvc.sampling import Sampling
 from feedsvc.tracker import live, report
 from feedsvc.tracker.figures import Figures
+from feedsvc.tracker.past import Found, Past
 from feedsvc.tracker.recorder import MINUTE, Minute, Recorder
 from feedsvc.tracker.store import HOUR, Row, Store
 
 Range: TypeAlias = Literal["1h", "24h", "7d"]
 
+_PATIENCE: Final = 5.0  # seconds that PostgreSQL gets
 _UNDER_WAY: Final = live.UNDER_WAY
 RANGES: Final[dict[Range, tuple[int, int, float]]] = {
-    "1h": (HOUR, MINUTE, 4.0),
-    "24h": (24 * HOUR, HOUR, 15.0),
+    "1h": (HOUR, MINUTE, 10.0),
+    "24h": (24 * HOUR, HOUR, 30.0),
     "7d": (7 * 24 * HOUR, HOUR, 60.0),
 }
 """Seconds; what they begin at a multiple of; and for how long a report is as good as new."""
@@ -34,6 +36,7 @@ class Tracker:
         self._folder = folder
         self._file = None if folder is None else live.LiveFile(folder, slot)
         self._written = 0.0
+        self._pasts = {name: Past(store, seconds) for name, (seconds, _, _) in RANGES.items()}
         self._made: dict[Range, tuple[float, dict[str, Any]]] = {}
         self._lock = asyncio.Lock()
 
@@ -70,28 +73,36 @@ class Tracker:
             if made is None or time.monotonic() - at > RANGES[wanted][2]:
                 made = await self._report(wanted)
                 self._made[wanted] = time.monotonic(), made
-            return made
+        present = await self.present()
+        vitals = [each.vitals for each in present]
+        return {**made, "now": report.now(vitals, recent(present, time.time()))}
 
     async def _report(self, wanted: Range) -> dict[str, Any]:
         seconds, unit, _ = RANGES[wanted]
         now = time.time()
         begins = (now - seconds) // unit * unit
-        past, lacking = await self._past(begins - seconds)
+        # In this order: what is in PostgreSQL by now is no more under way in a file that is read
+        # after it, so no minute is counted twice.
+        past, lacking = await self._past(wanted, begins)
         present = await self.present()
-        rows = [row for each in present for row in each.rows if row.id == _UNDER_WAY]
-        every = {row.id: row for each in present for row in each.rows if row.id != _UNDER_WAY}
-        every |= {row.id: row for row in (*self._store.waiting, *past)}
-        rows += every.values()
-        report = await asyncio.to_thread(_made, rows, present, (begins, now), seconds)
-        return {"range": wanted, "from": begins, "to": round(now, 3), "lacking": lacking, **report}
+        rows = {row.id: row for row in self._store.waiting}
+        rows |= {row.id: row for each in present for row in each.rows if row.id != _UNDER_WAY}
+        fresh = [row for name, row in rows.items() if name not in past.ids]
+        fresh += [row for each in present for row in each.rows if row.id == _UNDER_WAY]
+        made = await asyncio.to_thread(_made, past, fresh, (begins, now), seconds)
+        return {"range": wanted, "from": begins, "to": round(now, 3), "lacking": lacking, **made}
 
-    async def _past(self, since: float) -> tuple[list[Row], str | None]:
+    async def _past(self, wanted: Range, begins: float) -> tuple[Found, str | None]:
+        nothing = Found(Figures(), Figures(), frozenset())
         try:
-            return await self._store.since(since), None
+            async with asyncio.timeout(_PATIENCE):
+                return await self._pasts[wanted].read(begins), None
         except NotSetUp:
             raise
         except Problem as problem:
-            return [], problem.detail
+            return nothing, problem.detail
+        except TimeoutError:
+            return nothing, "The database did not give the figures of the past in time."
 
     def _close_minute(self, minute: Minute) -> None:
         self._store.keep(minute)
@@ -108,12 +119,12 @@ class Tracker:
 
 
 def _made(
-    rows: Iterable[Row], present: Sequence[live.Present], bounds: tuple[float, float], ago: float
+    past: Found, fresh: Iterable[Row], bounds: tuple[float, float], ago: float
 ) -> dict[str, Any]:
     """The report of what lies within the bounds, against so many seconds before them."""
     begins, ends = bounds
-    figures, before = Figures(), Figures()
-    for row in rows:
+    figures, before, _ = past
+    for row in fresh:
         if row.at >= begins:
             figures.merge(row.figures)
         elif row.at >= begins - ago:
@@ -129,7 +140,6 @@ def _made(
         "cache": report.cache(figures),
         "pools": report.pools(figures),
         "system": report.system(figures),
-        "now": report.now([each.vitals for each in present], recent(present, ends)),
     }
 
 

@@ -314,7 +314,7 @@ async def test_a_reload_brings_new_alerts_though_an_old_worker_still_streams(
     own_world: str, receiver: Receiver, tmp_path: Path
 ) -> None:
     async with (
-        watched(own_world, tmp_path, receiver, workers=2) as running,
+        watched(own_world, tmp_path, receiver, 2, streams__stall_timeout="110") as running,
         AsyncExitStack() as stack,
     ):
         ask = request("/v1/feeds/clients?format=ndjson", f"Authorization: {ADMIN['Authorization']}")
@@ -326,7 +326,7 @@ async def test_a_reload_brings_new_alerts_though_an_old_worker_still_streams(
             await asyncio.sleep(0.1)
         (tmp_path / "alerts.toml").write_text(RULES.replace("[refusing]", "[renamed]"))
         os.kill(running.pid, signal.SIGHUP)
-        await until(lambda: "renamed" in board(running)["states"])
+        await until(lambda: "renamed" in board(running)["states"], 60)
         assert old in children(running.pid), "it still has its stream"
         assert int(owner(running).partition("-")[0]) != old
 

@@ -18,6 +18,7 @@ from feedsvc.pools import Pools
 from feedsvc.sampling import Sampling
 from feedsvc.settings import Database, Settings
 from feedsvc.tracker import live
+from feedsvc.tracker.past import Past
 from feedsvc.tracker.store import HOUR, KEPT_HOURS, MOST_WAITING, Store
 from feedsvc.tracker.tracker import Tracker
 from feedsvc.worker_folder import worker_folder
@@ -147,6 +148,33 @@ async def test_minutes_become_hours_without_a_change_in_what_is_reported(
     for each in (before, after):
         del each["to"], each["now"], each["totals"]["rate"], each["endpoints"][0]["rate"]
     assert after == before
+
+
+async def test_what_is_kept_of_the_past_is_what_reading_it_anew_would_give(database: str) -> None:
+    """While time goes on, and minutes come, late ones as well, and become hours."""
+    chance, now = random.Random(3), time.time()
+    async with store_on(database) as store:
+        kept = {seconds: Past(store, seconds) for seconds in (HOUR, 24 * HOUR)}
+        for _ in range(12):
+            worker = Worker(store)
+            for _ in range(chance.randrange(6)):
+                worker.lives(now - chance.choice((60, 7_000, 20_000, 150_000)) * chance.random())
+                for _ in range(chance.randrange(1, 4)):
+                    worker.tell(ended(chance.random()))
+            await worker.tracker.close()
+            if chance.random() < 0.4:
+                await store.tidy()
+            for seconds, past in kept.items():
+                begins = (now - seconds) // 60 * 60
+                found, anew = await past.read(begins), await Past(store, seconds).read(begins)
+                assert found.ids == anew.ids
+                for one, other in ((found.figures, anew.figures), (found.before, anew.before)):
+                    assert one.counts == pytest.approx(other.counts)
+                    assert one.peaks == other.peaks
+                    assert {key: sketch.bins for key, sketch in one.sketches.items()} == {
+                        key: sketch.bins for key, sketch in other.sketches.items()
+                    }
+            now += chance.choice((1, 60, 600))
 
 
 async def test_a_minute_that_comes_late_joins_its_hour(

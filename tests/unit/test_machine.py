@@ -1,0 +1,43 @@
+"""What the system tells of a process; also of one that has no file left to ask with."""
+
+import os
+import resource
+import time
+
+import psutil
+import pytest
+
+from feedsvc.machine import Machine
+
+
+def test_it_sees_what_there_is() -> None:
+    machine = Machine()
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    machine.look()
+    usage = machine.usage
+    assert usage.memory == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+    assert 0.05 < usage.cpu_share < 4
+    assert usage.open_files == pytest.approx(psutil.Process().num_fds(), abs=5)
+    assert 0 < usage.machine_memory_free < usage.machine_memory
+    assert usage.disk is not None
+    assert usage.disk_free is not None
+    assert usage.disk_free < usage.disk
+
+
+def test_without_a_file_left_it_knows_that_there_is_none() -> None:
+    machine = Machine()
+    before = machine.usage
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Descriptors are numbered from the lowest that is free.
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        machine.look()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert machine.usage == before._replace(open_files=machine.most_open_files)
+    machine.look()
+    assert machine.usage.open_files != machine.most_open_files
