@@ -17,6 +17,8 @@ import pytest
 from yarl import URL
 
 from feedsvc.cache.shared import Shared
+from tests.support.cache_figures import reports, until_all_listen
+from tests.support.locks import locked, readers, until_somebody_reads
 from tests.support.redis_server import RunningRedis, redis_running
 from tests.support.service import NO_REDIS, REPOSITORY, Running, bearer, serving
 
@@ -290,30 +292,31 @@ async def test_without_a_listener_nothing_is_shown_from_the_cache(
     assert b"unheard" not in (await get(client, PAGE))[1]
 
 
-@pytest.mark.parametrize("arguments", [["--workers=1"], ["--workers=2"]])
+@pytest.mark.parametrize("workers", [1, 2])
 async def test_five_hundred_at_once_run_one_query(
-    world_url: str, world: asyncpg.Connection, redis: RunningRedis, arguments: list[str]
+    world_url: str,
+    world_admin_url: str,
+    world: asyncpg.Connection,
+    redis: RunningRedis,
+    workers: int,
 ) -> None:
-    settings = {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": f"cold{arguments[0][-1]}"}
-    path = "/v1/feeds/vendors?limit=40"
-    with serving(world_url, settings=settings, arguments=arguments) as running:
+    settings = {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": f"cold{workers}"}
+    path, admin = "/v1/feeds/vendors?limit=40", bearer(OWN, "admin")
+    with serving(world_url, settings=settings, arguments=[f"--workers={workers}"]) as running:
+        await until_all_listen(running.url, workers, admin)
         connector = aiohttp.TCPConnector(limit=500)
         async with aiohttp.ClientSession(running.url, connector=connector) as session:
-            for _ in range(8):  # both workers, most likely
-                await until_it_listens(session)
-            await asyncio.sleep(1.5)
-            async with world.transaction():
-                await world.execute("LOCK wedding.vendors IN ACCESS EXCLUSIVE MODE")
+            async with locked(world_admin_url, "wedding.vendors"):
                 asked = [asyncio.create_task(get(session, path)) for _ in range(500)]
+                await until_somebody_reads(world)
                 await asyncio.sleep(1.5)
-                reading = await world.fetchval(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                    "AND application_name = 'feedsvc read' AND wait_event_type = 'Lock'"
-                )
+                reading = await readers(world)
             answers = await asyncio.gather(*asked)
-    assert reading == 1
+        told = await reports(running.url, workers, admin)
+    assert len(reading) == 1
     assert len({body for _, body in answers}) == 1
     assert sum("stored" in status for status, _ in answers) == 1
+    assert sum(report["datasets"]["vendors"]["loads"]["count"] for report in told) == 1
 
 
 @asynccontextmanager

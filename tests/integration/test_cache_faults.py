@@ -16,6 +16,8 @@ import pytest
 from feedsvc import triggers
 from feedsvc.cache.shared import CLAIM_SECONDS
 from tests.integration.test_cache import OTHER, OWN, PAGE, figures, get, heard, until_it_listens
+from tests.support.cache_figures import until_all_listen
+from tests.support.locks import locked, readers
 from tests.support.proxy import Proxy, proxied
 from tests.support.redis_server import redis_running
 from tests.support.servers import DATASETS
@@ -264,11 +266,7 @@ class Crowd:
 
     async def readers(self) -> list[psutil.Process]:
         """The workers that live and have a load which waits for the lock, one for each load."""
-        waiting = (
-            "SELECT client_port FROM pg_stat_activity WHERE datname = current_database() "
-            "AND application_name = 'feedsvc read' AND wait_event_type = 'Lock'"
-        )
-        ports = {row[0] for row in await self.world.fetch(waiting)}
+        ports = await readers(self.world)
         return [
             worker
             for worker in self._workers()
@@ -317,7 +315,7 @@ async def serving_two(world_url: str, world: asyncpg.Connection) -> AsyncIterato
         settings = {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": "crowd"}
         with serving(world_url, settings=settings, arguments=["--workers=2"]) as running:
             made = Crowd(running, world)
-            await asyncio.sleep(1.5)  # both listen
+            await until_all_listen(running.url, 2, bearer(OWN, "admin"))
             try:
                 yield made
             finally:
@@ -325,27 +323,12 @@ async def serving_two(world_url: str, world: asyncpg.Connection) -> AsyncIterato
                     asker.leave()
 
 
-@asynccontextmanager
-async def locked(admin_url: str) -> AsyncIterator[None]:
-    """Who wants to read the vendors waits until the block ends.
-
-    On a connection of its own, for a transaction sees pg_stat_activity as it first saw it.
-    """
-    connection = await asyncpg.connect(admin_url)
-    try:
-        async with connection.transaction():
-            await connection.execute("LOCK wedding.vendors IN ACCESS EXCLUSIVE MODE")
-            yield
-    finally:
-        await connection.close()
-
-
 async def test_who_leaves_while_it_reads_hands_over_and_who_waits_is_unharmed(
     world_url: str, world_admin_url: str, world: asyncpg.Connection
 ) -> None:
     """First all that wait with one worker leave, then all that wait with the other."""
     async with serving_two(world_url, world) as asked:
-        async with locked(world_admin_url):
+        async with locked(world_admin_url, "wedding.vendors"):
             await asked.ask(VENDORS, 16)
             for _ in range(2):
                 reads = await asked.reader(5)
@@ -366,7 +349,7 @@ async def test_a_worker_that_is_killed_while_it_reads_is_waited_for_no_longer_th
     world_url: str, world_admin_url: str, world: asyncpg.Connection
 ) -> None:
     async with serving_two(world_url, world) as asked:
-        async with locked(world_admin_url):
+        async with locked(world_admin_url, "wedding.vendors"):
             await asked.ask(VENDORS, 16)
             reads = await asked.reader(5)
             _, others = asked.split(reads)

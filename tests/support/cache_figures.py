@@ -1,0 +1,49 @@
+"""`GET /api/performance/cache` of every worker of a service, for each tells of itself alone."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+import aiohttp
+
+_MOST_LOOKS: Final = 400
+
+
+async def reports(url: str, workers: int, headers: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One report of each worker. Raises AssertionError where one of them answers nobody."""
+    told: dict[float, dict[str, Any]] = {}
+    for _ in range(_MOST_LOOKS):
+        report = await _report(url, headers)
+        told[report["since"]] = report
+        if len(told) == workers:
+            return list(told.values())
+    raise AssertionError(f"of {workers} workers {len(told)} answer")
+
+
+async def until_all_listen(url: str, workers: int, headers: Mapping[str, str]) -> None:
+    """Returns once each worker may use its cache. Raises TimeoutError."""
+    async with asyncio.timeout(20):
+        while not all(report["listening"] for report in await reports(url, workers, headers)):
+            await asyncio.sleep(0.05)
+
+
+async def cache_counts(url: str, workers: int, headers: Mapping[str, str]) -> Counter[str]:
+    """The lookups of all workers together: `memory` and `redis` are hits, `mismatch` is a miss."""
+    counts: Counter[str] = Counter()
+    for report in await reports(url, workers, headers):
+        for dataset in report["datasets"].values():
+            counts.update(dataset["hits"])
+            counts["mismatch"] += dataset["misses"].get("mismatch", 0)
+    return counts
+
+
+async def _report(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """One worker's figures, over a connection of its own, for it is the connection's worker."""
+    async with (
+        aiohttp.ClientSession(url) as session,
+        session.get("/api/performance/cache", headers=headers) as answer,
+    ):
+        assert answer.status == 200
+        report: dict[str, Any] = await answer.json()
+        return report
