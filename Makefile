@@ -11,7 +11,7 @@ endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: run test test-redis soak lint format fuzz bench wheels clean
+.PHONY: run test test-redis soak lint format fuzz bench bench-peers wheels clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/demo.stamp
@@ -46,6 +46,9 @@ fuzz: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m tests.performance.bench $(ARGS)
+
+bench-peers: $(VENV)/bench.stamp
+	$(BIN)/python -m tests.performance.bench --peers $(ARGS)
 
 # For this kind of machine and every Python from 3.11 on.
 wheels: $(VENV)/bin/python

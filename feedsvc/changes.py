@@ -165,11 +165,11 @@ class Changes:
             self._note.set_result(None)
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        xid, *items = str(payload).split()
+        xid, _, items = str(payload).partition(" ")
         if not xid.isdecimal():
             logger.error("changes: told something that is not of feedsvc's triggers")
             return
-        self._hearer.told(int(xid), items)
+        self._hearer.told(int(xid), items.split())
 
     def _lost(self, _connection: object = None) -> None:
         if self._connection is not None:

@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from feedsvc.errors import Unauthorized
 from feedsvc.govern import serve_as_worker
 from feedsvc.migrations.errors import MigrationError
 from feedsvc.migrations.lines import Line
+from feedsvc.monitor.source import RefusedError
 from feedsvc.replicas import Replicas
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import Settings, SettingsError
@@ -48,10 +50,12 @@ _MISTAKES: Final = (
     KeyMissingError,
     EmbeddedError,
     MigrationError,
+    RefusedError,
     asyncpg.PostgresError,
     OSError,
 )
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_A_SHIFT: Final = 12 * 3_600.0  # seconds
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -139,6 +143,29 @@ def token(
     except Unauthorized:
         _fail("--tenant and --client must be printable, not empty, and at most 256 long")
     typer.echo(signed)
+
+
+@cli.command()
+def monitor(
+    url: Annotated[
+        str, typer.Option(envvar="FEEDSVC_URL", help="The service's address.")
+    ] = "http://127.0.0.1:8080",
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="FEEDSVC_TOKEN", help="An admin's; else one is signed here."),
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.5, max=3_600, help="Seconds.")] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
+    count: Annotated[int | None, typer.Option(min=1, help="Look so many times.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show a running service in the terminal, over its own endpoints, until Ctrl-C."""
+    from feedsvc.monitor.monitor import Wish, export, show  # noqa: PLC0415 - as for migrations
+
+    wish = Wish(url.rstrip("/"), token or _admin_token(config), interval, count)
+    work = export if as_json or not sys.stdout.isatty() else show
+    with suppress(KeyboardInterrupt):
+        asyncio.run(work(wish))
 
 
 @cli.command()
@@ -299,6 +326,14 @@ def _owner_url(config: Path | None) -> str:
     if not url:
         _fail("MIGRATION_DATABASE_URL must be set, or DATABASE_URL")
     return url
+
+
+def _admin_token(config: Path | None) -> str:
+    """A token for this machine's own service."""
+    try:
+        return Tokens(settings.load(config).auth).sign("monitor", "admin", None, _A_SHIFT)
+    except (KeyMissingError, SettingsError):
+        _fail("--token is needed, or FEEDSVC_TOKEN: the settings have no key to sign one with")
 
 
 def _line(name: LineName) -> Line:

@@ -18,6 +18,7 @@ import asyncpg
 
 from feedsvc import statement, tenancy
 from feedsvc.auth.principal import Principal
+from feedsvc.batch_size import BatchSize
 from feedsvc.cache.page import Page, digest_of
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.errors import DatasetUnavailable, Unavailable
@@ -32,11 +33,7 @@ from streams.frames import Rows, TotalKind
 
 logger = logging.getLogger(__name__)
 
-_FIRST_BATCH: Final = 64
-_LARGEST_BATCH: Final = 4_096
-_SMALLEST_CHUNK: Final = 32_768  # bytes
 _SMALL_LIMIT: Final = 10_000  # rows that are soon read, whatever they are
-_SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed on as they come
 Proof: TypeAlias = Callable[[Page, Snapshot], Coroutine[Any, Any, bool]]
 """Whether a page is as this later snapshot would have it."""
 Choose: TypeAlias = Callable[[FeedQuery, Principal], Source]
@@ -49,29 +46,6 @@ class Part(Rows):
     """Rows of an export; `records` takes them apart again."""
 
     records: Callable[[], Sequence[bytes]]
-
-
-class _BatchSize:
-    """How many rows to ask for: as many as make a chunk, fewer where they come slowly.
-
-    Chunks grow with what was read, and that is with what the client took: one that reads nothing
-    from the start is found out while the chunk that waits for it is still small.
-    """
-
-    def __init__(self, chunk_bytes: int) -> None:
-        self.rows = _FIRST_BATCH
-        self._read_bytes = 0
-        self._chunk_bytes = chunk_bytes
-
-    def learn(self, batch: Batch | None, seconds: float) -> None:
-        """Takes a batch's size and time into account for the next one."""
-        rows, size = (0, 0) if batch is None else (batch.count, len(batch.body))
-        self._read_bytes += size
-        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 16))
-        wanted = chunk * rows // max(1, size)
-        if seconds > _SLOW_BATCH:
-            wanted = min(wanted, self.rows // 2)
-        self.rows = max(1, min(wanted, self.rows * 8, _LARGEST_BATCH))
 
 
 class FirstPage:
@@ -140,7 +114,7 @@ class Export:
         self._standby: Pool | None = None
         """Where the present snapshot is, if it is not on the primary."""
         self._standby_failed = self._began_on_standby = self._has_read = False
-        self._batch_size = _BatchSize(course.chunk_bytes)
+        self._batch_size = BatchSize(course.chunk_bytes)
         self._snapshot = AsyncExitStack()
         self._source = course.choose(query, principal)
         self._has_begun = False

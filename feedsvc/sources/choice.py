@@ -6,7 +6,7 @@ from typing import Final
 from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection
 from feedsvc.query import FeedQuery
-from feedsvc.sources.copied import CopiedPages
+from feedsvc.sources.copied import COPY_AFTER, CopiedPages
 from feedsvc.sources.projected import ProjectedCursor
 from feedsvc.sources.sent import SentCursor
 from feedsvc.sources.source import Position, Source
@@ -22,13 +22,16 @@ _LEAKPROOF: Final = frozenset(
 )
 
 
-def candidate(query: FeedQuery, principal: Principal) -> Source:
-    """What the rows come by, as far as can be said without asking PostgreSQL."""
+def candidate(query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER) -> Source:
+    """What the rows come by, as far as can be said without asking PostgreSQL.
+
+    COPY takes over once a client has taken `copy_after` bytes.
+    """
     forced = query.dataset.source
     if encoder.MISSING is not None or forced == "projection":
         return ProjectedCursor(query, principal)
     if forced == "copy" or (forced == "auto" and _is_paged(query)):
-        return CopiedPages(query, principal)
+        return CopiedPages(query, principal, copy_after)
     return SentCursor(query, principal)
 
 

@@ -30,7 +30,7 @@ from streams import encoder
 
 LARGEST_PAGE: Final = 20_000  # rows
 _LONGEST_PAGE: Final = 2.0  # seconds, as fast as rows have come so far
-_KEEPS_UP: Final = 8_388_608  # bytes; more than sockets and kernels swallow for a stalled client
+COPY_AFTER: Final = 8_388_608  # bytes; more than sockets and kernels swallow for a stalled client
 _PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
 
 
@@ -41,11 +41,14 @@ class CopiedPages:
     _connection: Connection
     _encoder: encoder.Encoder
 
-    def __init__(self, query: FeedQuery, principal: Principal) -> None:
+    def __init__(
+        self, query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER
+    ) -> None:
         self._query = query
         self._principal = principal
         self._row, self._plan = native_row(query)
         self._beginning = SentCursor(query, principal)
+        self._copy_after = copy_after
         self._position: Position | None = None
         self._left: int | None = None
         self._is_paged: bool | None = None
@@ -81,7 +84,7 @@ class CopiedPages:
 
     async def read(self, rows: int, *, exactly: bool) -> Answer:
         """See `Source.read`. Raises EncoderError too."""
-        if self._is_copying or (self._bytes >= _KEEPS_UP and not exactly):
+        if self._is_copying or (self._bytes >= self._copy_after and not exactly):
             answer = await self._copied(rows)
         else:
             answer = await self._beginning.read(rows, exactly=exactly)

@@ -140,6 +140,7 @@ def now(present: Sequence[Vitals], recent: Span) -> Json:
             "pages": sum(each.cached_pages for each in present),
             "bytes": sum(each.cached_bytes for each in present),
         },
+        "endpoints": endpoints(recent, Span(Figures(), 0)),
         "pools": _pools_now(present),
         "database_answers": all(each.database_answers for each in present),
         "redis_answers": _all_of([each.redis_answers for each in present]),

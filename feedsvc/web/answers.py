@@ -16,6 +16,7 @@ from feedsvc.export import Course, FirstPage, Part, open_export
 from feedsvc.page_reader import collect, page_course, page_of, read_page
 from feedsvc.query import FeedQuery
 from feedsvc.service import Service
+from feedsvc.sources import choice
 from feedsvc.timing import Stages
 from feedsvc.web.delivery import Delivery
 from feedsvc.web.keys import SERVICE, STAGES
@@ -67,6 +68,7 @@ async def answer_stream(
                 begun=page,
                 proof=partial(service.pages.proves, wanted) if isinstance(wanted, Wanted) else None,
                 keep=_keeper(service, wanted) if page is None else None,
+                choose=partial(choice.candidate, copy_after=settings.copy_after),
             )
             pool = service.pools[query.dataset.pool]
             export = open_export(query, principal, pool, course, request[STAGES])

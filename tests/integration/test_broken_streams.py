@@ -25,6 +25,7 @@ from feedsvc.embedded import start_postgres
 from tests.support import sse
 from tests.support.servers import LOGIN, PASSWORD, as_login, throw_away_folder
 from tests.support.service import Running, bearer, serving
+from tests.support.sources import COPY_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -69,20 +70,19 @@ GRANT SELECT ON ALL TABLES IN SCHEMA trap TO {LOGIN};
 ANALYZE;
 """
 
-DATASETS = """
-[rows]
-relation = "trap.rows"
-key = ["n"]
-shared = true
-
-[trapped]
-relation = "trap.trapped"
-key = ["n"]
-shared = true
-not_null = ["n"]
-"""
+DATASETS = '[rows]\nrelation = "trap.rows"\nkey = ["n"]\nshared = true\n'
+DATASETS += "".join(
+    f'[{name}]\nrelation = "trap.trapped"\nkey = ["n"]\nshared = true\nnot_null = ["n"]\n'
+    f'source = "{source}"\n'
+    for name, source in (
+        ("trapped", "auto"),
+        ("trapped-copy", "copy"),
+        ("trapped-projection", "projection"),
+    )
+)
 
 SETTINGS = {
+    **COPY_AT_ONCE,
     "FEEDSVC_DATABASE__RELEASE_TIMEOUT": str(RELEASE_TIMEOUT),
     "FEEDSVC_POOLS__READ__SIZE": "1",
     "FEEDSVC_POOLS__READ__QUERY_TIMEOUT": str(QUERY_TIMEOUT),
@@ -211,17 +211,18 @@ async def _make_schema(postgres: PostgresServer) -> None:
         await admin.execute(SCHEMA)
 
 
+@pytest.mark.parametrize("trapped", ["trapped", "trapped-copy", "trapped-projection"])
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_backend_that_is_terminated_leaves_a_prefix_without_an_end(
-    site: Site, form: str
+    site: Site, form: str, trapped: str
 ) -> None:
     at = random.randrange(1_000, ROWS)
     await site.spring(0, "terminate")
-    uncut = await site.stream(f"/v1/feeds/trapped?{form}")
+    uncut = await site.stream(f"/v1/feeds/{trapped}?{form}")
     assert uncut.whole
     assert uncut.rows() == list(range(1, ROWS + 1))
     await site.spring(at, "terminate")
-    cut = await site.stream(f"/v1/feeds/trapped?{form}")
+    cut = await site.stream(f"/v1/feeds/{trapped}?{form}")
     assert not cut.whole
     arrived = cut.rows()
     assert arrived == list(range(1, len(arrived) + 1))

@@ -8,8 +8,8 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
-from unittest import mock
 
 import asyncpg
 import pytest
@@ -21,7 +21,7 @@ from feedsvc.export import Course, open_export
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
-from feedsvc.sources import copied
+from feedsvc.sources import choice
 from feedsvc.timing import Stages
 from tests.integration.conftest import NewDatabase
 from tests.support.canaries.awaits import cancelled_at
@@ -94,10 +94,10 @@ async def parked_export(pool: Pool, letters: Dataset) -> None:
 async def copied_export(pool: Pool, letters: Dataset) -> None:
     """The same by COPY, and parked in the middle of a page."""
     query = FeedQuery.parse({"format": "ndjson"}, replace(letters, source="copy"))
-    with mock.patch.multiple(copied, _KEEPS_UP=1, _LONGEST_PAGE=60.0):
-        async with open_export(query, FIRST, pool, Course(16_384), Stages()) as export:
-            while await export.take() is not None:
-                await export.park()
+    course = Course(16_384, choose=partial(choice.candidate, copy_after=0))
+    async with open_export(query, FIRST, pool, course, Stages()) as export:
+        while await export.take() is not None:
+            await export.park()
 
 
 async def failing_query(pool: Pool, _: Dataset) -> None:

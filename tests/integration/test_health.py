@@ -21,6 +21,7 @@ from aiohttp import web
 from feedsvc import triggers
 from feedsvc.health.checks import CHECKS
 from feedsvc.migrations import runner
+from tests.support.patience import patience
 from tests.support.redis_server import redis_running
 from tests.support.servers import as_login
 from tests.support.service import Running, bearer, serving
@@ -187,7 +188,7 @@ async def becomes(
         found = await component(http, name)
         return bool(found["state"] == state)
 
-    await until(reached, seconds)
+    await until(reached, patience(seconds))
     return found
 
 
@@ -290,7 +291,11 @@ async def test_a_standby_that_lags(
     finally:
         await replayer.execute("SELECT pg_wal_replay_resume()")
         await replayer.close()
-    assert "1 of 1 standbys" in (await repair(http, "breakers"))[1]
+
+    async def is_taken_back() -> bool:
+        return "1 of 1 standbys" in (await repair(http, "breakers"))[1]
+
+    await until(is_taken_back, patience(SOON))
     await becomes(http, "replicas", "ok")
 
 

@@ -29,7 +29,10 @@ ALTER TABLE long.rows ADD PRIMARY KEY (n);
 GRANT USAGE ON SCHEMA long TO {LOGIN};
 GRANT SELECT ON long.rows TO {LOGIN};
 """
-DATASETS = '[rows]\nrelation = "long.rows"\nkey = ["n"]\nshared = true\n'
+DATASETS = "".join(
+    f'[{name}]\nrelation = "long.rows"\nkey = ["n"]\nshared = true\nsource = "{source}"\n'
+    for name, source in (("rows", "copy"), ("sent", "cursor"), ("projected", "projection"))
+)
 
 
 class Read(NamedTuple):
@@ -55,10 +58,10 @@ async def service(
             yield running
 
 
-async def read(service: Running, query: str, coding: str) -> Read:
+async def read(service: Running, dataset: str, query: str, coding: str) -> Read:
     """Reads a feed as fast as it comes."""
     headers = {**bearer(), "Accept-Encoding": coding}
-    url = f"{service.url}/v1/feeds/rows?{query}"
+    url = f"{service.url}/v1/feeds/{dataset}?{query}"
     async with aiohttp.request("GET", url, headers=headers) as answer:
         assert answer.status == 200
         line_ends, tail = 0, b""
@@ -76,23 +79,43 @@ def resident(pid: int, line: str) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak")
 @pytest.mark.parametrize(
-    ("query", "coding", "line_ends", "end"),
+    ("dataset", "query", "coding", "line_ends", "end"),
     [
-        ("format=json", "identity", ROWS + 2, b"}\n]\n"),  # each bracket has a line of its own
-        ("format=csv", "identity", ROWS + 1, f"{ROWS},false,row {ROWS}\r\n".encode()),
-        ("format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
-        ("format=ndjson", "gzip", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
-        ("format=ndjson&frames=1&progress=0.1", "identity", ROWS + 1, f'"rows":{ROWS},'.encode()),
-        ("format=sse", "identity", 0, f'event: end\nid: end\ndata: {{"rows":{ROWS},'.encode()),
+        (
+            "rows",
+            "format=json",
+            "identity",
+            ROWS + 2,
+            b"}\n]\n",
+        ),  # each bracket has a line of its own
+        ("rows", "format=csv", "identity", ROWS + 1, f"{ROWS},false,row {ROWS}\r\n".encode()),
+        ("rows", "format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
+        ("sent", "format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
+        ("projected", "format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
+        ("rows", "format=ndjson", "gzip", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
+        (
+            "rows",
+            "format=ndjson&frames=1&progress=0.1",
+            "identity",
+            ROWS + 1,
+            f'"rows":{ROWS},'.encode(),
+        ),
+        (
+            "rows",
+            "format=sse",
+            "identity",
+            0,
+            f'event: end\nid: end\ndata: {{"rows":{ROWS},'.encode(),
+        ),
     ],
 )
 async def test_a_million_rows_grow_the_service_by_less_than_16_mib(
-    service: Running, query: str, coding: str, line_ends: int, end: bytes
+    service: Running, dataset: str, query: str, coding: str, line_ends: int, end: bytes
 ) -> None:
-    await read(service, f"{query}&limit=5000", coding)  # what is made once has been made
+    await read(service, dataset, f"{query}&limit=5000", coding)  # what is made once has been made
     Path(f"/proc/{service.pid}/clear_refs").write_text("5")  # forgets the peak so far
     before = resident(service.pid, "VmRSS")
-    body = await read(service, query, coding)
+    body = await read(service, dataset, query, coding)
     grown = resident(service.pid, "VmHWM") - before
     assert (body.coding or "identity") == coding
     assert body.line_ends >= line_ends

@@ -13,7 +13,7 @@ import re
 import shutil
 import zlib
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 import aiohttp
@@ -21,9 +21,12 @@ import pytest
 from backports import zstd
 from yarl import URL
 
+from feedsvc.datasets import SourceName
 from tests.support import sse
 from tests.support.proxy import Fault, proxied
-from tests.support.service import Running, bearer
+from tests.support.servers import DATASETS
+from tests.support.service import Running, bearer, serving
+from tests.support.sources import COPY_AT_ONCE, SOURCES, by_source
 
 Row = dict[str, str | None]
 
@@ -39,10 +42,11 @@ class Feed:
     form: str
     query: str
     order: tuple[str, ...]
+    dataset: str = "clients"
 
     def url(self, after: str | None = None) -> str:
         """Where it is; a CSV is asked for without its guard, which would change a token's text."""
-        url = f"/v1/feeds/clients?format={self.form}&{self.query}"
+        url = f"/v1/feeds/{self.dataset}?format={self.form}&{self.query}"
         url += "&guard=off" * (self.form == "csv")
         if after is None:
             return url
@@ -188,6 +192,29 @@ async def client(service: Running, http: aiohttp.ClientSession) -> AsyncIterator
         yield Client(http, cutting, service.port)
 
 
+@pytest.fixture(scope="module")
+async def by_sources(
+    world_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Client]:
+    """Of a service that has the clients once by each source."""
+    file = tmp_path_factory.mktemp("resume") / "datasets.toml"
+    behind = DATASETS.read_text().split("\n[clients]\n")[1]
+    clients = f"[clients]\n{behind.split(chr(10) + '[budgets]')[0]}\n"
+    file.write_text(
+        "".join(
+            by_source(clients, source).replace("[clients", f"[clients-{source}")
+            for source in SOURCES
+        )
+    )
+    once = aiohttp.TCPConnector(force_close=True)
+    with serving(world_url, datasets=file, settings=COPY_AT_ONCE) as service:
+        async with (
+            aiohttp.ClientSession(service.url) as http,
+            aiohttp.ClientSession(connector=once, auto_decompress=False) as cutting,
+        ):
+            yield Client(http, cutting, service.port)
+
+
 async def for_each(client: Client, cuts: Iterable[tuple[Feed, Fault, bool]]) -> None:
     """Cuts each feed as the fault says, and continues it; the flag says whether all arrives."""
     free = asyncio.Semaphore(AT_ONCE)
@@ -214,10 +241,13 @@ async def test_a_small_feed_is_continued_from_every_byte(client: Client, form: s
     await for_each(client, [*cuts, (feed, Fault(length + 64, behind_head=True), True)])
 
 
-async def test_a_large_feed_is_continued_from_anywhere(client: Client) -> None:
-    dice = random.Random(7)
+@pytest.mark.parametrize("source", SOURCES)
+async def test_a_large_feed_is_continued_from_anywhere(
+    by_sources: Client, source: SourceName
+) -> None:
+    client, dice = by_sources, random.Random(source)
     cuts = []
-    for feed in LARGE.values():
+    for feed in [replace(feed, dataset=f"clients-{source}") for feed in LARGE.values()]:
         length = await client.length(feed.url())
         for how in ("fin", "rst") * 5:
             at = dice.randrange(length - 8)

@@ -115,7 +115,7 @@ async def site(world_url: str) -> AsyncIterator[Site]:
 @pytest.fixture
 def large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that are larger than what is passed on at a time, from the second one on."""
-    monkeypatch.setattr(copied, "_KEEPS_UP", 1)
+    monkeypatch.setattr(choice.candidate, "__defaults__", (0,))
     monkeypatch.setattr(copied, "LARGEST_PAGE", 700)
 
 

@@ -6,9 +6,10 @@ contract's rule for a cell, against Python's reader, and against PostgreSQL's ow
 
 import csv
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 import aiohttp
@@ -22,8 +23,16 @@ from tests.integration.foreign import oracle
 from tests.integration.foreign.values import AS_TYPED, LABELS, SCALAR, TYPES
 from tests.support.servers import as_login
 from tests.support.service import bearer, serving
+from tests.support.sources import COPY_AT_ONCE, SOURCES
 
 COLUMNS = {kind: f"c{number}" for number, kind in enumerate(TYPES)}
+DATASET = """
+[wide-{source}]
+relation = "public.wide"
+key = ["id"]
+shared = true
+source = "{source}"
+"""
 ROWS = 25  # values of one request: most of a test's time is the requests'
 EXAMPLES = settings(
     max_examples=8,
@@ -38,6 +47,8 @@ class Wide:
 
     superuser: asyncpg.Connection
     http: aiohttp.ClientSession
+    # Whose turn it is: datasets of the one table, each by a source of its own.
+    turn: Iterator[str] = field(default_factory=lambda: cycle(f"wide-{name}" for name in SOURCES))
 
     async def fill(self, kind: str, values: Sequence[str | None]) -> None:
         await self.superuser.execute("DELETE FROM wide")
@@ -51,7 +62,8 @@ class Wide:
         parameters = {"format": form, "columns": ",".join(columns)}
         if form == "csv":
             parameters["guard"] = "off"
-        async with self.http.get("/v1/feeds/wide", params=parameters, headers=bearer()) as answer:
+        url = f"/v1/feeds/{next(self.turn)}"
+        async with self.http.get(url, params=parameters, headers=bearer()) as answer:
             assert answer.status == 200
             return await answer.text()
 
@@ -72,11 +84,11 @@ async def wide(
     new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Wide]:
     declared = tmp_path_factory.mktemp("wide") / "datasets.toml"
-    declared.write_text('[wide]\nrelation = "public.wide"\nkey = ["id"]\nshared = true\n')
+    declared.write_text("".join(DATASET.format(source=source) for source in SOURCES))
     async with new_database() as url:
         superuser = await asyncpg.connect(url, server_settings={"timezone": "UTC"})
         await superuser.execute(_schema())
-        with serving(as_login(url), datasets=Path(declared)) as running:
+        with serving(as_login(url), datasets=Path(declared), settings=COPY_AT_ONCE) as running:
             async with aiohttp.ClientSession(running.url) as http:
                 yield Wide(superuser, http)
         await superuser.close()

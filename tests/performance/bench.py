@@ -9,22 +9,27 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from feedsvc.embedded import EmbeddedError, cache_folder
 from tests.performance import measures
 from tests.performance.first_pages import first_pages
 from tests.performance.observing import observing
+from tests.performance.peers import peers, rival
 from tests.performance.replay import replay
 from tests.performance.table import Line, rendered
 from tests.performance.world import Service, Sizes, World, prepared
 
-_MEASURES: Final[tuple[Callable[[World, Service, int], list[Line]], ...]] = (
+Measure: TypeAlias = Callable[[World, Service, int], list[Line]]
+
+_MEASURES: Final[tuple[Measure, ...]] = (
     measures.against_psql,
     measures.formats,
-    measures.rival,
+    measures.processor,
+    measures.at_once,
+    rival,
     measures.first_bytes,
     measures.cost_a_row,
     first_pages,
@@ -32,6 +37,7 @@ _MEASURES: Final[tuple[Callable[[World, Service, int], list[Line]], ...]] = (
     observing,
     measures.memory,
 )
+_PEERS: Final[tuple[Measure, ...]] = (peers,)
 _QUICK_ROUNDS: Final = 2
 
 
@@ -45,7 +51,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that servers end
     data = options.data or cache_folder() / f"bench-{sizes.clients}"
     try:
-        lines, version = _measured(sizes, rounds, data)
+        wanted = _PEERS if options.peers else _MEASURES
+        lines, version = _measured(wanted, sizes, rounds, data)
     except EmbeddedError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 2
@@ -58,18 +65,21 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, two rounds")
+    parser.add_argument("--peers", action="store_true", help="against other services alone")
     parser.add_argument("--rows", type=int, default=300_000, help="clients of the first tenant")
     parser.add_argument("--rounds", type=int, default=5, help="times that each pair is measured")
     parser.add_argument("--data", type=Path, help="where the data is kept from run to run")
     return parser.parse_args()
 
 
-def _measured(sizes: Sizes, rounds: int, data: Path) -> tuple[list[Line], str]:
+def _measured(
+    wanted: Sequence[Measure], sizes: Sizes, rounds: int, data: Path
+) -> tuple[list[Line], str]:
     """The table's lines, and the version of the PostgreSQL that they were measured on."""
     _tell(f"preparing {data}")
     lines: list[Line] = []
     with prepared(sizes, data) as world, world.service() as service:
-        for measure in _MEASURES:
+        for measure in wanted:
             _tell(measure.__name__.replace("_", " "))
             lines += measure(world, service, rounds)
         return lines, world.version

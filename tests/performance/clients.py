@@ -4,7 +4,8 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -47,6 +48,15 @@ def psql(program: Path, database_url: str, sql: str) -> float:
     """One statement by one psql, its start included. Raises CalledProcessError."""
     command = [str(program), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database_url, "-c", sql]
     return _run(command, {"PGTZ": "UTC"})
+
+
+def together(times: int, run: Callable[[], float]) -> float:
+    """So many at once, until the last of them is done."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(times) as threads:
+        for done in [threads.submit(run) for _ in range(times)]:
+            done.result()
+    return time.perf_counter() - began
 
 
 def first_byte(feed: Feed) -> float:

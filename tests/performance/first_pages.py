@@ -5,13 +5,10 @@ figure is the seconds that a thousand answers took. The service verifies the tok
 limits, audits and logs each time; its rivals do nothing but answer.
 """
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +17,10 @@ from typing import Final
 
 import redis
 
-from feedsvc.embedded import cache_folder, start_valkey
+from feedsvc.embedded import start_valkey
 from tests.performance.clients import Feed
 from tests.performance.load import requests_per_second
+from tests.performance.node import installed, running
 from tests.performance.processes import ended, listening
 from tests.performance.table import Line, Target, ratio
 from tests.performance.timing import Contender, in_turn
@@ -51,7 +49,7 @@ def first_pages(world: World, _service: Service, rounds: int) -> list[Line]:
             "redis": partial(_seconds, shared),
             "aiohttp": partial(_seconds, stack.enter_context(_smallest(page))),
         }
-        if (node := _fastify_ready()) is not None:
+        if (node := installed(_FASTIFY)) is not None:
             with redis.Redis.from_url(valkey.url) as link:
                 link.set(_KEY, page)
             rival = stack.enter_context(_fastify(node, valkey.url))
@@ -101,37 +99,10 @@ def _smallest(page: bytes) -> Iterator[Feed]:
             yield Feed(f"http://127.0.0.1:{port}/page")
 
 
-def _fastify_ready() -> Path | None:
-    """Where fastify and ioredis are installed; None, and a line that says so, without npm."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        sys.stderr.write("bench: no node and npm here, so nothing is held against fastify\n")
-        return None
-    versions = json.loads((_FASTIFY / "package.json").read_text())["dependencies"]
-    named = "-".join(f"{name}-{version}" for name, version in versions.items())
-    folder = cache_folder() / f"bench-{named}"
-    if not (folder / "installed").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(_FASTIFY / "package.json", folder)
-        options = ["--no-audit", "--no-fund", "--no-package-lock", "--silent"]
-        subprocess.run([npm, "install", *options], cwd=folder, check=True, timeout=300)
-        (folder / "installed").touch()
-    return folder
-
-
 @contextmanager
-def _fastify(installed: Path, url: str) -> Iterator[Feed]:
-    with listening() as (listener, port):
-        arguments: Sequence[str] = (str(listener.fileno()), url, _KEY)
-        shutil.copy(_FASTIFY / "server.js", installed)
-        process = subprocess.Popen(
-            ["node", "server.js", *arguments],
-            cwd=installed,
-            env={**os.environ, "NODE_ENV": "production"},
-            pass_fds=(listener.fileno(),),
-        )
-        with ended(process):
-            yield Feed(f"http://127.0.0.1:{port}/page")
+def _fastify(folder: Path, url: str) -> Iterator[Feed]:
+    with running(folder, (url, _KEY)) as base:
+        yield Feed(f"{base}/page")
 
 
 def _body(feed: Feed) -> bytes:

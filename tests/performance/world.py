@@ -28,9 +28,13 @@ tenant = "tenant_id"
 client = "id"
 pool = "bulk"
 
+source = "{source}"
+
 [{name}.filters]
 id = ["gt"]
 """
+SOURCES: Final = ("projection", "cursor", "copy")
+"""Each has a dataset of the clients that is read by it alone, `clients_` and its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,21 @@ class World:
     tenant: str
     sizes: Sizes
     psql: Path
+    postmaster: int
     datasets: Path
     version: str
 
     @contextmanager
-    def service(self, settings: Mapping[str, str] | None = None) -> Iterator["Service"]:
-        """A `feedsvc serve` of its own, as production starts it, with one worker."""
-        with serving(self.service_url, datasets=self.datasets, settings=settings) as running:
+    def service(
+        self, settings: Mapping[str, str] | None = None, workers: int = 1
+    ) -> Iterator["Service"]:
+        """A `feedsvc serve` of its own, as production starts it."""
+        with serving(
+            self.service_url,
+            datasets=self.datasets,
+            settings=settings,
+            arguments=[f"--workers={workers}"],
+        ) as running:
             yield Service(running, bearer(self.tenant))
 
 
@@ -101,14 +113,31 @@ def prepared(sizes: Sizes, data: Path) -> Iterator[World]:
         datasets.write_text(_declarations(sizes))
         asyncio.run(make_triggers(demo.admin_url, datasets))
         psql = server.cluster.binaries.folder / "psql"
-        yield World(demo.admin_url, demo.service_url, demo.tenant, sizes, psql, datasets, version)
+        yield World(
+            demo.admin_url,
+            demo.service_url,
+            demo.tenant,
+            sizes,
+            psql,
+            _postmaster(server.cluster.data),
+            datasets,
+            version,
+        )
+
+
+def _postmaster(data: Path) -> int:
+    """The id of the server's first process (PostgreSQL's documentation, section 66.1)."""
+    return int((data / "postmaster.pid").read_text().splitlines()[0])
 
 
 def _declarations(sizes: Sizes) -> str:
     relations = {table(rows): f"bench.{table(rows)}" for rows in sizes.tables}
     relations["clients"] = "wedding.clients"
+    declared = [(name, relation, "auto") for name, relation in relations.items()]
+    declared += [(f"clients_{source}", "wedding.clients", source) for source in SOURCES]
     return "".join(
-        _DATASET.format(name=name, relation=relation) for name, relation in relations.items()
+        _DATASET.format(name=name, relation=relation, source=source)
+        for name, relation, source in declared
     )
 
 

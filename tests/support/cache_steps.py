@@ -25,8 +25,8 @@ SCENES = (
     "read commit lose-1 beat read",
     "read commit wait-5 read",
     # PostgreSQL goes away behind a change that was told, or that may have been missed.
-    "read commit told lose read",
-    "read lose commit listen lose read",
+    "read commit told away read",
+    "read lose commit listen away read",
     "read away read",
     "read fail-over well read",
     "read wait-11 read",

@@ -7,6 +7,9 @@ from feedsvc.datasets import SourceName
 
 SOURCES: tuple[SourceName, ...] = ("projection", "cursor", "copy")
 
+COPY_AT_ONCE = {"FEEDSVC_STREAMS__COPY_AFTER": "0"}
+"""Settings: what comes by COPY does so from its first row."""
+
 _RELATION = re.compile(r"^relation = .*$", re.MULTILINE)
 _NO_ENCODER = """
 import sys

@@ -29,7 +29,7 @@ def standby(clock: Clock) -> Replica:
 def row(position: int, **other: Any) -> asyncpg.Record:
     cluster, database, timeline = HERE
     plain = {"standby": True, "position": position, "cluster": cluster, "database": database}
-    return cast("asyncpg.Record", {**plain, "timeline": timeline, **other})
+    return cast("asyncpg.Record", {**plain, "timeline_id": timeline, **other})
 
 
 PAST = [Past(90.0, 1_000), Past(95.0, 2_000), Past(99.5, 3_000), Past(100.0, 3_000)]
@@ -73,7 +73,7 @@ async def test_it_ages_while_nobody_looks() -> None:
         (HERE, {"standby": False}, "unfit"),
         (HERE, {"cluster": 8}, "unfit"),
         (HERE, {"database": 6}, "unfit"),
-        (HERE, {"timeline": 2}, "away"),
+        (HERE, {"timeline_id": 2}, "away"),
     ],
 )
 async def test_what_is_no_standby_of_this_database_is_not_read(

@@ -1,0 +1,1 @@
+"""`feedsvc monitor`: a service seen from a terminal, over its own endpoints."""

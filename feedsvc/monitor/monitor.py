@@ -1,0 +1,56 @@
+"""Looks at a service again and again, and shows or prints what it sees."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+import orjson
+from rich.console import Console
+from rich.live import Live
+
+from feedsvc.monitor.history import History
+from feedsvc.monitor.screen import Screen
+from feedsvc.monitor.source import Glance, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be looked at, how often (seconds), and how many times (None: until Ctrl-C)."""
+
+    url: str
+    token: str
+    interval: float
+    count: int | None
+
+
+async def show(wish: Wish) -> None:
+    """Shows it on the terminal. Raises RefusedError."""
+    console, history = Console(), History()
+    plain = console.options.ascii_only
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        async for glance in _glances(wish):
+            history.add(glance)
+            size = console.size
+            screen = Screen(wish.url, size.width, size.height, plain)
+            live.update(screen.draw(glance, history), refresh=True)
+
+
+async def export(wish: Wish) -> None:
+    """Prints a JSON object a line. Raises RefusedError."""
+    async for glance in _glances(wish):
+        sys.stdout.write(orjson.dumps(glance.plain()).decode() + "\n")
+        sys.stdout.flush()
+
+
+async def _glances(wish: Wish) -> AsyncIterator[Glance]:
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession(wish.url) as session:
+        source, left = Source(session, wish.token), wish.count
+        while left is None or left > 0:
+            began = loop.time()
+            yield await source.look()
+            left = None if left is None else left - 1
+            if left != 0:
+                await asyncio.sleep(max(0.0, wish.interval - (loop.time() - began)))

@@ -1,0 +1,82 @@
+"""What the monitor shows: the service's own endpoints, asked all at once."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+
+_DEADLINE: Final = 3.0  # seconds
+_PATHS: Final[Mapping[str, str]] = {
+    "metrics": "/api/performance/metrics?range=1h",
+    "pools": "/api/performance/pools",
+    "cache": "/api/performance/cache",
+    "health": "/api/performance/health",
+    "alerts": "/api/performance/alerts",
+}
+
+Json = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """The service will not tell: the token is not an admin's, or not a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What was told at one moment (seconds since 1970), and why the rest was not."""
+
+    at: float
+    told: Mapping[str, Json] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+    def plain(self) -> Json:
+        """As a JSON object."""
+        return {"at": round(self.at, 3), **self.told, "faults": dict(self.faults)}
+
+
+class Source:
+    """A service, to be asked again and again."""
+
+    def __init__(self, session: aiohttp.ClientSession, token: str) -> None:
+        self._session = session
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    async def look(self) -> Glance:
+        """What it tells now. Raises RefusedError."""
+        at = time.time()
+        answers = await asyncio.gather(*(self._ask(path) for path in _PATHS.values()))
+        named = dict(zip(_PATHS, answers, strict=True))
+        return Glance(
+            at,
+            told={name: answer for name, answer in named.items() if isinstance(answer, dict)},
+            faults={name: answer for name, answer in named.items() if isinstance(answer, str)},
+        )
+
+    async def _ask(self, path: str) -> Json | str:
+        """The answer, or why there is none."""
+        try:
+            async with (
+                asyncio.timeout(_DEADLINE),
+                self._session.get(path, headers=self._headers, allow_redirects=False) as answer,
+            ):
+                if answer.status in (401, 403):
+                    raise RefusedError(await _detail(answer))
+                if answer.status != 200:
+                    return await _detail(answer)
+                told: Json = await answer.json()
+                return told
+        except TimeoutError:
+            return f"no answer within {_DEADLINE:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return str(error) or type(error).__name__
+
+
+async def _detail(answer: aiohttp.ClientResponse) -> str:
+    try:
+        problem = await answer.json(content_type=None)
+        return f"{answer.status}: {problem['detail']}"
+    except (aiohttp.ClientError, ValueError, KeyError, TypeError):
+        return f"{answer.status}: {answer.reason}"

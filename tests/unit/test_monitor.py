@@ -1,0 +1,149 @@
+"""The monitor's screen fits its terminal, whatever it is told, and says what is wrong first."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from feedsvc.monitor.history import History, name_of, spark
+from feedsvc.monitor.screen import Screen
+from feedsvc.monitor.source import Glance
+
+TIMES = {"mean_ms": 1.0, "p50_ms": 0.05, "p95_ms": 20.0, "p99_ms": 12_345.0}
+
+
+def endpoint(dataset: str | None, route: str = "/v1/feeds/{dataset}") -> dict[str, Any]:
+    asked = {"count": 10, "rate": 1.5, "errors": 1, "error_rate": 0.1, **TIMES}
+    return {"method": "GET", "route": route, "dataset": dataset, **asked, "first_byte": TIMES}
+
+
+def pool(name: str, in_use: int = 1) -> dict[str, Any]:
+    return {
+        "name": name, "workers": 2, "size": 8, "in_use": in_use, "in_use_by_exports": 1,
+        "waiting": 3, "waits": TIMES, "refused": {"full": 0, "vain": 2, "late": 0},
+        "suggestion": {"size": 12, "why": ""},
+    }  # fmt: skip
+
+
+def glance(at: float = 0.0, count: int = 100, *, endpoints: int = 20, troubles: int = 0) -> Glance:
+    now = {
+        "workers": 2, "leaving": 1, "rate": 12.0, "error_rate": 0.25, "first_byte": TIMES,
+        "running": 7, "cpu_share": 1.5, "memory_bytes": 3e8, "loop_lag_ms": 2.0,
+        "cache": {"pages": 10, "bytes": 1e6},
+        "endpoints": [endpoint(f"a-dataset-with-a-long-name-{n}") for n in range(endpoints)],
+    }  # fmt: skip
+    checks = [
+        {
+            "name": f"part{n}",
+            "state": "down",
+            "what": "It is broken in a way that takes long to say.",
+        }
+        for n in range(troubles)
+    ]
+    alerts = [
+        {
+            "name": f"alert{n}", "state": "firing", "silenced_until": None, "value": 0.123456,
+            "comparison": ">", "threshold": 0.1, "severity": "critical", "todo": "Do something.",
+        }
+        for n in range(troubles)
+    ]  # fmt: skip
+    return Glance(
+        at,
+        {
+            "metrics": {
+                "from": 0.0, "to": at, "now": now, "totals": {"count": count},
+                "cache": {"hit_ratio": 0.9},
+            },
+            "pools": {
+                "pools": [pool(name) for name in ("read", "write", "analytics", "bulk")],
+                "replicas": [{"name": "db2:5432", "state": "lags", "lag_ms": 7_000}],
+            },
+            "cache": {"memory": {"pages": 1, "bytes": 1}, "listening": False, "redis": "away"},
+            "health": {"state": "degraded" if troubles else "ok", "checks": checks},
+            "alerts": {"alerts": alerts},
+        },
+    )  # fmt: skip
+
+
+def drawn(told: Sequence[Glance], width: int, height: int, *, plain: bool = False) -> list[str]:
+    history = History()
+    for each in told:
+        history.add(each)
+    console = Console(
+        width=width, height=height, record=True, color_system=None, file=io.StringIO()
+    )
+    console.print(Screen("http://service", width, height, plain).draw(told[-1], history))
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (160, 45), (120, 24)])
+@pytest.mark.parametrize("troubles", [0, 1, 9])
+def test_it_is_never_wider_or_higher_than_the_terminal(
+    width: int, height: int, troubles: int
+) -> None:
+    told = [glance(float(n), 100 * n, troubles=troubles) for n in range(300)]
+    lines = drawn(told, width, height)
+    assert max(map(len, lines)) <= width
+    assert len(lines) <= height
+    text = "\n".join(lines)
+    for what in ("read", "write", "analytics", "bulk", "a-dataset", "2 (+1) workers", "db2:5432"):
+        assert what in text, what
+
+
+def test_trouble_comes_before_all_else_and_is_counted_where_it_is_too_much() -> None:
+    lines = drawn([glance(troubles=9)], 80, 24)
+    assert lines[0].startswith(" DEGRADED ")
+    assert lines[3].startswith("FIRING alert0: 0.123 > 0.1. Do something.")
+    assert any(line.startswith("and ") and line.endswith(" more") for line in lines)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_what_is_not_told_is_left_out_and_said(width: int) -> None:
+    silent = Glance(0.0, {}, {"metrics": "no answer within 3 s", "health": "no answer within 3 s"})
+    lines = drawn([glance(), silent], width, 24)
+    assert lines[0].startswith(" DOWN ")
+    assert any("metrics, health: no answer" in line for line in lines)
+    for lacking in ("alerts", "cache", "pools", "health"):
+        told = {name: told for name, told in glance().told.items() if name != lacking}
+        some = Glance(0.0, told, {lacking: "404: Not found"})
+        assert any(f"{lacking}: 404" in line for line in drawn([some], width, 24))
+
+
+def test_a_terminal_of_ascii_gets_nothing_else() -> None:
+    lines = drawn([glance(float(n)) for n in range(30)], 80, 24, plain=True)
+    # The tables' lines are rich's own, which knows such terminals itself.
+    assert not {*"▁▂▃▄▅▆▇█░"} & {*"".join(lines)}
+
+
+def test_bars_are_in_proportion_to_the_highest_and_gaps_are_gaps() -> None:
+    assert spark([0, 1, None, 8, 4], 6, plain=False) == " ▁▂ █▅"
+    assert spark([0, 0], 2, plain=False) == "▁▁"
+    assert spark(range(100), 3, plain=True) == "###"
+    assert spark([], 3, plain=False) == "   "
+
+
+def test_the_rate_is_of_the_last_seconds_also_when_a_minute_drops_out() -> None:
+    history = History()
+    for second in range(20):
+        history.add(glance(float(second), 50 * second))
+    assert history.rates[-1] == pytest.approx(50)
+    later = glance(20.0, 10)
+    later.told["metrics"]["from"] = 60.0
+    history.add(later)
+    assert history.rates[-1] == 12.0, "what the service itself says of the last minute"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "route", "name"),
+    [
+        ("clients", "/v1/feeds/{dataset}", "clients"),
+        ("clients", "/v1/feeds/{dataset}/{key}", "clients/{key}"),
+        (None, "/v1/feeds", "/feeds"),
+        (None, "/api/performance/health", "/health"),
+        (None, "/live", "/live"),
+    ],
+)
+def test_endpoints_have_short_names(dataset: str | None, route: str, name: str) -> None:
+    assert name_of(endpoint(dataset, route)) == name
