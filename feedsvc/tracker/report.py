@@ -69,13 +69,12 @@ def cache(figures: Figures) -> Json:
     return {
         **_cached(figures, None),
         "peak_bytes": round(figures.highest("cached_bytes") or 0),
-        "listener": {
-            "losses": round(figures.total("losses", "listener")),
-            "away_s": round(figures.total("away", "listener"), 1),
-        },
-        "redis": {
-            "losses": round(figures.total("losses", "redis")),
-            "away_s": round(figures.total("away", "redis"), 1),
+        **{
+            name: {
+                "losses": round(figures.total("losses", name)),
+                "away_s": round(figures.total("away", name), 1),
+            }
+            for name in ("listener", "redis")
         },
         "datasets": {name: _cached(figures, name) for name in names},
     }
@@ -252,7 +251,10 @@ def _cached(figures: Figures, dataset: str | None) -> Json:
     shown = seen["memory"] + seen["redis"] + seen["stale"]
     looked = shown + seen["miss"]
     return {
-        **seen,
+        "hits": {"memory": seen["memory"], "redis": seen["redis"]},
+        "stale": seen["stale"],
+        "misses": seen["miss"],
+        "bypassed": seen["bypass"],
         "hit_ratio": _rounded(shown / looked) if looked else None,
         "load": _times(figures.merged("load", dataset)),
     }

@@ -20,7 +20,7 @@ Range: TypeAlias = Literal["1h", "24h", "7d"]
 _PATIENCE: Final = 5.0  # seconds that PostgreSQL gets
 _UNDER_WAY: Final = live.UNDER_WAY
 RANGES: Final[dict[Range, tuple[int, int, float]]] = {
-    "1h": (HOUR, MINUTE, 10.0),
+    "1h": (HOUR, MINUTE, 4.0),
     "24h": (24 * HOUR, HOUR, 30.0),
     "7d": (7 * 24 * HOUR, HOUR, 60.0),
 }

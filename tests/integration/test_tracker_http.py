@@ -72,7 +72,11 @@ async def test_any_worker_tells_of_all_of_them_and_each_request_once(
     assert clients["rows"] == sum(range(1, 31))
     assert 0 < clients["p50_ms"] <= clients["p95_ms"] <= clients["p99_ms"]
     assert found["problems"]["bad-parameter"] == 1
-    assert found["cache"]["datasets"]["clients"]["load"]["p50_ms"] > 0
+    cached = found["cache"]["datasets"]["clients"]
+    assert cached["load"]["p50_ms"] > 0
+    assert 0 < cached["hits"]["memory"] + cached["misses"] <= 30, "the first may find it deaf"
+    assert found["cache"]["hits"] == cached["hits"]
+    assert found["cache"]["redis"] == {"losses": 0, "away_s": 0}
     assert found["pools"]["read"]["leases"]["leased"] > 0
     assert found["now"]["workers"] == 2
     assert found["now"]["database_answers"] is True
