@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import redis
@@ -25,6 +24,7 @@ from tests.performance.processes import ended, listening
 from tests.performance.table import Line, Target, ratio
 from tests.performance.timing import Contender, in_turn
 from tests.performance.world import Service, World
+from tests.support.servers import throw_away_folder
 from tests.support.service import REPOSITORY
 
 ROWS: Final = 100
@@ -36,8 +36,7 @@ _KEY: Final = "page"
 def first_pages(world: World, _service: Service, rounds: int) -> list[Line]:
     """From memory and from Redis, against aiohttp's smallest handler, and fastify with ioredis."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="feedsvc-bench-valkey-")))
-        valkey = stack.enter_context(start_valkey(folder / "server"))
+        valkey = stack.enter_context(start_valkey(stack.enter_context(throw_away_folder())))
         memory = stack.enter_context(_service_with(world, {"FEEDSVC_CACHE__SHARED": "false"}))
         shared = stack.enter_context(
             _service_with(world, {"REDIS_URL": valkey.url, "FEEDSVC_CACHE__MEMORY_BYTES": "0"})

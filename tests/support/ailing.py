@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from tests.support.patience import patience
 from tests.support.servers import as_login
 from tests.support.service import bearer
 
@@ -75,7 +76,7 @@ async def becomes(
         found = await component(http, name)
         return bool(found["state"] == state)
 
-    await until(reached, seconds)
+    await until(reached, patience(seconds))
     return found
 
 

@@ -29,6 +29,7 @@ from tests.support.ailing import (
     until,
     url_of,
 )
+from tests.support.patience import patience
 from tests.support.service import Running, bearer, serving
 from tests.support.standby import frozen
 
@@ -127,7 +128,11 @@ async def test_a_standby_that_lags(
     finally:
         await replayer.execute("SELECT pg_wal_replay_resume()")
         await replayer.close()
-    assert "1 of 1 standbys" in (await repair(http, "breakers"))[1]
+
+    async def is_taken_back() -> bool:
+        return "1 of 1 standbys" in (await repair(http, "breakers"))[1]
+
+    await until(is_taken_back, patience(SOON))
     await becomes(http, "replicas", "ok")
 
 
