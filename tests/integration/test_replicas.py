@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from feedsvc.embedded import PostgresServer
 
 LOGIN, PASSWORD = "reader", "a reader's"
-BOUND = 2.0  # seconds that a standby may be behind
+BOUND = 4.0  # seconds that a standby may be behind
 ROWS = 30_000
 
 SCHEMA = f"""
