@@ -142,16 +142,21 @@ FAULTY = {
 }
 
 
+# The tests' own login, which every service of this run uses at the same time, is in `group` and
+# must never gain anything by it; `role` is who gains, and `between` hands on to it.
+ROLES = ("group", "between", "stranger", "role")
+
+
 class Place:
     """A database of its own, with a table t in a schema of its own, and logins to try."""
 
     def __init__(self, url: str, admin: asyncpg.Connection, file: Path) -> None:
         self.url, self.admin, self.file = url, admin, file
         suffix = uuid.uuid4().hex
-        self.roles = {name: f"{name}_{suffix}" for name in ("group", "stranger", "role")}
+        self.roles = {name: f"{name}_{suffix}" for name in ROLES}
 
     async def has(self, sql: str) -> None:
-        """Runs SQL in which {group}, {stranger} and {role} are roles."""
+        """Runs SQL in which each of ROLES stands in braces."""
         await self.admin.execute(sql.format(**self.roles))
 
     def command(
@@ -186,7 +191,8 @@ async def place(new_database: NewDatabase, tmp_path: Path) -> AsyncIterator[Plac
         await place.has(
             f"""
             CREATE SCHEMA s; CREATE TABLE t (tenant text, id int, PRIMARY KEY (tenant, id));
-            CREATE ROLE {{group}}; CREATE ROLE {{stranger}}; GRANT {{group}} TO {LOGIN};
+            CREATE ROLE {{group}}; CREATE ROLE {{between}}; CREATE ROLE {{stranger}};
+            GRANT {{group}} TO {LOGIN};
             CREATE ROLE {{role}} LOGIN PASSWORD 'x';
             GRANT USAGE ON SCHEMA s TO PUBLIC;
             ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO PUBLIC;
@@ -197,8 +203,8 @@ async def place(new_database: NewDatabase, tmp_path: Path) -> AsyncIterator[Plac
             yield place
         finally:
             # Roles are the whole server's, and what depends on them is this database's.
-            await place.has("DROP OWNED BY {group}, {stranger}, {role}")
-            await place.has("DROP ROLE {group}, {stranger}, {role}")
+            await place.has("DROP OWNED BY {group}, {between}, {stranger}, {role}")
+            await place.has("DROP ROLE {group}, {between}, {stranger}, {role}")
             await admin.close()
 
 
@@ -258,7 +264,7 @@ LOGINS = {
     "REPLICATION": ("ALTER ROLE {role} REPLICATION", "has REPLICATION"),
     "CREATEROLE": ("ALTER ROLE {role} CREATEROLE", "has CREATEROLE"),
     "a member of who bypasses": (
-        "ALTER ROLE {stranger} BYPASSRLS; GRANT {stranger} TO {group}; GRANT {group} TO {role}",
+        "ALTER ROLE {stranger} BYPASSRLS; GRANT {stranger} TO {between}; GRANT {between} TO {role}",
         "is a member of stranger_",
     ),
     "a member without inheriting": (

@@ -204,8 +204,9 @@ def patient(large_world: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 async def storm(large_world: str, many_files: None) -> AsyncIterator[Storm]:
     settings = {
         "FEEDSVC_POOLS__BULK__SIZE": "4",
+        "FEEDSVC_POOLS__BULK__MOST_WAITING": str(CLIENTS),
         # Both so that a slow machine has the whole thousand at the same time.
-        "FEEDSVC_POOLS__BULK__ACQUIRE_TIMEOUT": "90",
+        "FEEDSVC_POOLS__BULK__ACQUIRE_TIMEOUT": "300",
         "FEEDSVC_STREAMS__STALL_TIMEOUT": "300",
     }
     connection = await asyncpg.connect(large_world)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 ADMIN = bearer(role="admin")
 WORKERS = 3
+# Few enough that one worker, with a place less than its pool for the sake of small requests, may
+# get all of them: the kernel gives each to which worker it likes.
+STREAMS = 4
 SCHEMA = f"""
 CREATE SCHEMA app;
 CREATE VIEW app.endless AS
@@ -83,7 +86,7 @@ async def all_well(service: Running) -> bool:
 async def test_pools_are_those_of_all_workers(service: Running) -> None:
     streams = []
     async with aiohttp.ClientSession(service.url, headers=bearer()) as session:
-        for _ in range(6):
+        for _ in range(STREAMS):
             stream = await session.get("/v1/feeds/endless?format=ndjson")
             streams.append((stream, asyncio.create_task(read_on(stream))))
         (bulk,) = [
@@ -91,8 +94,12 @@ async def test_pools_are_those_of_all_workers(service: Running) -> None:
             for pool in (await get(service, "/api/performance/pools"))["pools"]
             if pool["name"] == "bulk"
         ]
-        assert (bulk["workers"], bulk["in_use"], bulk["in_use_by_exports"]) == (WORKERS, 6, 6)
-        assert bulk["waits"]["count"] == 6
+        assert (bulk["workers"], bulk["in_use"], bulk["in_use_by_exports"]) == (
+            WORKERS,
+            STREAMS,
+            STREAMS,
+        )
+        assert bulk["waits"]["count"] == STREAMS
         assert bulk["size"] == 5, "each worker's, as in the settings"
         for stream, reading in streams:
             reading.cancel()
