@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY: Final = 0.25  # seconds between looks at a database that is starting
 _CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may differ
+_PATIENCE: Final = 0.01  # seconds for which figures may be behind
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
@@ -75,7 +76,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
     rules = alert_rules(settings, datasets)
-    observers = Observers()
+    observers = Observers(_PATIENCE)
     made, replicas = _connections(settings, observers)
     async with AsyncExitStack() as stack:
         link = _redis(settings, observers)
@@ -126,6 +127,7 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         stack.push_async_callback(pages.close)
         stack.push_async_callback(prefetcher.close)
         stack.push_async_callback(service.warmth.write)
+        stack.callback(observers.catch_up)
         await stack.enter_async_context(service.together.open())
         await service.probe.probe()
         listens = (lambda: pages.listening) if settings.cache.enabled else None

@@ -3,10 +3,11 @@
 Metrics, alerts and the audit log are functions over these; nothing that does the work imports them.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from feedsvc.auth.principal import Principal
 
@@ -211,11 +212,20 @@ Observation: TypeAlias = (
 Seen = TypeVar("Seen")
 
 
+# They come with each request. To tell of many at a time costs half, for it is done in warm caches.
+_MAY_WAIT: Final = frozenset({RequestEnded, CacheLookup, PoolLease})
+_MOST_WAITING: Final = 1_000
+
+
 class Observers:
     """Everybody who wants to know. None of them may hold up or break what is observed."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = 0.0) -> None:
+        """What comes with each request may wait for so many seconds; the order is kept."""
         self._observers: dict[type[Any], list[Callable[[Any], None]]] = {}
+        self._patience = patience
+        self._waiting: list[Observation] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, kind: type[Seen], observer: Callable[[Seen], None]) -> None:
         """Tells this one of observations of this kind from now on."""
@@ -223,8 +233,23 @@ class Observers:
 
     def tell(self, observation: Observation) -> None:
         """Tells all who want to know of its kind."""
-        for observer in self._observers.get(type(observation), ()):
-            try:
-                observer(observation)
-            except Exception:
-                logger.exception("an observer failed")
+        waiting = self._waiting
+        waiting.append(observation)
+        if not self._patience or type(observation) not in _MAY_WAIT or len(waiting) > _MOST_WAITING:
+            self.catch_up()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._patience, self.catch_up)
+
+    def catch_up(self) -> None:
+        """Tells what has waited so far: for whoever is about to read what observers know."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        for observation in waiting:
+            for observer in self._observers.get(type(observation), ()):
+                try:
+                    observer(observation)
+                except Exception:
+                    logger.exception("an observer failed")

@@ -63,7 +63,7 @@ class Observing:
             self._tracker.observe(observers)
             folder = _opened(self._cells, place)
         why_not = _NO_PLACE if given.enabled else _OFF
-        self.exposition = Exposition(folder, why_not, self._cells.write)
+        self.exposition = Exposition(folder, why_not, self._write_cells)
 
     @property
     def tracker(self) -> Tracker:
@@ -85,6 +85,10 @@ class Observing:
             yield VitalSigns(parts, self._observers, self._sampling).run()
             yield self._store.run()
             yield from self._alerts.work(parts.drain)
+
+    def _write_cells(self) -> None:
+        self._observers.catch_up()
+        self._cells.write()
 
     async def close(self) -> None:
         """Leaves the last figures to the other workers."""

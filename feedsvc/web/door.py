@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import orjson
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpRequestParser
+from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
@@ -30,10 +30,11 @@ from feedsvc.settings import Server
 from feedsvc.tally import Tally
 from feedsvc.web import middlewares, problems, security
 from feedsvc.web.address import Crowd, CrowdedError
-from feedsvc.web.shortcut import Answer, Asked, Shortcut
+from feedsvc.web.shortcut import Answer, Asked, Shortcut, said_by
 
 logger = logging.getLogger(__name__)
 
+_END_OF_HEAD: Final = b"\r\n\r\n"
 _PIPELINE: Final = 64  # requests that may wait in one connection
 _MOST_KEPT_BACK: Final = 1_048_576  # bytes that may arrive while Redis is asked
 _SILENCE: Final = 1.0  # seconds without a byte after which a refused client has sent its all
@@ -74,6 +75,7 @@ class _Connection(RequestHandler):
         "_door",
         "_head",
         "_head_timer",
+        "_is_between",
         "_is_last",
         "_is_refused",
         "_kept_back",
@@ -96,6 +98,7 @@ class _Connection(RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._arriving: StreamReader = EMPTY_PAYLOAD  # the body of the request that came last
+        self._is_between = True  # whether the parser would begin a request with the next byte
         self._head = bytearray()  # the end of what has come of a head that isn't whole yet
         self._token_too_long = False
         self._discards = False  # what still comes is read and thrown away
@@ -130,18 +133,16 @@ class _Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Reads on, and sees to it that what has begun to arrive also ends."""
         if self._discards:
-            self._discarded += len(data)
-            if self._discarded > _MOST_DISCARDED and self.transport is not None:
-                self.transport.abort()
+            self._discard(data)
             return
         if self._looking is not None:
-            self._kept_back += data
-            if len(self._kept_back) > _MOST_KEPT_BACK:
-                self._door.flooded.add()
-                self._drop()
+            self._keep_back(data)
+            return
+        is_free, handler = self._is_free(), self._waiter
+        whole = data if is_free and self._is_between else None
+        if whole is not None and self._answer_again(whole):
             return
         before, is_body = self._request_count, not self._arriving.is_eof()
-        is_free, handler = self._is_free(), self._waiter
         if is_free:
             self._waiter = None  # nobody is woken for what can be answered right here
         super().data_received(data)
@@ -151,7 +152,12 @@ class _Connection(RequestHandler):
             self._requests_have_come(bytes(self._head) + data)
         elif data and not is_body:
             self._part_of_a_head_has_come(data)
-        if is_free and self._messages and not self._answer_from_cache():
+        self._is_between = (
+            self._request_count != before
+            and self._arriving is EMPTY_PAYLOAD
+            and data.endswith(_END_OF_HEAD)
+        )
+        if is_free and self._messages and not self._answer_from_cache(whole):
             self._wake_handler()
 
     async def finish_response(
@@ -186,6 +192,17 @@ class _Connection(RequestHandler):
         response.force_close()
         return response
 
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > _MOST_DISCARDED:
+            self._drop()
+
+    def _keep_back(self, data: bytes) -> None:
+        self._kept_back += data
+        if len(self._kept_back) > _MOST_KEPT_BACK:
+            self._door.flooded.add()
+            self._drop()
+
     def _is_free(self) -> bool:
         """Whether all requests that have come are answered, and another one may come.
 
@@ -193,34 +210,74 @@ class _Connection(RequestHandler):
         """
         return not self._messages and not self._request_in_progress and not self._is_last
 
-    def _answer_from_cache(self) -> bool:
-        """Sees to the one request that has just come, if its handler is not needed for that."""
+    def _answer_again(self, data: bytes) -> bool:
+        """Sees to a request that is known byte by byte, without parsing it.
+
+        Only where the parser would begin with these bytes: behind the part of a head they would
+        mean something else.
+        """
+        shortcut = self._door.shortcut
+        said = shortcut.said_before(data)
+        if said is None or not self._may_write() or self._upgraded or self._payload_parser:
+            return False
+        asked = shortcut.ask(said, self._peer)
+        answer = None if asked is None else shortcut.at_once(asked)
+        if answer is None:
+            return False
+        self._request_count += 1
+        self._clear_timers()
+        self._send(answer)
+        return True
+
+    def _answer_from_cache(self, whole: bytes | None) -> bool:
+        """Sees to the one request that has just come, if its handler is not needed for that.
+
+        `whole` are its bytes, where it has come in one piece.
+        """
         message, payload = self._messages[0]
-        transport = self.transport
         if (
             len(self._messages) > 1
             or payload is not EMPTY_PAYLOAD
             or isinstance(message, _ErrInfo)
-            or transport is None
-            or transport.is_closing()
-            or transport.get_write_buffer_size()
+            or not self._may_write()
         ):
             return False
-        shortcut = self._door.shortcut
-        asked = shortcut.ask(message, self._peer)
-        if asked is None:
+        shortcut, said = self._door.shortcut, said_by(message)
+        asked = None if said is None else shortcut.ask(said, self._peer)
+        if said is None or asked is None:
             return False
         answer = shortcut.at_once(asked)
         if answer is not None:
-            self._messages.clear()
+            if whole is not None and whole.find(_END_OF_HEAD) == len(whole) - len(_END_OF_HEAD):
+                shortcut.learn(whole, said)
+            self._take_message()
             self._send(answer)
         elif shortcut.may_be_in_redis(asked):
-            self._messages.clear()
+            self._messages.clear()  # the handler may get it yet
             self._stays_alive()
-            self._looking = self._loop.create_task(self._answer_from_redis(asked, payload))
+            looking = self._answer_from_redis(asked, message, payload)
+            self._looking = self._loop.create_task(looking)
         return not self._messages
 
-    async def _answer_from_redis(self, asked: Asked, payload: StreamReader) -> None:
+    def _may_write(self) -> bool:
+        """Whether an answer that is written now leaves at once."""
+        return (
+            self.transport is not None
+            and not self.transport.is_closing()
+            and not self.transport.get_write_buffer_size()
+            and not self._close
+            and not self._force_close
+        )
+
+    def _take_message(self) -> None:
+        """No handler gets it."""
+        self._messages.clear()
+        if self._parser is not None:
+            self._parser.message_consumed()
+
+    async def _answer_from_redis(
+        self, asked: Asked, message: RawRequestMessage, payload: StreamReader
+    ) -> None:
         """Waits for Redis. What arrives meanwhile is kept back, for answers go out in order."""
         answer = None
         try:
@@ -229,9 +286,10 @@ class _Connection(RequestHandler):
             logger.exception("a page was not found in a way that nobody foresaw")
         self._looking = None
         if answer is None:
-            self._messages.append((asked.message, payload))
+            self._messages.append((message, payload))
             self._wake_handler()
         else:
+            self._take_message()
             self._send(answer)
         kept, self._kept_back = bytes(self._kept_back), bytearray()
         if kept:
@@ -239,8 +297,6 @@ class _Connection(RequestHandler):
 
     def _send(self, answer: Answer) -> None:
         """Answers, and does for the connection's life what its handler would have done."""
-        if self._parser is not None:
-            self._parser.message_consumed()
         self._door.requests_count += 1
         self._stays_alive()
         if self.transport is not None:
@@ -299,7 +355,7 @@ class _Connection(RequestHandler):
                 self._token_too_long = _holds_long_token(data, self.max_field_size)
         elif not self._arriving.is_eof():
             self._expect_body()
-        elif self._arriving is EMPTY_PAYLOAD and (begun := data.rpartition(b"\r\n\r\n")[2]):
+        elif self._arriving is EMPTY_PAYLOAD and (begun := data.rpartition(_END_OF_HEAD)[2]):
             self._part_of_a_head_has_come(begun)
 
     def _part_of_a_head_has_come(self, data: bytes) -> None:

@@ -41,6 +41,7 @@ async def invalidate(request: web.Request, principal: Principal) -> Work:
 
 async def _figures(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
+    service.observers.catch_up()
     return _json(service.cache_analytics.report(service.pages))
 
 

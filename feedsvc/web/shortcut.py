@@ -4,7 +4,7 @@ Most requests are for a few pages, in words that come again and again. What such
 judged when they first came, the long way (`web/routes.py`); it is remembered here, with the lines
 of the answer's head that don't change. So who has asked before is answered as soon as its request
 is read: from memory without a task, in a sixth of the time; from Redis with one question for all
-who ask at a time.
+who ask at a time. A request that comes again byte by byte is not even parsed.
 
 Nothing is left out for that: the token is verified, the page must be up to date, the request
 counts, and everybody who observes requests hears of it. This way refuses nobody. Whatever is not
@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
@@ -39,6 +39,8 @@ from feedsvc.web.particulars import PARTICULARS
 
 _MOST_REMEMBERED: Final = 10_000
 _LONGEST_PATH: Final = 2_048
+_MOST_HEADS: Final = 5_000
+_LONGEST_HEAD: Final = 4_096
 _X_REQUEST_ID: Final = istr("X-Request-ID")
 # What follows from the page, and what is made anew for each answer; all else of a head stays.
 _OF_THE_PAGE: Final = frozenset({"content-length", "etag", "link"})
@@ -81,11 +83,21 @@ class _Known(NamedTuple):
     lines: dict[int, bytes]
 
 
+class Said(NamedTuple):
+    """What the head of a plain request says, as far as it matters here."""
+
+    words: Words
+    authorization: str | None
+    if_none_match: str | None
+    request_id: str | None
+    fields: CIMultiDictProxy[str]
+
+
 class Asked(NamedTuple):
     """One request: when it began, what it says, who asks and what that means."""
 
     began: float
-    message: RawRequestMessage
+    said: Said
     peer: str | None
     principal: Principal
     known: _Known
@@ -112,6 +124,18 @@ class Shortcut:
         self._service = service
         self._trusted = service.settings.server.trusted_proxies
         self._known: dict[tuple[Words, Scope], _Known] = {}
+        self._heads: dict[bytes, Said] = {}
+
+    def said_before(self, head: bytes) -> Said | None:
+        """What was learned of these bytes, which are all of a request."""
+        return self._heads.get(head)
+
+    def learn(self, head: bytes, said: Said) -> None:
+        """These bytes, which are all of a request, say this: they need not be parsed again."""
+        if len(head) > _LONGEST_HEAD:
+            return
+        _make_room(self._heads, _MOST_HEADS)
+        self._heads[head] = said
 
     def remember(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Takes note of an answer that has just left the long way."""
@@ -130,26 +154,25 @@ class Shortcut:
         place = words, known.principal.scope
         before, cache = self._known.get(place), self._cache()
         if before is None or before.cache != cache:
-            if len(self._known) >= _MOST_REMEMBERED:
-                del self._known[next(iter(self._known))]  # it comes back when it is asked again
+            _make_room(self._known, _MOST_REMEMBERED)
             before = _Known(words, wanted, form, cache, known.route, known.query, {})
             self._known[place] = before
         before.lines[response.status] = _staying(response)
 
-    def ask(self, message: RawRequestMessage, peer: str | None) -> Asked | None:
-        """What a request without a body asks for; None where it must go the long way."""
-        began, fields = time.perf_counter(), message.headers
-        if self._service.drain.begun or not _is_plain(message):
+    def ask(self, said: Said, peer: str | None) -> Asked | None:
+        """What a request asks for; None where it must go the long way."""
+        began = time.perf_counter()
+        if self._service.drain.begun:
             return None
         try:
-            principal = self._service.tokens.verify(fields.get(hdrs.AUTHORIZATION))
+            principal = self._service.tokens.verify(said.authorization)
         except Unauthorized:
             return None
         stages = {"auth": time.perf_counter() - began}
-        known = self._known.get((_words(message.path, fields), principal.scope))
+        known = self._known.get((said.words, principal.scope))
         if known is None or known.cache != self._cache():
             return None
-        return Asked(began, message, peer, principal, known, stages)
+        return Asked(began, said, peer, principal, known, stages)
 
     def at_once(self, asked: Asked) -> Answer | None:
         """The answer from memory; None where the page is not there or may not be shown."""
@@ -172,8 +195,8 @@ class Shortcut:
 
     def _answered(self, asked: Asked, found: Found) -> Answer | None:
         """The answer, of which everybody then knows; None, and nobody does, where it can't be."""
-        service, (_, message, _, principal, known, stages) = self._service, asked
-        held, form, if_none_match = found.held, known.form, message.headers.get(hdrs.IF_NONE_MATCH)
+        service, (_, said, _, principal, known, stages) = self._service, asked
+        held, form, if_none_match = found.held, known.form, said.if_none_match
         tag = form.entity_tag(held)
         is_same = if_none_match is not None and headers.matches(if_none_match, tag)
         lines = known.lines.get(304 if is_same else 200)
@@ -204,12 +227,12 @@ def _made(form: PageForm, held: Held) -> _Made:
 
 
 def _ended(asked: Asked, made: _Made, trusted: Networks) -> RequestEnded:
-    began, message, peer, principal, known, stages = asked
+    began, said, peer, principal, known, stages = asked
     seconds = time.perf_counter() - began
     return RequestEnded(
         at=time.time(),
-        request_id=request_id(message.headers.get(_X_REQUEST_ID)),
-        method=message.method,
+        request_id=request_id(said.request_id),
+        method="GET",
         route=known.route,
         guarded=True,
         status=made.status,
@@ -218,7 +241,7 @@ def _ended(asked: Asked, made: _Made, trusted: Networks) -> RequestEnded:
         seconds=seconds,
         first_byte=None if made is _GONE else seconds,
         stages=stages,
-        address=client_address(peer, message.headers, trusted),
+        address=client_address(peer, said.fields, trusted),
         principal=principal,
         dataset=known.wanted.dataset.name,
         format=known.form.query.format.name,
@@ -239,14 +262,30 @@ def _may_come(request: web.BaseRequest) -> bool:
     )
 
 
-def _is_plain(message: RawRequestMessage) -> bool:
-    return (
-        message.method == "GET"
-        and message.version == HttpVersion11
-        and not message.should_close
-        and not message.upgrade
-        and _asks_for_no_more(message.headers)
+def said_by(message: RawRequestMessage) -> Said | None:
+    """What a request without a body says; None where it must go the long way."""
+    fields = message.headers
+    if (
+        message.method != "GET"
+        or message.version != HttpVersion11
+        or message.should_close
+        or message.upgrade
+        or not _asks_for_no_more(fields)
+    ):
+        return None
+    return Said(
+        _words(message.path, fields),
+        fields.get(hdrs.AUTHORIZATION),
+        fields.get(hdrs.IF_NONE_MATCH),
+        fields.get(_X_REQUEST_ID),
+        fields,
     )
+
+
+def _make_room(remembered: dict[Any, Any], most: int) -> None:
+    """What is thrown out comes back when it is asked again."""
+    if len(remembered) >= most:
+        del remembered[next(iter(remembered))]
 
 
 def _asks_for_no_more(fields: CIMultiDictProxy[str]) -> bool:

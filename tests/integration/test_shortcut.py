@@ -234,6 +234,38 @@ async def test_answers_come_in_the_order_of_their_requests(at_the_door: Wire) ->
                 assert answer.body.count(b"\n") == int(target.split("limit=")[1].split("&")[0])
 
 
+@pytest.mark.parametrize(
+    ("before", "answers"),
+    [
+        # Each ends where what follows is no request, though it is one byte by byte.
+        ("GET /v1/feeds?x=1 HTTP/1.1\r\nX-Part: ", [400]),
+        ("POST /v1/feeds HTTP/1.1\r\nHost: t\r\nContent-Length: {size}\r\n\r\n", [405]),
+        (
+            "POST /v1/feeds HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{{}}"
+            "GET /v1/feeds?x=1 HTTP/1.1\r\nX-Part: ",
+            [405, 400],
+        ),
+    ],
+)
+async def test_known_bytes_are_a_request_only_where_one_may_begin(
+    quick: Running, at_the_door: Wire, before: str, answers: list[int]
+) -> None:
+    target = "/v1/feeds/clients?limit=9&columns=id"
+    await known(at_the_door, target)
+    whole = request(target, *_fields(bearer()))
+    async with wire(quick) as connection:
+        for _ in range(2):
+            await connection.send(whole)
+            assert was_quick(await connection.answer())
+        await connection.send(before.format(size=len(whole)).encode())
+        await asyncio.sleep(0.2)
+        await connection.send(whole)
+        assert [(await connection.answer()).status for _ in answers] == answers
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                pytest.fail(f"one answer too many: {await connection.answer()}")
+
+
 async def test_what_is_no_plain_request_goes_the_long_way(at_the_door: Wire) -> None:
     target = "/v1/feeds/clients?limit=4&columns=id"
     whole = (await known(at_the_door, target)).body
