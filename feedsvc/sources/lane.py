@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # of what is not there without the encoder
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ class Lane:
         self._effort = effort
         self._connection = connection
         self._own = own
+        # Of one that is frozen the others must hear before PostgreSQL ends the export's own, which
+        # has nothing to do meanwhile.
+        self._timeout = None if own else effort.pool.settings.query_timeout / 2
         self._waited = 0.0  # in the range under way
 
     async def run(self) -> None:
@@ -84,7 +88,8 @@ class Lane:
         while (part := await self._next()) is not None:
             part.is_read = True
             try:
-                await self._read(part)
+                async with asyncio.timeout(self._timeout):
+                    await self._read(part)
             finally:
                 self._ranges.leave(part)
 
@@ -94,18 +99,16 @@ class Lane:
             if ranges.is_closed and (ranges.is_whole or not self._own):
                 return None
             if ranges.may_grow:
-                await self._bound()
+                async with asyncio.timeout(self._timeout):
+                    await self._bound()
             else:
                 await self._change()
         return part
 
     async def _bound(self) -> None:
         """Finds out where the next range ends. The last rows, fewer than a range has, are none."""
-        query, principal, rows = (
-            self._wanted.query,
-            self._wanted.principal,
-            self._wanted.range_rows(),
-        )
+        query, principal, _, _, range_rows = self._wanted
+        rows = range_rows()
         if self._effort.is_enough or not self._ranges.admits(rows):
             self._ranges.close()
             return

@@ -43,7 +43,9 @@ class Lanes:
         self._lent.update(lent)
         for task in lent:
             task.add_done_callback(self._one_less)
-        self._own = self._start(self._by_own(connection))
+        if not lent:  # somebody was quicker
+            self._ranges.close()
+        self._start(self._by_own(connection))
         self._giving_back = self._start(self._give_back())
         logger.info("an export is read by %d connections", 1 + len(lent))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -16,7 +18,7 @@ from feedsvc.auth.principal import Principal
 from feedsvc.errors import DatabaseUnavailable
 from feedsvc.export import Course, Export, open_export
 from feedsvc.pools import Connection, Pool
-from feedsvc.settings import Database
+from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import choice, copied, ranged, ranges
 from feedsvc.sources.lane import Lane
 from feedsvc.sources.lanes import Lanes
@@ -337,6 +339,26 @@ async def test_a_connection_that_is_lost_costs_no_row(
         assert found == expected
         assert found.snapshots == 1
         assert len(killed) == RANGES - 1 - kept
+
+
+async def test_a_connection_that_is_frozen_costs_no_row(site: Site, readings: Readings) -> None:
+    site.pool.settings = PoolSettings(size=SIZE, query_timeout=2)
+    expected = await site.read(site.query("items", "projection"))
+    frozen: list[int] = []
+
+    async def freeze(lane: Lane, lent: int) -> None:
+        if not lane._own and not frozen and lent > 3:
+            frozen.append(lane._connection.get_server_pid())
+            os.kill(frozen[0], signal.SIGSTOP)
+
+    readings.before = freeze
+    try:
+        found = await site.read(site.query("items", "copy"))
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert frozen
+    assert (found, found.snapshots) == (expected, 1)
 
 
 @pytest.mark.usefixtures("readings")

@@ -14,7 +14,7 @@ from tests.performance.processor import seconds_of
 from tests.performance.scale import table
 from tests.performance.table import Line, Target, ratio
 from tests.performance.timing import Contender, in_turn, medians
-from tests.performance.world import SOURCES, Service, World
+from tests.performance.world import RANGES, SOURCES, Service, World
 
 _FIRST_BYTES: Final = 30  # requests of each size in a round
 _FIRST_BYTES_SECONDS: Final = 10.0  # a round's length, should they be slow
@@ -71,6 +71,20 @@ def formats(_world: World, service: Service, rounds: int) -> list[Line]:
     return [
         ratio(f"{name} : ndjson", measured, name, "ndjson", Target(target))
         for name, target in most.items()
+    ]
+
+
+def ranges(_world: World, service: Service, rounds: int) -> list[Line]:
+    """Several connections against one, on one export."""
+    contenders: dict[str, Contender] = {
+        f"by {number}": partial(curl, service.feed(f"clients_by_{number}", "format=ndjson"))
+        for number in RANGES
+    }
+    contenders["by 1"] = partial(curl, service.feed("clients_copy", "format=ndjson"))
+    measured = in_turn(contenders, rounds)
+    return [
+        ratio(f"{number} connections : 1", measured, f"by {number}", "by 1", Target(1.05))
+        for number in RANGES
     ]
 
 

@@ -29,12 +29,15 @@ client = "id"
 pool = "bulk"
 
 source = "{source}"
+ranges = {ranges}
 
 [{name}.filters]
 id = ["gt"]
 """
 SOURCES: Final = ("projection", "cursor", "copy")
 """Each has a dataset of the clients that is read by it alone, `clients_` and its name."""
+RANGES: Final = (2, 3)
+"""For each there is one that so many connections read, `clients_by_` and the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +136,12 @@ def _postmaster(data: Path) -> int:
 def _declarations(sizes: Sizes) -> str:
     relations = {table(rows): f"bench.{table(rows)}" for rows in sizes.tables}
     relations["clients"] = "wedding.clients"
-    declared = [(name, relation, "auto") for name, relation in relations.items()]
-    declared += [(f"clients_{source}", "wedding.clients", source) for source in SOURCES]
+    declared = [(name, relation, "auto", 1) for name, relation in relations.items()]
+    declared += [(f"clients_{source}", "wedding.clients", source, 1) for source in SOURCES]
+    declared += [(f"clients_by_{number}", "wedding.clients", "copy", number) for number in RANGES]
     return "".join(
-        _DATASET.format(name=name, relation=relation, source=source)
-        for name, relation, source in declared
+        _DATASET.format(name=name, relation=relation, source=source, ranges=ranges)
+        for name, relation, source, ranges in declared
     )
 
 
