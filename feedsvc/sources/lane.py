@@ -17,8 +17,8 @@ from feedsvc.sources.native import native_batch
 from feedsvc.sources.ranges import Range, Ranges
 from streams import encoder
 
-_FEWEST_TO_JUDGE: Final = 8  # ranges
-_DEAR: Final = 0.2  # of the time that rows take, for finding out where ranges end
+_FEWEST_TO_JUDGE: Final = 16  # ranges
+_DEAR: Final = 0.5  # of the time that rows take, for finding out where ranges end
 _IDLE: Final = 0.75  # of all the time there was, for waiting until what was read is passed on
 
 
@@ -44,21 +44,31 @@ class Effort:
     bounding: float = 0.0
     reading: float = 0.0
     waiting: float = 0.0
+    has_been_idle: bool = False
+    has_been_dear: bool = False
 
-    @property
     def is_enough(self) -> bool:
-        """Whether one connection should go on alone."""
-        return self.is_vain or self.pool.is_shared
+        """Whether one connection should go on alone from here."""
+        self.has_been_dear |= self.is_dear
+        return self.has_been_dear or self.pool.is_shared
 
     @property
-    def is_vain(self) -> bool:
-        """Whether one connection would be no slower: where rows are few among many that are passed
-        over to find out where ranges end, or where rows come faster than they are taken.
+    def is_dear(self) -> bool:
+        """Whether one would be no slower: where so many rows are passed over for each that is read
+        that to find out where ranges end is most of the work.
         """
-        if self.ranges < _FEWEST_TO_JUDGE:
-            return False
-        spent = self.bounding + self.reading
-        return self.bounding > _DEAR * self.reading or self.waiting > _IDLE * (spent + self.waiting)
+        return self.ranges >= _FEWEST_TO_JUDGE and self.bounding > _DEAR * self.reading
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether fewer would be no slower, for rows come faster than they are taken."""
+        spent = self.bounding + self.reading + self.waiting
+        return self.ranges >= _FEWEST_TO_JUDGE and self.waiting > _IDLE * spent
+
+    def one_less(self) -> None:
+        """One leaves for being idle; what those that stay are worth is still to be seen."""
+        self.ranges, self.has_been_idle = 0, True
+        self.bounding = self.reading = self.waiting = 0.0
 
 
 class Lane:
@@ -92,6 +102,9 @@ class Lane:
                     await self._read(part)
             finally:
                 self._ranges.leave(part)
+            if self._effort.is_idle and not self._own:
+                self._effort.one_less()
+                return
 
     async def _next(self) -> Range | None:
         ranges = self._ranges
@@ -109,7 +122,7 @@ class Lane:
         """Finds out where the next range ends. The last rows, fewer than a range has, are none."""
         query, principal, _, _, range_rows = self._wanted
         rows = range_rows()
-        if self._effort.is_enough or not self._ranges.admits(rows):
+        if self._effort.is_enough() or not self._ranges.admits(rows):
             self._ranges.close()
             return
         began = time.monotonic()

@@ -23,7 +23,7 @@ from feedsvc.sources.source import Answer, Position
 RANGE_BYTES: Final = 2_097_152  # what a range comes to, as far as rows go on as they were
 SURELY_LONG: Final = 4_194_304  # bytes of an export that is not over in a moment
 _AGAIN: Final = 2.0  # seconds for which an export that had to give connections back asks for none
-_AFTER_A_LOSS: Final = 60.0  # seconds for which one that lost a connection does so
+_LATER: Final = 60.0  # seconds for which one does so that lost some, or had too many
 _KEEPS_UP: Final = 0.5  # of the time that rows are waited for; less is a client that is waited for
 
 
@@ -96,7 +96,8 @@ class RangedPages:
         """The next rows, where there are ranges, and None when they are all given."""
         if self._ranges is None:
             return None
-        self._ranges.wanted = rows
+        # Each connection has a chunk in the making; all of them together what is one otherwise.
+        self._ranges.wanted = -(-rows // self._most)
         batch = await self._ranges.take()
         if batch is None:
             await self._end_ranges()
@@ -140,6 +141,6 @@ class RangedPages:
 
 def _pause(lanes: Lanes) -> float:
     """For how many seconds an export should do without such company."""
-    if lanes.effort.is_vain:
+    if lanes.effort.has_been_dear:
         return math.inf
-    return _AFTER_A_LOSS if lanes.lost else _AGAIN
+    return _LATER if lanes.lost or lanes.effort.has_been_idle else _AGAIN

@@ -18,9 +18,7 @@ from feedsvc.sources.native import native_batch
 from feedsvc.sources.source import Batch, Position
 from streams import encoder
 
-AHEAD: Final = (
-    4_194_304  # bytes that may wait for those before them, beside a chunk for each reader
-)
+AHEAD: Final = 2_097_152  # bytes that may wait for those before them
 
 
 class Range:

@@ -110,7 +110,8 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     monkeypatch.setattr(ranged, "_KEEPS_UP", 0.0)
     monkeypatch.setattr(ranged, "_AGAIN", 0.0)
     monkeypatch.setattr(ranges, "AHEAD", 3 * CHUNK)
-    monkeypatch.setattr("feedsvc.sources.lane.Effort.is_vain", False)
+    monkeypatch.setattr("feedsvc.sources.lane.Effort.is_dear", False)
+    monkeypatch.setattr("feedsvc.sources.lane.Effort.is_idle", False)
     seen, original = Readings(), Lane._read
 
     async def read(lane: Lane, part: Range) -> None:

@@ -75,17 +75,19 @@ def formats(_world: World, service: Service, rounds: int) -> list[Line]:
 
 
 def ranges(_world: World, service: Service, rounds: int) -> list[Line]:
-    """Several connections against one, on one export."""
-    contenders: dict[str, Contender] = {
-        f"by {number}": partial(curl, service.feed(f"clients_by_{number}", "format=ndjson"))
-        for number in RANGES
-    }
-    contenders["by 1"] = partial(curl, service.feed("clients_copy", "format=ndjson"))
-    measured = in_turn(contenders, rounds)
-    return [
-        ratio(f"{number} connections : 1", measured, f"by {number}", "by 1", Target(1.05))
-        for number in RANGES
-    ]
+    """Several connections against one on the same export, of plain rows and of dear ones."""
+    lines: list[Line] = []
+    for rows, most in (("clients", 1.1), ("dear", 0.95)):
+        contenders: dict[str, Contender] = {
+            f"{number}": partial(curl, service.feed(f"{rows}_by_{number}", "format=ndjson"))
+            for number in RANGES
+        }
+        measured = in_turn(contenders, rounds)
+        lines += [
+            ratio(f"{rows} by {number} connections : 1", measured, f"{number}", "1", Target(most))
+            for number in RANGES[1:]
+        ]
+    return lines
 
 
 def first_bytes(world: World, service: Service, rounds: int) -> list[Line]:

@@ -4,7 +4,10 @@ import asyncio
 
 import pytest
 
+from feedsvc.pools import Pool
+from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import ranges as module
+from feedsvc.sources.lane import Effort
 from feedsvc.sources.ranges import Range, Ranges
 from feedsvc.sources.source import Batch
 
@@ -100,6 +103,26 @@ async def test_there_are_no_more_rows_than_a_limit_leaves() -> None:
     begun(ranges, 20)
     assert not ranges.admits(10)
     assert ranges.admits(5)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "spent", "dear", "idle"),
+    [
+        (20, (0.1, 1.0, 1.0), False, False),
+        (20, (0.9, 1.0, 1.0), True, False),
+        (20, (0.1, 1.0, 9.0), False, True),
+        (2, (0.9, 1.0, 9.0), False, False),
+    ],
+)
+def test_several_connections_are_judged_by_what_their_time_goes_to(
+    ranges: int, spent: tuple[float, float, float], dear: bool, idle: bool
+) -> None:
+    pool = Pool("bulk", PoolSettings(), Database.model_validate({"url": "postgresql://nowhere"}))
+    effort = Effort(pool, ranges, *spent)
+    assert (effort.is_dear, effort.is_idle, effort.is_enough()) == (dear, idle, dear)
+    effort.one_less()
+    assert (effort.is_dear, effort.is_idle, effort.has_been_idle) == (False, False, True)
+    assert (effort.is_enough(), effort.has_been_dear) == (dear, dear)
 
 
 async def test_an_error_is_met_by_whoever_takes_rows() -> None:
