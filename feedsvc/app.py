@@ -75,81 +75,103 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     except KeyMissingError as error:
         raise StartError(str(error)) from None
     datasets = await _datasets(settings)
-    rules = alert_rules(settings, datasets)
-    observers = Observers(_PATIENCE)
-    made, replicas = _connections(settings, observers)
+    built = _built(settings, workplace, tokens, datasets)
+    service, link, audit = built.service, built.link, built.audit
     async with AsyncExitStack() as stack:
-        link = _redis(settings, observers)
         if link is not None:
             stack.push_async_callback(link.close)
-        audit = AuditLog(made["write"], settings.audit)
-        analytics = CacheAnalytics(datasets)
-        observers.add(RequestEnded, audit.observe)
-        observers.add(RequestEnded, AccessLog().observe)
-        analytics.observe(observers)
-        pages, changes = _cache(settings, datasets, link, observers)
-        pressed = made["read"].pressed
-        patience = settings.cache.prefetch_patience
-        prefetcher = Prefetcher(pages, observers, lambda: not pressed.is_set(), patience)
-        observers.add(CachePrefetch, prefetcher.observe)
-        parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
-        drain = Drain()
-        severities = {name: rule.severity for name, rule in rules.items()}
-        domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
-        scene = Scene(settings, workplace, domain, rules)
-        observing = Observing(scene, made["write"], observers)
-        service = Service(
-            settings=settings,
-            datasets=datasets,
-            tokens=tokens,
-            tickets=Tickets(made["write"], link),
-            limits=Limiter(settings.limits, link, settings.server.workers),
-            observers=observers,
-            observing=observing,
-            pools=made,
-            replicas=replicas,
-            pages=pages,
-            cache_analytics=analytics,
-            prefetcher=prefetcher,
-            warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
-            probe=DatabaseProbe(settings.database),
-            together=Together(parts, drain),
-            drain=drain,
-        )
-        if link is not None:
             await link.open()
-        for connections in (made, replicas):
+        for connections in (service.pools, service.replicas):
             await connections.open()
             stack.push_async_callback(connections.close, _CLOSE_TIMEOUT)
-        stack.push_async_callback(observing.close)
+        stack.push_async_callback(service.observing.close)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
-        stack.push_async_callback(pages.close)
-        stack.push_async_callback(prefetcher.close)
+        stack.push_async_callback(service.pages.close)
+        stack.push_async_callback(service.prefetcher.close)
         stack.push_async_callback(service.warmth.write)
-        stack.callback(observers.catch_up)
+        stack.callback(service.observers.catch_up)
         await stack.enter_async_context(service.together.open())
         await service.probe.probe()
-        listens = (lambda: pages.listening) if settings.cache.enabled else None
-        watched = Parts(made, service.drain, pages, service.probe, link, listens)
-        for work in (*_work(service, changes, audit), *observing.work(watched)):
+        for work in _work(built):
             await stack.enter_async_context(_in_background(work))
         yield service
 
 
-def _work(service: Service, changes: Changes, audit: AuditLog) -> Iterator[Work]:
+class _Built(NamedTuple):
+    """A service, and those of its parts that nobody who answers needs."""
+
+    service: Service
+    link: RedisLink | None
+    changes: Changes
+    audit: AuditLog
+
+
+def _built(
+    settings: Settings, workplace: Workplace, tokens: Tokens, datasets: Mapping[str, Dataset]
+) -> _Built:
+    """All parts, none of them open. Raises StartError."""
+    rules = alert_rules(settings, datasets)
+    observers = Observers(_PATIENCE)
+    made, replicas = _connections(settings, observers)
+    link = _redis(settings, observers)
+    audit, analytics = AuditLog(made["write"], settings.audit), CacheAnalytics(datasets)
+    observers.add(RequestEnded, audit.observe)
+    observers.add(RequestEnded, AccessLog().observe)
+    analytics.observe(observers)
+    pages, changes = _cache(settings, datasets, link, observers)
+    drain = Drain()
+    severities = {name: rule.severity for name, rule in rules.items()}
+    domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
+    scene = Scene(settings, workplace, domain, rules)
+    parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
+    service = Service(
+        settings=settings,
+        datasets=datasets,
+        tokens=tokens,
+        tickets=Tickets(made["write"], link),
+        limits=Limiter(settings.limits, link, settings.server.workers),
+        observers=observers,
+        observing=Observing(scene, made["write"], observers),
+        pools=made,
+        replicas=replicas,
+        pages=pages,
+        cache_analytics=analytics,
+        prefetcher=_prefetcher(settings, made, pages, observers),
+        warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
+        probe=DatabaseProbe(settings.database),
+        together=Together(parts, drain),
+        drain=drain,
+    )
+    return _Built(service, link, changes, audit)
+
+
+def _prefetcher(settings: Settings, made: Pools, pages: Pages, observers: Observers) -> Prefetcher:
+    """It reads ahead while nobody waits for a connection."""
+    pressed, patience = made["read"].pressed, settings.cache.prefetch_patience
+    prefetcher = Prefetcher(pages, observers, lambda: not pressed.is_set(), patience)
+    observers.add(CachePrefetch, prefetcher.observe)
+    return prefetcher
+
+
+def _work(built: _Built) -> Iterator[Work]:
     """What is done beside the requests, until the end."""
+    service, link, changes, audit = built
+    settings = service.settings
     yield service.probe.run()
     yield service.limits.run()
     yield audit.run()
     yield service.together.health.run()
-    if service.settings.cache.enabled:
+    if settings.cache.enabled:
         yield changes.run()
         yield _keep_warm(service)
     if service.replicas.all:
         yield service.replicas.run()
     if service.tokens.published is not None:
         yield service.tokens.published.run()
+    listens = (lambda: service.pages.listening) if settings.cache.enabled else None
+    watched = Parts(service.pools, service.drain, service.pages, service.probe, link, listens)
+    yield from service.observing.work(watched)
 
 
 @asynccontextmanager

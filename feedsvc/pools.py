@@ -357,6 +357,12 @@ def is_lost(connection: Connection) -> bool:
         return True
 
 
+def is_over_unix_socket(connection: AnyConnection) -> bool:
+    """Whether PostgreSQL is spoken to over a Unix socket, whose buffers are small and stay so."""
+    address = getattr(connection, "_addr", None)  # which asyncpg tells to query loggers alone
+    return isinstance(address, str)
+
+
 def cut(connection: AnyConnection) -> None:
     """Ends a connection at once, in whichever state it is."""
     with suppress(asyncpg.InterfaceError):  # lost in the meantime

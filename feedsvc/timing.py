@@ -1,7 +1,8 @@
 """How long a request spends where."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class Stages:
@@ -26,6 +27,15 @@ class Stages:
     def add(self, stage: str, seconds: float) -> None:
         """Adds what was measured elsewhere to this stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Adds the block's time to this stage, however it ends."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - began)
 
     def pass_over(self) -> None:
         """What has passed since the last lap belongs to no stage: a stream was under way."""

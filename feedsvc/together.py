@@ -10,12 +10,12 @@ from feedsvc.colleagues import Message, Reply
 from feedsvc.drain import Drain
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts
-from feedsvc.health.repairs import REPAIRS, Repairs
+from feedsvc.health.repairs import DEADLINE, REPAIRS, Repairs
 from feedsvc.health.watch import Health
 from feedsvc.pool_report import Seen, report
 
 _SOON: Final = 0.03  # seconds for what nobody should wait for
-_REPAIRED: Final = 40.0  # seconds for every repair there is, one after the other
+_LATE: Final = 1.0  # seconds beyond the deadline of what was asked for
 
 
 class Together:
@@ -50,7 +50,8 @@ class Together:
         """Has each worker make these repairs; those of the database are made once."""
         each = [repair.name for repair in REPAIRS if repair.name in names and not repair.once]
         question = {"do": "repair", "repairs": each, "dry": dry}
-        others = self._parts.colleagues.ask(question, _REPAIRED) if each else _nobody()
+        patience = DEADLINE * len(each) + _LATE
+        others = self._parts.colleagues.ask(question, patience) if each else _nobody()
         own, replies = await asyncio.gather(self.repairs.run(names, dry=dry), others)
         outcomes = list(own)
         for reply in replies:

@@ -21,7 +21,8 @@ from feedsvc.limits.bucket import Bucket, Policy
 
 logger = logging.getLogger(__name__)
 
-_DEADLINE: Final = 6.0  # seconds for one repair
+DEADLINE: Final = 6.0
+"""Seconds for one repair; they are made one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Repairs:
 
     async def _made(self, repair: Repair, *, dry: bool) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(DEADLINE):
                 outcome, what = await repair.mend(self._parts, dry)
         except TimeoutError:
             outcome, what = "failed", "There was no answer in time."

@@ -71,19 +71,18 @@ class Health:
     @property
     def state(self) -> State:
         """The state of the whole."""
-        return worst(self._weighed())
+        return worst(map(_weight, self._watched))
 
     def own_state(self) -> State:
-        """This worker's, whatever its colleagues say of theirs."""
-        return worst(self._weighed(own=True))
+        """This worker's, whatever its colleagues say of theirs.
+
+        What it has not looked at yet, for it has only just begun, is nothing to call it ill for.
+        """
+        return worst(map(_weight, self._own()))
 
     def faults(self) -> dict[str, str]:
         """What is not well with this worker, by component."""
-        return {
-            watched.check.name: watched.finding.what
-            for watched in self._watched
-            if watched.finding.state != "ok" and not watched.check.of_others
-        }
+        return {w.check.name: w.finding.what for w in self._own() if w.finding.state != "ok"}
 
     def report(self) -> dict[str, Any]:
         """All that is known, as plain values; nothing is waited for."""
@@ -94,12 +93,8 @@ class Health:
             "checks": [self._described(watched, now) for watched in self._watched],
         }
 
-    def _weighed(self, *, own: bool = False) -> Iterator[State]:
-        for watched in self._watched:
-            if own and watched.check.of_others:
-                continue
-            state = watched.finding.state
-            yield "degraded" if state == "down" and not watched.check.vital else state
+    def _own(self) -> Iterator[_Watched]:
+        return (w for w in self._watched if w.at is not None and not w.check.of_others)
 
     def _described(self, watched: _Watched, now: float) -> dict[str, Any]:
         state, what, figures, repairs = watched.finding
@@ -141,3 +136,9 @@ class Health:
         if found.state != before:
             log = logger.info if found.state == "ok" else logger.warning
             log("health: %s is %s: %s", watched.check.name, found.state, found.what)
+
+
+def _weight(watched: _Watched) -> State:
+    """What a check's state means for the whole."""
+    state = watched.finding.state
+    return "degraded" if state == "down" and not watched.check.vital else state

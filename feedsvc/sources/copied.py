@@ -23,6 +23,7 @@ from feedsvc import statement, tenancy
 from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
+from feedsvc.sources.gathering import Gathering
 from feedsvc.sources.native import native_batch, native_row
 from feedsvc.sources.sent import SentCursor
 from feedsvc.sources.source import Answer, Batch, Position
@@ -40,6 +41,7 @@ class CopiedPages:
     name = "copy"
     _connection: Connection
     _encoder: encoder.Encoder
+    _gathering: Gathering
 
     def __init__(
         self, query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER
@@ -131,6 +133,7 @@ class CopiedPages:
         if not self._is_copying:
             left = None if self._left is None else self._left - self.rows
             self._encoder = encoder.Encoder(self._plan, left)
+            self._gathering = Gathering(self._connection)
             self._is_copying = True
         self._wanted = rows
         page = self._page or await self._begin_page(rows)
@@ -184,6 +187,8 @@ class CopiedPages:
             self._taken.clear()
             self._enough.set()
             await self._taken.wait()
+        else:
+            await self._gathering.behind(len(chunk))
 
     async def _until_enough(self) -> None:
         while not self._enough.is_set():

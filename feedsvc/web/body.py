@@ -6,7 +6,6 @@ import socket
 import struct
 import sys
 import termios
-import time
 from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
@@ -78,7 +77,11 @@ class Body:
         """
         if not chunk:
             return
-        self._write(await self._compressed(chunk))
+        stages = self._request[STAGES]
+        with stages.timing("encode"):
+            made = await self._compressed(chunk)
+        with stages.timing("write"):
+            self._write(made)
         if self._waiting_bytes() > _HIGH_WATER:
             await self._wait_for_client(cast("StreamWriter", self._request.writer))
 
@@ -137,18 +140,17 @@ class Body:
             self._request.transport.abort()
 
     async def _wait_for_client(self, writer: StreamWriter) -> None:
-        began = time.perf_counter()
         drained = asyncio.ensure_future(writer.drain())
         try:
-            if await self._drains_soon(drained):
-                return
-            await self._held.park()
-            service = self._request.app[SERVICE]
-            service.observers.tell(StreamParked(self._request[PARTICULARS].dataset))
-            await self._drains_at_all(drained)
+            with self._request[STAGES].timing("write"):
+                if await self._drains_soon(drained):
+                    return
+                await self._held.park()
+                service = self._request.app[SERVICE]
+                service.observers.tell(StreamParked(self._request[PARTICULARS].dataset))
+                await self._drains_at_all(drained)
         finally:
             drained.cancel()
-            self._request[STAGES].add("write", time.perf_counter() - began)
 
     async def _drains_soon(self, drained: "asyncio.Future[None]") -> bool:
         """Whether the client catches up before somebody else needs what this stream holds."""

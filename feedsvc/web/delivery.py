@@ -70,20 +70,21 @@ class Delivery:
     def page(self, held: Held, form: PageForm) -> web.Response:
         """A page as an answer of known length."""
         page, tag = held.page, form.entity_tag(held)
-        fields = {**self._fields(), "ETag": tag}
+        own = {"ETag": tag}
         if (link := form.link(page)) is not None:
-            fields["Link"] = link
+            own["Link"] = link
         if headers.matches(self._request.headers.get("If-None-Match"), tag):
-            return web.Response(status=304, headers=fields)
-        if self._query.is_framed:
-            made = form.body(page, self._export, self._stages.elapsed_ms())
-        else:
-            made = form.rendered(held)
-            self._request.app[SERVICE].pages.remeasure(held)
+            return web.Response(status=304, headers={**self._fields(), **own})
+        with self._stages.timing("encode"):
+            if self._query.is_framed:
+                made = form.body(page, self._export, self._stages.elapsed_ms())
+            else:
+                made = form.rendered(held)
+                self._request.app[SERVICE].pages.remeasure(held)
         self._charge(len(page.records), made.rows_size)
         known = self._request[PARTICULARS]
         known.rows, known.size = len(page.records), made.rows_size
-        return web.Response(body=made.body, headers=fields)
+        return web.Response(body=made.body, headers={**self._fields(), **own})
 
     async def stream(self, export: Export, begun: Iterator[Rows]) -> web.StreamResponse:
         """The rows that were read already, then all the others as they come.
@@ -131,9 +132,11 @@ class Delivery:
         spoke = told = time.monotonic()
         while True:
             pause = self._query.progress if self._query.is_framed else None
-            ready = await export.wait(min(pause or 60.0, self._settings.ping_interval))
+            with self._stages.timing("db"):
+                ready = await export.wait(min(pause or 60.0, self._settings.ping_interval))
+                rows = await export.take() if ready else None
             if ready:
-                chunk = self._chunk(await export.take())
+                chunk, rows = self._chunk(rows), None
                 if chunk is None:
                     return
                 await body.send(chunk)
@@ -159,7 +162,8 @@ class Delivery:
         return None if rows is None else self._rows_frame(rows)
 
     def _rows_frame(self, rows: Rows) -> Pieces:
-        encoded = self._encoder.encode(rows)
+        with self._stages.timing("encode"):
+            encoded = self._encoder.encode(rows)
         size = size_of(encoded)
         self._charge(rows.count, size)
         self._rows += rows.count

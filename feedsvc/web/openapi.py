@@ -22,6 +22,10 @@ _BEARER: Final = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
     **openapi_feeds.OPERATIONS,
     **openapi_operating.OPERATIONS,
+    ("GET", "/docs"): {
+        "summary": "This description as a page",
+        "responses": {"200": answer("A page without scripts.", {"text/html": TEXT})},
+    },
     ("GET", "/problems/{name}"): {
         "summary": "What a problem means, and what to do",
         "parameters": (
@@ -88,11 +92,16 @@ async def describe(request: web.Request) -> web.Response:
 
 @cache
 def _document_bytes() -> bytes:
+    return orjson.dumps(described())
+
+
+def described() -> Json:
+    """The description of all that is served."""
     from feedsvc.web.routes import ROUTES, Protected  # noqa: PLC0415 - they list this page too
 
     guarded = {path(route.path): isinstance(route, Protected) for route in ROUTES}
     wanted = [(method, path(route.path)) for route in ROUTES for method in route.methods]
-    return orjson.dumps(document(wanted, guarded))
+    return document(wanted, guarded)
 
 
 def path(pattern: str) -> str:

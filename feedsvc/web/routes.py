@@ -13,6 +13,7 @@ from feedsvc.errors import Unauthorized
 from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import (
     alerts,
+    docs,
     feeds,
     health,
     metrics,
@@ -71,6 +72,7 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
     Open("/openapi.json", openapi.describe),
+    Open("/docs", docs.read),
     Open("/live", operations.live),
     Open("/ready", operations.ready),
 )

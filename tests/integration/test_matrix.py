@@ -108,6 +108,7 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
     ("GET", "/metrics"): [Case("/metrics", ADMINS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
+    ("GET", "/docs"): [Case("/docs", EVERYBODY)],
     ("GET", "/live"): [Case("/live", EVERYBODY)],
     ("GET", "/ready"): [Case("/ready", EVERYBODY)],
 }
@@ -178,7 +179,7 @@ def test_every_route_has_a_decision() -> None:
 def test_what_is_open_is_known_to_be() -> None:
     """Whoever opens a route to everybody has to say so here, too."""
     is_open = {route.path for route in ROUTES if not isinstance(route, Protected)}
-    assert is_open == {"/problems/{name}", "/openapi.json", "/live", "/ready"}
+    assert is_open == {"/problems/{name}", "/openapi.json", "/docs", "/live", "/ready"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

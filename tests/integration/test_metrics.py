@@ -1,6 +1,7 @@
 """What Prometheus gets: all workers together, the same series whatever is asked."""
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -25,6 +26,7 @@ from tests.support.service import REPOSITORY, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
 CANARY = "kanarienvogel"
+COUNTS = "feedsvc_stage_seconds_count"
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,38 @@ async def test_requests_are_counted_once_by_all_workers_together(
     assert now.total("feedsvc_workers") == 2
     assert now.total("feedsvc_database_up") == 1
     assert now.total("feedsvc_memory_bytes") > 50e6, "two processes are larger than that"
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_the_whole_way_of_a_stream_is_timed(
+    watched: Running, client: aiohttp.ClientSession, coding: str
+) -> None:
+    """To the histograms and the log, for the most of it comes when the head has left."""
+    before = await exposed(client)
+    name = f"timed-{coding}-{watched.port}"
+    headers = {**bearer(), "Accept-Encoding": coding, "X-Request-ID": name}
+    async with client.get(f"{FEED}?format=ndjson", headers=headers) as answer:
+        await answer.content.readany()
+        await asyncio.sleep(0.7)  # while the service waits for us
+        await answer.read()
+    stages = {"auth", "limits", "cache", "pool", "db", "encode", "write"}
+
+    def seen(now: Exposed) -> set[str]:
+        counted = (
+            (stage, now.total(COUNTS, dataset="clients", stage=stage)
+             - before.total(COUNTS, dataset="clients", stage=stage))
+            for stage in stages
+        )  # fmt: skip
+        return {stage for stage, count in counted if count}
+
+    await until(client, lambda now: seen(now) == stages)
+    async with asyncio.timeout(10):
+        while not (lines := [line for line in watched.log if name in line and "access" in line]):
+            await asyncio.sleep(0.05)
+    (line,) = map(json.loads, lines)
+    assert line["stages_us"].keys() == stages
+    assert sum(line["stages_us"].values()) > 0.8 * line["us"]
+    assert line["first_byte_us"] < line["us"]
 
 
 async def test_openmetrics_where_accept_asks_for_it(client: aiohttp.ClientSession) -> None:

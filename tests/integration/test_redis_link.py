@@ -11,6 +11,7 @@ from feedsvc.embedded.valkey import ValkeyServer
 from feedsvc.observations import Observers, RedisTurned
 from feedsvc.redis_link import RedisAwayError, RedisLink, RedisRefusedError
 from feedsvc.settings import Redis as RedisSettings
+from tests.support.patience import patience
 from tests.support.redis_server import RunningRedis, redis_running
 
 SETTINGS = RedisSettings()
@@ -46,7 +47,7 @@ async def assert_away(link: RedisLink) -> None:
     for number in range(100):
         with pytest.raises(RedisAwayError):
             await link.ask("GET", f"key {number}")
-    assert time.monotonic() - began < 0.05
+    assert time.monotonic() - began < patience(0.05)
 
 
 async def test_a_question_that_is_cancelled_leaves_its_answer_to_nobody(link: RedisLink) -> None:
@@ -109,7 +110,7 @@ async def test_a_frozen_redis_is_waited_for_once_by_those_who_asked_and_then_by_
         began = time.monotonic()
         asked = [link.ask("GET", f"key {number}") for number in range(100)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() - began < patience(0.3)
         assert all(isinstance(answer, RedisAwayError) for answer in answers)
         await assert_away(link)
         with pytest.raises(RedisAwayError):
@@ -267,7 +268,7 @@ async def test_an_address_where_nobody_is_costs_no_more(unused_tcp_port: int) ->
         for _ in range(20):
             with pytest.raises(RedisAwayError):
                 await link.ask("GET", "key")
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() - began < patience(0.3)
         await link.close()
 
 

@@ -111,6 +111,12 @@ async def read_on(stream: aiohttp.ClientResponse) -> None:
         pass
 
 
+async def test_workers_that_have_only_just_begun_are_not_called_ill(service: Running) -> None:
+    await until(lambda: all_well(service), 20)
+    told = [line for line in service.log if "health: workers is" in line]
+    assert not [line for line in told if "is degraded (" in line]
+
+
 async def test_a_worker_that_is_blocked_is_noticed_by_the_others(service: Running) -> None:
     await until(lambda: all_well(service), 20)
     victim = min(workers_of(service))

@@ -1,0 +1,61 @@
+"""Every setting of the service, in one frozen value.
+
+`config/feedsvc.toml` is overridden by `FEEDSVC_SECTION__KEY` in the environment; `DATABASE_URL`
+and `REDIS_URL` are understood too. Times are seconds, sizes bytes.
+"""
+
+from feedsvc.settings.effective import Settings, mask_url
+from feedsvc.settings.loading import SettingsError, load, settings_file
+from feedsvc.settings.pools import AnalyticsPool, BulkPool, Pools, PoolSettings, ReadPool, WritePool
+from feedsvc.settings.sections import (
+    Alerts,
+    Audit,
+    Auth,
+    Cache,
+    CallerLimits,
+    Claims,
+    Cors,
+    CoupleLimits,
+    Database,
+    Datasets,
+    Health,
+    HttpCheck,
+    Limits,
+    Log,
+    Metrics,
+    Redis,
+    Server,
+    Streams,
+)
+
+__all__ = [
+    "Alerts",
+    "AnalyticsPool",
+    "Audit",
+    "Auth",
+    "BulkPool",
+    "Cache",
+    "CallerLimits",
+    "Claims",
+    "Cors",
+    "CoupleLimits",
+    "Database",
+    "Datasets",
+    "Health",
+    "HttpCheck",
+    "Limits",
+    "Log",
+    "Metrics",
+    "PoolSettings",
+    "Pools",
+    "ReadPool",
+    "Redis",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "Streams",
+    "WritePool",
+    "load",
+    "mask_url",
+    "settings_file",
+]

@@ -1,0 +1,108 @@
+"""Settings read from a file and the environment, or refused with what is wrong with them."""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
+
+from feedsvc.settings.effective import PLAIN_VARIABLES, PREFIX, PlainVariables, Settings
+
+_DEFAULT_FILE: Final = Path("config/feedsvc.toml")
+
+
+class SettingsError(Exception):
+    """A setting is unknown or bad; each line of the message names one and where it stands."""
+
+
+def load(file: Path | None = None) -> Settings:
+    """The settings of this file (else `FEEDSVC_CONFIG`, else `config/feedsvc.toml`).
+
+    Raises SettingsError with a line for each unknown key and bad value.
+    """
+    path = settings_file(file)
+    _refuse_unknown_variables()
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            toml = TomlConfigSettingsSource(settings_cls, path)
+            return env_settings, PlainVariables(settings_cls), toml
+
+    try:
+        settings = FromFile()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_lines(error, path))) from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    base = path.parent if path else Path()
+    datasets = settings.datasets.model_copy(update={"file": base / settings.datasets.file})
+    alerts = settings.alerts.model_copy(update={"file": _alerts_file(base, settings.alerts.file)})
+    return settings.model_copy(update={"datasets": datasets, "alerts": alerts})
+
+
+def _alerts_file(base: Path, named: Path | None) -> Path | None:
+    if named is not None:
+        return base / named
+    usual = base / "alerts.toml"
+    return usual if usual.is_file() else None
+
+
+def settings_file(file: Path | None) -> Path | None:
+    """The settings file that is in force, None where there is none and none was asked for."""
+    named = os.environ.get("FEEDSVC_CONFIG")
+    asked = file or (Path(named) if named else None)
+    if asked is not None:
+        if not asked.is_file():
+            raise SettingsError(f"{asked}: there is no such settings file")
+        return asked
+    return _DEFAULT_FILE if _DEFAULT_FILE.is_file() else None
+
+
+def _refuse_unknown_variables() -> None:
+    """Environment sources read what they know and pass over the rest: a typo must not be quiet."""
+    unknown = [
+        name
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX) and "__" in name and not _is_known(name)
+    ]
+    if unknown:
+        raise SettingsError("\n".join(f"{name}: there is no such setting" for name in unknown))
+
+
+def _is_known(variable: str) -> bool:
+    model: Any = Settings
+    for part in variable.removeprefix(PREFIX).lower().split("__"):
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return False
+        model = fields[part].annotation
+    return True
+
+
+def _lines(error: ValidationError, path: Path | None) -> list[str]:
+    lines = []
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        where = _variable(place) or f"{path or 'settings'}: {'.'.join(place)}"
+        what = "there is no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{where}: {what}")
+    return lines
+
+
+def _variable(place: list[str]) -> str | None:
+    """The variable that set what stands at this place, or the list that it stands in."""
+    for end in range(len(place), 0, -1):
+        variable = PREFIX + "__".join(place[:end]).upper()
+        if variable in os.environ:
+            return variable
+    plain = [name for name, key in PLAIN_VARIABLES.items() if [*key] == place]
+    return next((name for name in plain if os.environ.get(name)), None)

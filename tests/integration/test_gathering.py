@@ -1,0 +1,26 @@
+"""What a connection goes over decides how long it may be left unread."""
+
+import tempfile
+from urllib.parse import quote
+
+from feedsvc.embedded import start_postgres
+from feedsvc.pools import Pool, is_over_unix_socket
+from feedsvc.settings import Database, ReadPool
+from tests.support.servers import throw_away_folder
+
+
+async def test_a_unix_socket_is_told_from_tcp() -> None:
+    # The server's account makes its socket there, so it can't be a folder of pytest's.
+    sockets = tempfile.gettempdir()
+    settings = {"unix_socket_directories": sockets, "unix_socket_permissions": "0777"}
+    with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
+        login = f"{server.user}:{quote(server.password, safe='')}"
+        over_unix = f"postgresql://{login}@/postgres?host={sockets}&port={server.port}"
+        for url, expected in ((server.url(), False), (over_unix, True)):
+            pool = Pool("read", ReadPool(), Database.model_validate({"url": url}))
+            await pool.open()
+            try:
+                async with pool.lease() as connection:
+                    assert is_over_unix_socket(connection) is expected
+            finally:
+                await pool.close(1.0)
