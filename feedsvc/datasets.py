@@ -70,7 +70,7 @@ class Declaration(BaseModel):
     source: SourceName = "auto"
     # How many connections at most a long export that comes by COPY is read by, all of them in one
     # snapshot, while its pool has nothing else to do.
-    ranges: Annotated[int, Field(ge=1, le=8)] = 1
+    ranges: Annotated[int, Field(ge=1, le=4)] = 1
     # Whether exports may be read from a standby, and so be as old as `database.replica_lag` says.
     replica: bool = False
     # Whether first pages are cached at all, how long one is as good as new, and for how long

@@ -13,6 +13,7 @@ from feedsvc.auth.principal import Principal
 from feedsvc.binary_projection import BinaryRow
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
+from feedsvc.sources.gathering import Gathering
 from feedsvc.sources.native import native_batch
 from feedsvc.sources.ranges import Range, Ranges
 from streams import encoder
@@ -85,6 +86,7 @@ class Lane:
         self._effort = effort
         self._connection = connection
         self._own = own
+        self._gathering = Gathering(connection)
         # Of one that is frozen the others must hear before PostgreSQL ends the export's own, which
         # has nothing to do meanwhile.
         self._timeout = None if own else effort.pool.settings.query_timeout / 2
@@ -151,6 +153,8 @@ class Lane:
             if making.rows >= self._ranges.wanted:
                 self._pass_on(part, making)
                 is_left = not await self._has_room(part)
+            elif making.rows < part.missing:
+                await self._gathering.behind(len(chunk))
 
         await self._connection.copy_from_query(copy.sql, output=feed, format="binary")
         self._effort.ranges += 1

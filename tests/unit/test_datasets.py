@@ -122,7 +122,7 @@ def test_a_minimal_declaration_has_cautious_defaults(write: Write) -> None:
         ('[feed]\nrelation = "a.b"\nkey = "id"', "feed.key: "),
         (MINIMAL + 'pool = "huge"', "feed.pool: "),
         (MINIMAL + "ranges = 0", "feed.ranges: "),
-        (MINIMAL + "ranges = 9", "feed.ranges: "),
+        (MINIMAL + "ranges = 5", "feed.ranges: "),
         (MINIMAL + 'ranges = "all"', "feed.ranges: "),
         (MINIMAL + 'roles = ["root"]', "feed.roles.0: "),
         (MINIMAL + "columns = []", "feed.columns: "),
