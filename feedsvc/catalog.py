@@ -150,6 +150,7 @@ def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset
         roles=declaration.roles,
         pool=declaration.pool,
         source=declaration.source,
+        ranges=declaration.ranges,
         replica=declaration.replica,
         cache=declaration.cache,
         fresh=declaration.fresh,
@@ -323,6 +324,9 @@ def _source_findings(name: str, declaration: Declaration, relation: Relation) ->
     if forced in {"copy", "cursor"} and encoder.MISSING is not None:
         what = f"{forced!r} needs the native encoder, which is missing: {encoder.MISSING}"
         yield Finding("warning", place, f"{what}; PostgreSQL itself encodes instead")
+    if declaration.ranges > 1 and forced in {"cursor", "projection"}:
+        what = f"only what comes by COPY is read by several connections, and {place} is {forced!r}"
+        yield Finding("warning", f"{name}.ranges", what)
     if forced == "copy":
         for order, parts in _orders(declaration, relation.columns).items():
             if not _is_served(parts, declaration, relation):

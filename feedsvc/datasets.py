@@ -68,6 +68,9 @@ class Declaration(BaseModel):
     pool: PoolName = "bulk"
     # Which way an export's rows come: decided for each query, or always the one that is named.
     source: SourceName = "auto"
+    # How many connections at most a long export that comes by COPY is read by, all of them in one
+    # snapshot, while its pool has nothing else to do.
+    ranges: Annotated[int, Field(ge=1, le=4)] = 1
     # Whether exports may be read from a standby, and so be as old as `database.replica_lag` says.
     replica: bool = False
     # Whether first pages are cached at all, how long one is as good as new, and for how long
@@ -232,6 +235,7 @@ class Dataset:
     roles: tuple[Role, ...]
     pool: PoolName
     source: SourceName
+    ranges: int
     replica: bool
     cache: bool
     fresh: float

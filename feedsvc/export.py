@@ -307,7 +307,9 @@ class Export:
         )
         self._stages.said["source"] = self._source.name
         left = None if self.query.limit is None else self.query.limit - self.rows
-        await self._source.begin(connection, self._position, left)
+        # Not beside a standby, for of its snapshot nobody can say whether it is the same.
+        beside = self._pool if self._standby is None else None
+        await self._source.begin(connection, self._position, left, beside)
         self._snapshot.push_async_callback(self._source.close)
         self._has_begun = True
         self.snapshots += 1

@@ -3,6 +3,9 @@
 Some places are for small work alone, so that it never waits behind work without an end. A guess
 at the wait comes from how long the last ones kept their place, how long those that have one have
 kept it so far, and how many wait already.
+
+What nobody needs can be lent: a lent place is given back as soon as `pressed` is set, so whoever
+comes is treated as if it were as good as free.
 """
 
 import asyncio
@@ -40,6 +43,7 @@ class Place:
     large: bool
     since: float
     waited: float
+    lent: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +106,7 @@ class Places:
         self._most_waiting = most_waiting
         self._clock = clock
         self._taken: set[Place] = set()
-        self._large = 0
+        self._large = self._lent = 0
         # In order of arrival: dictionaries, for whoever gives up leaves from the middle.
         self._small_line: dict[_Waiter, None] = {}
         self._large_line: dict[_Waiter, None] = {}
@@ -124,6 +128,21 @@ class Places:
         """How many wait."""
         return len(self._small_line) + len(self._large_line)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several pieces of large work are under way, none of them in a lent place."""
+        return self._large - self._lent > 1
+
+    @property
+    def spare(self) -> int:
+        """How many could be lent to large work: none that is of the reserve, nor the last one.
+
+        None at all while somebody waits, or while several pieces of large work are under way.
+        """
+        if self.waiting or self.is_shared:
+            return 0
+        return max(0, min(self.size - len(self._taken) - 1, self.most_large - self._large))
+
     def is_free(self, *, large: bool) -> bool:
         """Whether there is a place without waiting."""
         return len(self._taken) < self.size and (not large or self._large < self.most_large)
@@ -134,27 +153,36 @@ class Places:
         if self.is_free(large=large):
             return self._seat(large=large, waited=0.0)
         wait = self.guess(large=large)
-        if self.waiting >= self._most_waiting:
+        if self.waiting >= self._most_waiting + self._lent:
             raise NoPlaceError("full", wait)
         if wait is not None and wait > timeout:
             raise NoPlaceError("vain", wait)
         return await self._stand_in_line(_Waiter(large, self._clock()), timeout)
 
+    def borrow(self) -> Place | None:
+        """A place for large work, to be given back as soon as `pressed` is set; None to spare."""
+        return self._seat(large=True, waited=0.0, lent=True) if self.spare else None
+
     def give_back(self, place: Place) -> None:
         """The place is free again, for whoever has waited for one longest."""
         self._taken.remove(place)
         self._large -= place.large
+        self._lent -= place.lent
         now = self._clock()
-        self._lasted[place.large].add(now - place.since)
+        if not place.lent:  # how long it was lent tells nothing of how long one is needed
+            self._lasted[place.large].add(now - place.since)
         self._call_next()
         self._tell_demand(now)
 
     def guess(self, *, large: bool) -> float | None:
         """For how many seconds whoever came now would wait; None where nobody can tell."""
+        if self.waiting < self._lent:
+            return 0.0
         now = self._clock()
         # Large work that lacks none but the reserve waits for other large work alone.
         behind_large = large and self._large >= self.most_large
-        before = [place for place in self._taken if place.large or not behind_large]
+        needed = [place for place in self._taken if not place.lent]
+        before = [place for place in needed if place.large or not behind_large]
         ahead = len(self._large_line) + (0 if behind_large else len(self._small_line))
         mean = self._lasted[large].mean()
         if mean is None or not before:
@@ -164,7 +192,7 @@ class Places:
             for kind in {place.large for place in before}
         )
         turning_over = self.most_large if large else self.size - self._large
-        return soonest + ahead * mean / max(1, turning_over)
+        return soonest + max(0, ahead - self._lent) * mean / max(1, turning_over)
 
     async def _stand_in_line(self, waiter: _Waiter, timeout: float) -> Place:
         line = self._large_line if waiter.large else self._small_line
@@ -212,16 +240,17 @@ class Places:
             default=None,
         )
 
-    def _seat(self, *, large: bool, waited: float) -> Place:
+    def _seat(self, *, large: bool, waited: float, lent: bool = False) -> Place:
         now = self._clock()
-        place = Place(large, now, waited)
+        place = Place(large, now, waited, lent)
         self._taken.add(place)
         self._large += large
+        self._lent += lent
         self._tell_demand(now)
         return place
 
     def _tell_demand(self, now: float | None = None) -> None:
-        self.demand.now(len(self._taken) + self.waiting, now)
+        self.demand.now(len(self._taken) - self._lent + self.waiting, now)
 
 
 def retry_after(wait: float | None, longest: int) -> int:

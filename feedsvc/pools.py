@@ -149,13 +149,18 @@ class Pool:
         return PoolState(self.settings.size, opened, opened - idle, self.waiting)
 
     @asynccontextmanager
-    async def lease(self, *, large: bool = False) -> AsyncIterator[Connection]:
+    async def lease(self, *, large: bool = False, lent: bool = False) -> AsyncIterator[Connection]:
         """A connection for as long as the block runs; `large` where nobody knows how long that is.
+
+        One that is `lent` is to spare, and to be given back as soon as `pressed` is set.
 
         Raises Busy if none came free in time or none will, DatabaseUnavailable if none could be
         made in time, and otherwise what asyncpg raises where none could be made.
         """
-        place, connection = await self._acquire(large=large)
+        borrowed = self._places.borrow() if lent else None
+        if lent and borrowed is None:
+            raise Busy(f"No connection of the {self.name} pool is to spare.")
+        place, connection = await self._acquire(borrowed, large=large)
         self.leases[place] = connection
         try:
             yield connection
@@ -167,7 +172,8 @@ class Pool:
             finally:
                 del self.leases[place]
                 self._places.give_back(place)
-                self._held[large].add(time.monotonic() - place.since)
+                if not lent:
+                    self._held[large].add(time.monotonic() - place.since)
 
     @property
     def in_use(self) -> int:
@@ -183,6 +189,16 @@ class Pool:
     def open_connections(self) -> int:
         """How many there are, in use or not."""
         return self._pool.get_size()
+
+    @property
+    def spare(self) -> int:
+        """How many connections could be lent just now."""
+        return self._places.spare
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several exports are under way."""
+        return self._places.is_shared
 
     def is_free(self, *, large: bool) -> bool:
         """Whether a lease would not have to wait."""
@@ -225,12 +241,12 @@ class Pool:
             demand=texts(places.demand.seconds()),
         )
 
-    async def _acquire(self, *, large: bool) -> tuple[Place, Connection]:
+    async def _acquire(self, borrowed: Place | None, *, large: bool) -> tuple[Place, Connection]:
         """A place, and a connection to go with it; tells how long that took."""
         began = time.perf_counter()
         outcome: Outcome = "failed"
         try:
-            place = await self._place(large=large)
+            place = borrowed or await self._place(large=large)
             try:
                 connection = await self._connected(place)
             except BaseException:

@@ -149,6 +149,25 @@ def copied(
     return Copy(f"SELECT {row.select_list} {rows} LIMIT {limit:d}", settings.values)
 
 
+def bound(
+    query: FeedQuery, principal: Principal, after: Sequence[str] | None, rows: int
+) -> Statement:
+    """Where the last of so many rows behind `after` stands: its token's values, or no row.
+
+    What is passed over is neither sent nor made a text of, and where an index has all that the
+    order and the conditions want, it is not even fetched.
+    """
+    arguments = _Arguments()
+    conditions = _conditions(query, principal, after, arguments)
+    order = [part.column for part in query.order]
+    passed = (
+        f"SELECT {', '.join(map(reference, order))} {_rows(query, conditions)}"
+        f" OFFSET {arguments.count(rows - 1)} LIMIT 1"
+    )
+    sql = f"SELECT {', '.join(map(token_value, order))} FROM ({passed}) AS {ALIAS}"
+    return Statement(sql, tuple(arguments.values))
+
+
 def _rows(query: FeedQuery, conditions: str, source: str = "") -> str:
     return (
         f"FROM {query.dataset.relation} AS {ALIAS} {source} WHERE {conditions} "

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -19,6 +20,8 @@ from feedsvc.timing import Stages
 logger = logging.getLogger(__name__)
 
 _WHO_READS: Final = (files("feedsvc") / "tenancy.sql").read_text().rstrip()
+_SHARE: Final = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
+_SNAPSHOT_NAME: Final = re.compile(r"[0-9A-Fa-f-]+")
 _AS_TEXT: Final = {True: "::text", False: "::text[]::text"}
 _NOTHING: Final[Mapping[str, str | Sequence[str]]] = {}
 
@@ -27,6 +30,13 @@ class Reading(NamedTuple):
     """A connection in a transaction, and its snapshot as `pg_snapshot` writes it."""
 
     connection: Connection
+    snapshot: str
+
+
+class Shared(NamedTuple):
+    """A snapshot that other transactions can read in while its own lasts: its name, itself."""
+
+    name: str
     snapshot: str
 
 
@@ -48,13 +58,54 @@ async def reading(
     stages.pass_over()
     async with pool.lease(large=large) as connection:
         stages.lap("pool")
-        transaction = connection.transaction(isolation="repeatable_read", readonly=True)
-        try:
-            await transaction.start()
-            snapshot = await _tell_who_reads(connection, principal, settings)
+        async with _told_who_reads(pool, connection, principal, settings) as snapshot:
             yield Reading(connection, snapshot)
-        finally:
-            await _end(transaction, connection, pool.release_timeout)
+
+
+@asynccontextmanager
+async def reading_along(
+    pool: Pool, principal: Principal, shared: Shared
+) -> AsyncIterator[Connection]:
+    """A further connection in a snapshot that another of the caller's transactions shares.
+
+    It is lent: to be given back as soon as `pool.pressed` is set. Raises what `reading` does, Busy
+    at once, and Internal where it is another server's.
+    """
+    async with (
+        pool.lease(large=True, lent=True) as connection,
+        _told_who_reads(pool, connection, principal, _NOTHING, shared) as snapshot,
+    ):
+        if snapshot != shared.snapshot:
+            raise Internal("A connection to the database leads to another server.")
+        yield connection
+
+
+@asynccontextmanager
+async def _told_who_reads(
+    pool: Pool,
+    connection: Connection,
+    principal: Principal,
+    settings: Mapping[str, str | Sequence[str]],
+    shared: Shared | None = None,
+) -> AsyncIterator[str]:
+    """The transaction itself, as long as the block runs; gives its snapshot."""
+    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+    try:
+        await transaction.start()
+        if shared is not None:
+            await _join(connection, shared)
+        snapshot = await _tell_who_reads(connection, principal, settings)
+        yield snapshot
+    finally:
+        await _end(transaction, connection, pool.release_timeout)
+
+
+async def share(connection: Connection) -> Shared:
+    """The snapshot of this connection's transaction, for others to read in as well."""
+    row = await connection.fetchrow(_SHARE)
+    if row is None:
+        raise Internal("PostgreSQL did not name a snapshot.")
+    return Shared(*row)
 
 
 async def tell(connection: Connection, settings: Mapping[str, str | Sequence[str]]) -> None:
@@ -62,6 +113,13 @@ async def tell(connection: Connection, settings: Mapping[str, str | Sequence[str
     if settings:
         told = ", ".join(_told(settings, behind=0))
         await connection.fetchrow(f"SELECT {told}", *settings.values())
+
+
+async def _join(connection: Connection, shared: Shared) -> None:
+    """Takes over a snapshot, before anything else is done in the transaction."""
+    if not _SNAPSHOT_NAME.fullmatch(shared.name):  # it can be no parameter
+        raise Internal("PostgreSQL names snapshots in another way than it did.")
+    await connection.execute(f"SET TRANSACTION SNAPSHOT '{shared.name}'")
 
 
 async def _tell_who_reads(

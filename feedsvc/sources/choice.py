@@ -8,6 +8,7 @@ from feedsvc.pools import Connection
 from feedsvc.query import FeedQuery
 from feedsvc.sources.copied import COPY_AFTER, CopiedPages
 from feedsvc.sources.projected import ProjectedCursor
+from feedsvc.sources.ranged import RangedPages
 from feedsvc.sources.sent import SentCursor
 from feedsvc.sources.source import Position, Source
 from streams import encoder
@@ -31,6 +32,8 @@ def candidate(query: FeedQuery, principal: Principal, copy_after: int = COPY_AFT
     if encoder.MISSING is not None or forced == "projection":
         return ProjectedCursor(query, principal)
     if forced == "copy" or (forced == "auto" and _is_paged(query)):
+        if query.dataset.ranges > 1:
+            return RangedPages(query, principal, query.dataset.ranges, copy_after)
         return CopiedPages(query, principal, copy_after)
     return SentCursor(query, principal)
 
@@ -51,7 +54,7 @@ async def settled(
         return source
     if not await _has_its_types(query, connection):
         return ProjectedCursor(query, principal)
-    if isinstance(source, CopiedPages) and query.dataset.source == "auto":
+    if isinstance(source, CopiedPages | RangedPages) and query.dataset.source == "auto":
         return (
             source if await source.is_paged(connection, position) else SentCursor(query, principal)
         )

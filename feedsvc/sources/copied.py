@@ -21,18 +21,18 @@ from typing import Any, Final
 
 from feedsvc import statement, tenancy
 from feedsvc.auth.principal import Principal
-from feedsvc.pools import Connection
+from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.gathering import Gathering
 from feedsvc.sources.native import native_batch, native_row
 from feedsvc.sources.sent import SentCursor
-from feedsvc.sources.source import Answer, Position
+from feedsvc.sources.source import Answer, Batch, Position
 from streams import encoder
 
 LARGEST_PAGE: Final = 20_000  # rows
-_LONGEST_PAGE: Final = 2.0  # seconds, as fast as rows have come so far
+LONGEST_PAGE: Final = 2.0  # seconds, as fast as rows have come so far
 COPY_AFTER: Final = 8_388_608  # bytes; more than sockets and kernels swallow for a stalled client
-_PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
+PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
 
 
 class CopiedPages:
@@ -61,7 +61,22 @@ class CopiedPages:
         self._wanted = 0
         self._enough, self._taken = asyncio.Event(), asyncio.Event()
         # Since the transaction began.
-        self._began, self._rows, self._bytes = 0.0, 0, 0
+        self._began, self.rows, self.bytes = 0.0, 0, 0
+
+    @property
+    def position(self) -> Position | None:
+        """Behind which row it goes on."""
+        return self._position
+
+    @property
+    def is_between_pages(self) -> bool:
+        """Whether the next rows come by COPY, and nothing of them was asked for yet."""
+        return self._page is None and (self._is_copying or self.bytes >= self._copy_after)
+
+    @property
+    def rate(self) -> float:
+        """Rows a second, as fast as they have come so far."""
+        return self.rows / max(0.001, time.monotonic() - self._began)
 
     def settings(self, position: Position | None) -> Mapping[str, str | Sequence[str]]:
         """See `Source.settings`."""
@@ -76,48 +91,66 @@ class CopiedPages:
         return self._is_paged
 
     async def begin(
-        self, connection: Connection, position: Position | None, left: int | None
+        self,
+        connection: Connection,
+        position: Position | None,
+        left: int | None,
+        _beside: Pool | None = None,
     ) -> None:
         """See `Source.begin`."""
         self._connection, self._position, self._left = connection, position, left
         self._is_copying = False
-        self._began, self._rows, self._bytes = time.monotonic(), 0, 0
+        self._began, self.rows, self.bytes = time.monotonic(), 0, 0
         await self._beginning.begin(connection, position, left)
 
     async def read(self, rows: int, *, exactly: bool) -> Answer:
         """See `Source.read`. Raises EncoderError too."""
-        if self._is_copying or (self._bytes >= self._copy_after and not exactly):
+        while (answer := await self.step(rows, exactly=exactly)) is None:
+            pass
+        return answer
+
+    async def step(self, rows: int, *, exactly: bool) -> Answer | None:
+        """As `read`, but None where a page has turned out to be at its end, and is not the last."""
+        if self._is_copying or (self.bytes >= self._copy_after and not exactly):
             answer = await self._copied(rows)
         else:
             answer = await self._beginning.read(rows, exactly=exactly)
-        if answer.batch is not None:
-            self._rows += answer.batch.count
-            self._bytes += len(answer.batch.body)
-            self._position = [text or "" for text in answer.batch.last]
+        if answer is not None and answer.batch is not None:
+            self._count(answer.batch)
         return answer
 
-    async def _copied(self, rows: int) -> Answer:
+    def pass_over(self, batch: Batch) -> None:
+        """The next rows were read in another way, between two pages."""
+        self._count(batch)
+        self._is_copying = False  # the encoder would count the wrong rows for the limit
+
+    def _count(self, batch: Batch) -> None:
+        self.rows += batch.count
+        self.bytes += len(batch.body)
+        self._position = [text or "" for text in batch.last]
+
+    async def _copied(self, rows: int) -> Answer | None:
         if not self._is_copying:
-            left = None if self._left is None else self._left - self._rows
+            left = None if self._left is None else self._left - self.rows
             self._encoder = encoder.Encoder(self._plan, left)
             self._gathering = Gathering(self._connection)
             self._is_copying = True
-        while True:
-            self._wanted = rows
-            page = self._page or await self._begin_page(rows)
-            await self._until_enough()
-            is_whole = page.done()
-            if is_whole:
-                page.result()
-                self._encoder.end_copy()
-                self._page = None
-            more, batch = self._encoder.more, native_batch(self._encoder.take())
-            self._enough.clear()
-            self._taken.set()
-            self._page_given += 0 if batch is None else batch.count
-            is_over = is_whole and (more or self._page_given < self._page_rows)
-            if batch is not None or is_over:
-                return Answer(batch, is_over, more=is_over and more)
+        self._wanted = rows
+        page = self._page or await self._begin_page(rows)
+        await self._until_enough()
+        is_whole = page.done()
+        if is_whole:
+            page.result()
+            self._encoder.end_copy()
+            self._page = None
+        more, batch = self._encoder.more, native_batch(self._encoder.take())
+        self._enough.clear()
+        self._taken.set()
+        self._page_given += 0 if batch is None else batch.count
+        is_over = is_whole and (more or self._page_given < self._page_rows)
+        if batch is None and not is_over:
+            return None
+        return Answer(batch, is_over, more=is_over and more)
 
     async def close(self) -> None:
         """See `Source.close`."""
@@ -134,11 +167,10 @@ class CopiedPages:
         return statement.copied(self._query, self._principal, self._row, position, most)
 
     async def _begin_page(self, rows: int) -> asyncio.Task[Any]:
-        rate = self._rows / max(0.001, time.monotonic() - self._began)
-        most = max(rows, min(LARGEST_PAGE, int(rate * _LONGEST_PAGE)))
+        most = max(rows, min(LARGEST_PAGE, int(self.rate * LONGEST_PAGE)))
         if self._left is not None:
             # One row beyond the limit tells whether there is more.
-            most = min(most, self._left - self._rows + 1)
+            most = min(most, self._left - self.rows + 1)
         wanted = self._copy(self._position, most)
         await tenancy.tell(self._connection, wanted.settings)
         self._page_rows, self._page_given = most, 0
@@ -161,7 +193,7 @@ class CopiedPages:
     async def _until_enough(self) -> None:
         while not self._enough.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PASS_ON):
+                async with asyncio.timeout(PASS_ON):
                     await self._enough.wait()
             if self._encoder.rows:
                 return

@@ -9,7 +9,7 @@ from asyncpg.cursor import Cursor
 
 from feedsvc import statement
 from feedsvc.auth.principal import Principal
-from feedsvc.pools import Connection
+from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.source import Answer, Batch, Position
 
@@ -33,7 +33,11 @@ class ProjectedCursor:
         return {}
 
     async def begin(
-        self, connection: Connection, position: Position | None, left: int | None
+        self,
+        connection: Connection,
+        position: Position | None,
+        left: int | None,
+        _beside: Pool | None = None,
     ) -> None:
         """See `Source.begin`."""
         # One row beyond the limit tells whether there is more.

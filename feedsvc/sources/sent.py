@@ -11,7 +11,7 @@ from asyncpg.cursor import Cursor
 
 from feedsvc import statement
 from feedsvc.auth.principal import Principal
-from feedsvc.pools import Connection
+from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.native import native_batch, native_row
 from feedsvc.sources.source import Answer, Position
@@ -37,7 +37,11 @@ class SentCursor:
         return {}
 
     async def begin(
-        self, connection: Connection, position: Position | None, left: int | None
+        self,
+        connection: Connection,
+        position: Position | None,
+        left: int | None,
+        _beside: Pool | None = None,
     ) -> None:
         """See `Source.begin`."""
         # One row beyond the limit tells whether there is more.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from feedsvc.pools import Connection
+from feedsvc.pools import Connection, Pool
 from streams.frames import Joined
 
 Position: TypeAlias = Sequence[str]
@@ -49,9 +49,16 @@ class Source(Protocol):
         ...
 
     async def begin(
-        self, connection: Connection, position: Position | None, left: int | None
+        self,
+        connection: Connection,
+        position: Position | None,
+        left: int | None,
+        beside: Pool | None,
     ) -> None:
-        """Goes on behind a row, in this connection's transaction; at most `left` rows count."""
+        """Goes on behind a row, in this connection's transaction; at most `left` rows count.
+
+        `beside` may lend further connections, in which its snapshot can be had.
+        """
         ...
 
     async def read(self, rows: int, *, exactly: bool) -> Answer:

@@ -31,8 +31,8 @@ NO_PREDICATE = Change(
 )
 NOT_TOLD = Change(
     "feedsvc/tenancy.py",
-    "            snapshot = await _tell_who_reads(connection, principal, settings)\n",
-    "            snapshot = await tell(connection, settings) or"
+    "        snapshot = await _tell_who_reads(connection, principal, settings)\n",
+    "        snapshot = await tell(connection, settings) or"
     ' await connection.fetchval("select pg_current_snapshot()::text")\n',
 )
 TOLD_BESIDE = [
@@ -50,10 +50,10 @@ KEPT_FOR_THE_NEXT = [
     Change(
         "feedsvc/tenancy.py",
         NOT_TOLD.before,
-        "            known = \"select current_setting('feedsvc.tenant', true)\"\n"
-        "            if not await connection.fetchval(known):\n"
+        "        known = \"select current_setting('feedsvc.tenant', true)\"\n"
+        "        if not await connection.fetchval(known):\n"
         f"    {NOT_TOLD.before}"
-        f"            else:\n    {NOT_TOLD.after}",
+        f"        else:\n    {NOT_TOLD.after}",
     ),
     Change(
         "feedsvc/pools.py",

@@ -30,8 +30,13 @@ GRANT USAGE ON SCHEMA long TO {LOGIN};
 GRANT SELECT ON long.rows TO {LOGIN};
 """
 DATASETS = "".join(
-    f'[{name}]\nrelation = "long.rows"\nkey = ["n"]\nshared = true\nsource = "{source}"\n'
-    for name, source in (("rows", "copy"), ("sent", "cursor"), ("projected", "projection"))
+    f'[{name}]\nrelation = "long.rows"\nkey = ["n"]\nshared = true\nsource = "{source}"\n{more}'
+    for name, source, more in (
+        ("rows", "copy", ""),
+        ("ranged", "copy", "ranges = 4\n"),
+        ("sent", "cursor", ""),
+        ("projected", "projection", ""),
+    )
 )
 
 
@@ -90,6 +95,8 @@ def resident(pid: int, line: str) -> int:
         ),  # each bracket has a line of its own
         ("rows", "format=csv", "identity", ROWS + 1, f"{ROWS},false,row {ROWS}\r\n".encode()),
         ("rows", "format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
+        ("ranged", "format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
+        ("ranged", "format=ndjson", "gzip", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
         ("sent", "format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
         ("projected", "format=ndjson", "identity", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),
         ("rows", "format=ndjson", "gzip", ROWS, f'"title":"row {ROWS}"}}\n'.encode()),

@@ -8,8 +8,7 @@ import random
 import re
 import subprocess
 import sys
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -17,14 +16,9 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
-from feedsvc.auth.principal import Principal
-from feedsvc.catalog import resolve
-from feedsvc.datasets import Dataset, declarations
 from feedsvc.errors import BadParameter, DatasetUnavailable
 from feedsvc.export import Course, FirstPage, open_export
-from feedsvc.pools import Pool
 from feedsvc.query import FeedQuery
-from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import choice, copied
 from feedsvc.sources.copied import CopiedPages
 from feedsvc.timing import Stages
@@ -34,10 +28,11 @@ from tests.support import servers
 from tests.support.encoding import needs_encoder
 from tests.support.servers import LOGIN, as_login
 from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
+from tests.support.sites import CHUNK, MEMBER, Site, sited
 from tests.support.sources import SOURCES, by_source, without_encoder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from feedsvc.cache.page import Page
@@ -46,64 +41,12 @@ if TYPE_CHECKING:
 
 pytestmark = needs_encoder
 
-MEMBER: Final = Principal("rosewood", "member", None, 0.0)
-CHUNK: Final = 16_384
 NATIVE: Final[Sequence[SourceName]] = ("cursor", "copy")
 HOSTILE: Final = (
     *("'", "''", '"', "\\", "\\'", "$1", "$$", "%s", "a\nb", "\r", "é\U0001f600", "\x01"),
     *("'); DROP TABLE wedding.clients; --", "current_setting('feedsvc.tenant')", "p1", "{}"),
     *("NULL", ",", "{a,b}", '{"a"}', "x" * 200_000, "'" * 10_000),
 )
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export came to."""
-
-    body: bytes
-    records: Sequence[bytes]
-    after: str | None
-    more: bool
-    source: str = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Site:
-    """A pool of the service's login, and the datasets that it serves."""
-
-    pool: Pool
-    datasets: Mapping[str, Dataset]
-
-    def query(self, name: str, source: SourceName, **given: str) -> FeedQuery:
-        """An NDJSON query of the dataset, its source forced."""
-        dataset = replace(self.datasets[name], source=source)
-        return FeedQuery.parse({"format": "ndjson", **given}, dataset)
-
-    async def read(self, query: FeedQuery, *, park: random.Random | None = None) -> Exported:
-        """The whole export, parked now and then; by the source that its dataset names."""
-        stages, form = Stages(), query.format.encoder(query.layout)
-        async with open_export(query, MEMBER, self.pool, Course(CHUNK), stages) as export:
-            made, records = bytearray(), list[bytes]()
-            while (part := await export.take()) is not None:
-                made += b"".join(form.encode(part))
-                records += part.records()
-                assert len(part.records()) == part.count
-                if park is not None and park.random() < 0.3:
-                    await export.park()
-            return Exported(bytes(made), records, export.after, export.more, stages.said["source"])
-
-
-@asynccontextmanager
-async def sited(url: str, file: Path) -> AsyncIterator[Site]:
-    """A site on this database, as the service's login."""
-    connection = await asyncpg.connect(url)
-    datasets, _ = await resolve(connection, declarations(file))
-    await connection.close()
-    settings = PoolSettings(size=2, acquire_timeout=30)
-    pool = Pool("bulk", settings, Database.model_validate({"url": url}))
-    await pool.open()
-    yield Site(pool, datasets)
-    await pool.close(1.0)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ _MEASURES: Final[tuple[Measure, ...]] = (
     measures.formats,
     measures.processor,
     measures.at_once,
+    measures.ranges,
     rival,
     measures.first_bytes,
     measures.cost_a_row,

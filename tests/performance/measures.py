@@ -14,7 +14,7 @@ from tests.performance.processor import seconds_of
 from tests.performance.scale import table
 from tests.performance.table import Line, Target, ratio
 from tests.performance.timing import Contender, in_turn, medians
-from tests.performance.world import SOURCES, Service, World
+from tests.performance.world import RANGES, SOURCES, Service, World
 
 _FIRST_BYTES: Final = 30  # requests of each size in a round
 _FIRST_BYTES_SECONDS: Final = 10.0  # a round's length, should they be slow
@@ -72,6 +72,22 @@ def formats(_world: World, service: Service, rounds: int) -> list[Line]:
         ratio(f"{name} : ndjson", measured, name, "ndjson", Target(target))
         for name, target in most.items()
     ]
+
+
+def ranges(_world: World, service: Service, rounds: int) -> list[Line]:
+    """Several connections against one on the same export, of plain rows and of dear ones."""
+    lines: list[Line] = []
+    for rows, most in (("clients", 1.1), ("dear", 0.95)):
+        contenders: dict[str, Contender] = {
+            f"{number}": partial(curl, service.feed(f"{rows}_by_{number}", "format=ndjson"))
+            for number in RANGES
+        }
+        measured = in_turn(contenders, rounds)
+        lines += [
+            ratio(f"{rows} by {number} connections : 1", measured, f"{number}", "1", Target(most))
+            for number in RANGES[1:]
+        ]
+    return lines
 
 
 def first_bytes(world: World, service: Service, rounds: int) -> list[Line]:

@@ -29,6 +29,18 @@ _SCHEMA: Final = """
     SET max_parallel_workers_per_gather = 0;
     SET maintenance_work_mem = '256MB'
 """
+DEAR: Final = "bench.dear"
+"""The rows of one of them, with columns that PostgreSQL has to work for."""
+
+_MAKE_DEAR: Final = f"""
+    CREATE VIEW {DEAR} WITH (security_invoker = true) AS
+    SELECT *,
+        encode(sha512(convert_to(coalesce(notes, '') || partner_one, 'UTF8')), 'hex') AS digest,
+        regexp_replace(coalesce(notes, '') || partner_two, '[aeiou]+', '_', 'g') AS masked,
+        upper(coalesce(venue, '') || partner_one) AS shouted
+    FROM {{relation}};
+    GRANT SELECT ON {DEAR} TO wedding_reader
+"""
 _COLUMNS: Final = """
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
     WHERE attrelid = 'wedding.clients'::regclass AND attnum > 0 AND attname <> 'id'
@@ -45,15 +57,22 @@ def table(rows: int) -> str:
     return f"rows_{rows}"
 
 
-async def make_tables(connection: asyncpg.Connection, tenant: str, sizes: Sequence[int]) -> None:
-    """Makes what isn't there yet, or was made of other clients than there are now."""
+async def make_tables(
+    connection: asyncpg.Connection, tenant: str, sizes: Sequence[int], dear: int
+) -> None:
+    """Makes what isn't there yet, or was made of other clients than there are now.
+
+    `dear` is the size of the one that has dear columns, too.
+    """
     await connection.execute(_SCHEMA)
+    await connection.execute(f"DROP VIEW IF EXISTS {DEAR}")
     made_of = await connection.fetchval(_SEEDED)
     for rows in sizes:
         relation = f"bench.{table(rows)}"
         if await connection.fetchval(_MADE_OF, relation) != made_of:
             await _make(connection, relation, tenant, rows)
             await connection.execute(f"COMMENT ON TABLE {relation} IS '{made_of}'")
+    await connection.execute(_MAKE_DEAR.format(relation=f"bench.{table(dear)}"))
 
 
 async def _make(connection: asyncpg.Connection, relation: str, tenant: str, rows: int) -> None:

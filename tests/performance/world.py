@@ -16,7 +16,7 @@ import asyncpg
 from feedsvc.demo.world import make_triggers, prepare
 from feedsvc.embedded import claim_folder, start_postgres
 from tests.performance.clients import Feed
-from tests.performance.scale import make_tables, table
+from tests.performance.scale import DEAR, make_tables, table
 from tests.support.service import Running, bearer, serving
 
 _SEED: Final = 1
@@ -29,12 +29,14 @@ client = "id"
 pool = "bulk"
 
 source = "{source}"
-
+{more}
 [{name}.filters]
 id = ["gt"]
 """
 SOURCES: Final = ("projection", "cursor", "copy")
 """Each has a dataset of the clients that is read by it alone, `clients_` and its name."""
+RANGES: Final = (1, 2, 3)
+"""So many connections read `clients_by_` and the number, and `dear_by_` and the number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +135,16 @@ def _postmaster(data: Path) -> int:
 def _declarations(sizes: Sizes) -> str:
     relations = {table(rows): f"bench.{table(rows)}" for rows in sizes.tables}
     relations["clients"] = "wedding.clients"
-    declared = [(name, relation, "auto") for name, relation in relations.items()]
-    declared += [(f"clients_{source}", "wedding.clients", source) for source in SOURCES]
+    declared = [(name, relation, "auto", "") for name, relation in relations.items()]
+    declared += [(f"clients_{source}", "wedding.clients", source, "") for source in SOURCES]
+    for number in RANGES:
+        more = f"ranges = {number}\n"
+        declared.append((f"clients_by_{number}", "wedding.clients", "copy", more))
+        more += 'not_null = ["id"]\ncache = false\n'
+        declared.append((f"dear_by_{number}", DEAR, "copy", more))
     return "".join(
-        _DATASET.format(name=name, relation=relation, source=source)
-        for name, relation, source in declared
+        _DATASET.format(name=name, relation=relation, source=source, more=more)
+        for name, relation, source, more in declared
     )
 
 
@@ -145,7 +152,7 @@ async def _fill(admin_url: str, tenant: str, sizes: Sizes) -> str:
     """Makes the tables, and answers which PostgreSQL it is."""
     connection = await asyncpg.connect(admin_url)
     try:
-        await make_tables(connection, tenant, sizes.tables)
+        await make_tables(connection, tenant, sizes.tables, sizes.middle)
         clients = await connection.fetchval(
             "SELECT count(*) FROM wedding.clients WHERE tenant_id = $1", tenant
         )

@@ -20,6 +20,7 @@ DATASET = Dataset(
     roles=("member",),
     pool="read",
     source="auto",
+    ranges=1,
     replica=False,
     cache=True,
     fresh=300.0,

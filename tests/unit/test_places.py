@@ -158,6 +158,83 @@ async def test_a_place_that_comes_just_as_its_waiter_is_cancelled_is_not_lost() 
     await take(places, timeout=0.01)
 
 
+@pytest.mark.parametrize(
+    ("size", "reserve", "small", "spare"),
+    [(5, 1, 0, 3), (5, 1, 1, 2), (5, 1, 3, 0), (5, 3, 0, 1), (2, 0, 0, 0), (1, 0, 0, 0)],
+)
+async def test_what_is_lent_is_neither_of_the_reserve_nor_the_last_one(
+    size: int, reserve: int, small: int, spare: int
+) -> None:
+    places = Places(size, reserve, 100)
+    await take(places, large=True)
+    for _ in range(small):
+        await take(places)
+    assert places.spare == spare
+    lent = [places.borrow() for _ in range(spare)]
+    assert None not in lent
+    assert places.borrow() is None
+    assert (places.in_use, places.in_large_use) == (1 + small + spare, 1 + spare)
+    for place in filter(None, lent):
+        places.give_back(place)
+    assert places.spare == spare
+
+
+async def test_beside_two_exports_nothing_is_lent() -> None:
+    places = Places(10, 1, 100)
+    await take(places, large=True)
+    assert places.borrow() is not None
+    assert not places.is_shared
+    second = await take(places, large=True)
+    assert places.is_shared
+    assert places.borrow() is None
+    places.give_back(second)
+    assert places.borrow() is not None
+
+
+async def test_while_somebody_waits_nothing_is_lent() -> None:
+    places = Places(4, 3, 100)
+    await take(places, large=True)
+    waiting = await begun(places, large=True)
+    assert places.in_use < places.size
+    assert places.borrow() is None
+    waiting.cancel()
+
+
+@pytest.mark.parametrize("large", [True, False])
+async def test_nobody_is_sent_away_before_a_place_that_is_lent(*, large: bool) -> None:
+    """Whatever is known of how long places are kept, and though nobody may wait."""
+    clock = Clock()
+    places = Places(4, 1, 0, clock)
+    await use_up(places, clock, 60.0, large=large)
+    await take(places, large=True)
+    lent = [places.borrow(), places.borrow()]
+    if not large:
+        await take(places)
+    waiting = [await begun(places, large=large, timeout=1.0) for _ in lent]
+    assert places.pressed.is_set()
+    with pytest.raises(NoPlaceError):
+        await take(places, large=large, timeout=1.0)
+    for place in lent:
+        assert place is not None
+        places.give_back(place)
+    assert [(await task).large for task in waiting] == [large, large]
+
+
+async def test_how_long_places_were_lent_is_no_experience() -> None:
+    clock = Clock()
+    places = Places(4, 1, 100, clock)
+    await use_up(places, clock, 60.0, large=True)
+    await take(places, large=True)
+    for _ in range(100):
+        place = places.borrow()
+        assert place is not None
+        clock.now += 0.01
+        places.give_back(place)
+    for _ in range(2):
+        await take(places, large=True)
+    assert places.guess(large=True) == pytest.approx(59)
+
+
 @given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
 def test_no_place_is_ever_lost_or_given_twice(size: int, reserve: int, seed: int) -> None:

@@ -1,0 +1,109 @@
+"""The connections that read one export's ranges: its own, and those that its pool lends it.
+
+All of them are in the snapshot of the export's own, which PostgreSQL exports to the others. What
+the pool lends is given back as soon as somebody waits for a connection. Where one is lost, or can't
+be had, the others do its work; the export's own alone is needed.
+"""
+
+from __future__ import annotations  # of what is not there without the encoder
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+
+from feedsvc import tenancy
+from feedsvc.errors import Busy
+from feedsvc.faults import told
+from feedsvc.pools import Connection, Pool
+from feedsvc.sources.lane import Effort, Lane, Wanted
+from feedsvc.sources.ranges import Ranges
+
+logger = logging.getLogger(__name__)
+
+
+class Lanes:
+    """Reads what is wanted, by ranges, for as long as somebody else reads by its side."""
+
+    def __init__(self, wanted: Wanted, ranges: Ranges, pool: Pool) -> None:
+        self.effort = Effort(pool)
+        self.lost = 0
+        """How many connections could not be had, or were lost."""
+        self._wanted = wanted
+        self._ranges = ranges
+        self._pool = pool
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Those that may be cancelled: not twice, for the second time would interrupt the tidying.
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._lent: set[asyncio.Task[None]] = set()
+
+    async def begin(self, connection: Connection, most: int) -> None:
+        """Reads by this connection, and by at most so many that the pool lends."""
+        shared = await tenancy.share(connection)
+        lent = [self._start(self._by_lent(shared)) for _ in range(min(most, self._pool.spare))]
+        self._lent.update(lent)
+        for task in lent:
+            task.add_done_callback(self._one_less)
+        if not lent:  # somebody was quicker
+            self._ranges.close()
+        self._start(self._by_own(connection))
+        self._giving_back = self._start(self._give_back())
+        logger.info("an export is read by %d connections", 1 + len(lent))
+
+    async def finish(self) -> None:
+        """Waits until all have left that have nothing to do any more."""
+        self._stop(self._giving_back)
+        await self._all_ended()
+
+    async def close(self) -> None:
+        """Ends all of it, whatever it is in the middle of."""
+        for task in tuple(self._at_work):
+            self._stop(task)
+        await self._all_ended()
+
+    async def _all_ended(self) -> None:
+        # They end by themselves where this is cancelled.
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        for tasks in (self._tasks, self._at_work):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        return task
+
+    def _stop(self, task: asyncio.Task[None]) -> None:
+        if task in self._at_work:
+            self._at_work.discard(task)
+            task.cancel()
+
+    def _one_less(self, task: asyncio.Task[None]) -> None:
+        self._lent.discard(task)
+        if not self._lent:
+            self._ranges.close()
+
+    async def _give_back(self) -> None:
+        await self._pool.pressed.wait()
+        for task in tuple(self._lent):
+            self._stop(task)
+
+    async def _by_own(self, connection: Connection) -> None:
+        try:
+            await self._lane(connection, own=True).run()
+        except Exception as error:  # noqa: BLE001 - whoever takes the rows meets it, whatever it is
+            self._ranges.fail(error)
+
+    async def _by_lent(self, shared: tenancy.Shared) -> None:
+        who = self._wanted.principal
+        try:
+            async with tenancy.reading_along(self._pool, who, shared) as connection:
+                await self._lane(connection, own=False).run()
+                self._at_work -= {asyncio.current_task()}
+        except Busy:
+            pass  # somebody was quicker
+        except Exception as error:  # noqa: BLE001 - the export goes on without it
+            self.lost += 1
+            logger.warning("an export goes on with a connection less: %s", told(error))
+
+    def _lane(self, connection: Connection, *, own: bool) -> Lane:
+        return Lane(self._wanted, self._ranges, self.effort, connection, own=own)

@@ -1,0 +1,188 @@
+"""Ranges of an export's rows: read by several at once, passed on in order.
+
+A range is so many rows behind a place in the order. Whoever reads one may fail, or be needed
+elsewhere, at any moment: what it has read stays, and somebody else reads the rest.
+"""
+
+from __future__ import annotations  # of what is not there without the encoder
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from feedsvc.sources.copied import PASS_ON
+from feedsvc.sources.native import native_batch
+from feedsvc.sources.source import Batch, Position
+from streams import encoder
+
+AHEAD: Final = 2_097_152  # bytes that may wait for those before them
+
+
+class Range:
+    """Rows behind a place in the order, up to the one that stands at `end`."""
+
+    def __init__(self, behind: Position | None, rows: int, end: Position) -> None:
+        self.position = behind
+        """Where what has been read ends."""
+        self.missing = rows
+        """How many have not been read."""
+        self.end = end
+        self.is_read = False
+        """Whether somebody reads it just now."""
+        self.is_void = False
+        """Whether nobody wants it any more."""
+        self.batches: deque[Batch] = deque()
+        self.making: encoder.Encoder | None = None
+        """What makes records of the rows that are coming in."""
+
+
+class Ranges:
+    """The ranges that were begun and not yet passed on, in order; `left` rows are all there may be.
+
+    `wanted` is how many rows make a chunk.
+    """
+
+    def __init__(self, position: Position | None, left: int | None, wanted: int) -> None:
+        self.end = position
+        """Behind which row the next range begins."""
+        self.wanted = wanted
+        self.is_closed = False
+        """Whether there will be no further range."""
+        self.buffered = 0
+        self._left = left
+        self._line: deque[Range] = deque()
+        self._is_growing = False
+        self._error: BaseException | None = None
+        self._passed_on = time.monotonic()
+        self._changed = asyncio.Event()
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether somebody should find out where the next range ends."""
+        return not self.is_closed and not self._is_growing and self.buffered < AHEAD
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every range has been read."""
+        return not any(each.missing for each in self._line)
+
+    def lacks_a_reader(self) -> Range | None:
+        """The first range that is not whole and that nobody reads."""
+        return next((each for each in self._line if each.missing and not each.is_read), None)
+
+    def admits(self, rows: int) -> bool:
+        """Whether there may be so many rows more."""
+        return self._left is None or rows <= self._left
+
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """For as long as somebody finds out where the next range ends; nobody else does so."""
+        self._is_growing = True
+        try:
+            yield
+        finally:
+            self._is_growing = False
+            self._tell()
+
+    def append(self, rows: int, end: Position) -> None:
+        """The next range is known. It is none any more if they were closed meanwhile."""
+        if self.is_closed:
+            return
+        self._line.append(Range(self.end, rows, end))
+        self.end = end
+        if self._left is not None:
+            self._left -= rows
+
+    def close(self) -> None:
+        """There will be no further range."""
+        self.is_closed = True
+        self._tell()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more can come: `take` raises this."""
+        self._error = error
+        self._tell()
+
+    def add(self, part: Range, batch: Batch) -> None:
+        """Some of a range's rows were read, those that come next in it.
+
+        Where they do not end as they should, what was begun behind them is not their continuation;
+        that is found out before anything of it can be passed on.
+        """
+        if part.is_void:
+            return
+        part.batches.append(batch)
+        part.missing -= batch.count
+        part.position = [text or "" for text in batch.last]
+        self.buffered += len(batch.body)
+        if not part.missing and part.position != part.end:
+            self.end_with(part)
+        self._tell()
+
+    def leave(self, part: Range) -> None:
+        """Whoever has read a range does so no longer."""
+        part.is_read, part.making = False, None
+        self._tell()
+
+    def end_with(self, part: Range) -> None:
+        """This range ends where its rows end now, so what was begun behind it is void.
+
+        Only a view whose rows change within a snapshot comes to that.
+        """
+        while self._line and self._line[-1] is not part:
+            void = self._line.pop()
+            void.is_void = True
+            void.missing = 0
+            self.buffered -= sum(len(batch.body) for batch in void.batches)
+        part.missing = 0
+        self.close()
+
+    def is_full_for(self, part: Range) -> bool:
+        """Whether whoever reads this range has to wait: enough is there, and it is not its turn."""
+        if not part.missing or self.buffered < AHEAD:
+            return False
+        return bool(part.batches) or self._line[0] is not part
+
+    async def change(self) -> None:
+        """Waits until anything has changed."""
+        await self._changed.wait()
+
+    async def take(self) -> Batch | None:
+        """The rows that come next; None when the ranges are closed and all was passed on.
+
+        Raises what `fail` was told of.
+        """
+        while self._line or not self.is_closed:
+            if self._error is not None:
+                raise self._error
+            if not self._line:
+                await self.change()
+            elif (first := self._line[0]).batches:
+                batch = first.batches.popleft()
+                self.buffered -= len(batch.body)
+                self._passed_on = time.monotonic()
+                self._tell()
+                return batch
+            elif not first.missing:
+                self._line.popleft()
+                self._tell()
+            else:
+                await self._more_of(first)
+        return None
+
+    async def _more_of(self, first: Range) -> None:
+        """Waits for what comes next, and takes rows that come slowly as they come."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._passed_on + PASS_ON - time.monotonic()):
+                await self.change()
+                return
+        self._passed_on = time.monotonic()
+        if first.making is not None and (batch := native_batch(first.making.take())) is not None:
+            self.add(first, batch)
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
