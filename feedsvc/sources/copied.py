@@ -29,7 +29,7 @@ from feedsvc.sources.sent import SentCursor
 from feedsvc.sources.source import Answer, Batch, Position
 from streams import encoder
 
-LARGEST_PAGE: Final = 20_000  # rows
+LARGEST_PAGE: Final = 100_000  # rows; each begins with two round trips in which PostgreSQL idles
 LONGEST_PAGE: Final = 2.0  # seconds, as fast as rows have come so far
 COPY_AFTER: Final = 8_388_608  # bytes; more than sockets and kernels swallow for a stalled client
 PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
@@ -187,7 +187,8 @@ class CopiedPages:
             self._taken.clear()
             self._enough.set()
             await self._taken.wait()
-        else:
+        elif self._page_given + self._encoder.rows < self._page_rows:
+            # Behind the page's last row nothing comes but the page's end.
             await self._gathering.behind(len(chunk))
 
     async def _until_enough(self) -> None:

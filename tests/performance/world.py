@@ -134,8 +134,9 @@ def _postmaster(data: Path) -> int:
 
 def _declarations(sizes: Sizes) -> str:
     relations = {table(rows): f"bench.{table(rows)}" for rows in sizes.tables}
-    relations["clients"] = "wedding.clients"
-    declared = [(name, relation, "auto", "") for name, relation in relations.items()]
+    # By one source whatever their size, or it would be the sources that are compared.
+    declared = [(name, relation, "cursor", "") for name, relation in relations.items()]
+    declared.append(("clients", "wedding.clients", "auto", ""))
     declared += [(f"clients_{source}", "wedding.clients", source, "") for source in SOURCES]
     for number in RANGES:
         more = f"ranges = {number}\n"
