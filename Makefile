@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TEST_WORKERS ?= 2
+# More than two cores have work for: many tests wait for what a service does after a while.
+TEST_WORKERS ?= 3
 # Another PostgreSQL than the wheel's 18: make test POSTGRES_BIN=/usr/lib/postgresql/15/bin
 ifdef POSTGRES_BIN
 export FEEDSVC_POSTGRES_BIN := $(POSTGRES_BIN)

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -119,10 +119,11 @@ async def _with_workers(workplace: Workplace, plan: Plan, on_ready: Ready) -> No
 async def _obeying(stop: Stop, reload: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Has signals obeyed for as long as the block runs."""
     loop, wanted = asyncio.get_running_loop(), asyncio.Event()
-    terminal = next((s.fileno() for s in (sys.stdin, sys.stderr) if _is_terminal(s)), None)
+    terminals = [s.fileno() for s in (sys.stdin, sys.stdout, sys.stderr) if _is_terminal(s)]
 
     def hang_up() -> None:
-        if terminal is not None and not os.isatty(terminal):
+        if terminals and not os.isatty(terminals[0]):
+            _say_no_more(terminals)
             stop()  # it was not about settings: the terminal has been closed
         else:
             wanted.set()
@@ -142,6 +143,18 @@ async def _obeying(stop: Stop, reload: Callable[[], Awaitable[None]]) -> AsyncIt
     finally:
         reloading.cancel()
         await asyncio.gather(reloading, return_exceptions=True)
+
+
+def _say_no_more(terminals: Sequence[int]) -> None:
+    """What is still said goes nowhere.
+
+    Else Python fails at its end to write what is left, and exits with 120 (sys.exit's
+    documentation).
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for terminal in terminals:
+        os.dup2(nowhere, terminal)
+    os.close(nowhere)
 
 
 def _is_terminal(stream: object) -> bool:

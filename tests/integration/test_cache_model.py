@@ -52,9 +52,13 @@ class CacheMachine(RuleBasedStateMachine):
     keep = FRESH + STALE + 5.0
     now = 0.0
     counts: ClassVar[Counter[str]] = Counter()
+    made: ClassVar[Iterator[int]] = itertools.count()
 
     def __init__(self) -> None:
         super().__init__()
+        # A name of its own in Redis, too: what the machine before had sent, and was then ended,
+        # may arrive behind the flush, and would be of another history with the same numbers.
+        self.prefix = f"history-{next(self.made)}"
         CacheMachine.now = 1_000.0
         self.loop = asyncio.new_event_loop()
         self.database = Database()
@@ -346,6 +350,7 @@ class CacheMachine(RuleBasedStateMachine):
         async def made() -> Worker:
             worker = Worker(
                 self.redis.url,
+                self.prefix,
                 self.database,
                 lambda: CacheMachine.now,
                 self.put,

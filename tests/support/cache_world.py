@@ -171,6 +171,7 @@ class Worker:
     def __init__(
         self,
         url: str,
+        prefix: str,
         database: Database,
         clock: Callable[[], float],
         put: list[tuple[Key, bytes]],
@@ -180,7 +181,7 @@ class Worker:
         self.database = database
         self.clock = clock
         self.counts = counts
-        self.link = RedisLink(url, settings.Redis(timeout=1.0))
+        self.link = RedisLink(url, settings.Redis(timeout=1.0, prefix=prefix))
         self.ledger = Ledger(keep=keep, silence=SILENCE, clock=clock)
         observers = Observers()
         observers.add(CacheLookup, self._count)

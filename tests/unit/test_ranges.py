@@ -114,7 +114,7 @@ async def test_there_are_no_more_rows_than_a_limit_leaves() -> None:
         (2, (0.9, 1.0, 9.0), False, False),
     ],
 )
-def test_several_connections_are_judged_by_what_their_time_goes_to(
+async def test_several_connections_are_judged_by_what_their_time_goes_to(
     ranges: int, spent: tuple[float, float, float], dear: bool, idle: bool
 ) -> None:
     pool = Pool("bulk", PoolSettings(), Database.model_validate({"url": "postgresql://nowhere"}))
