@@ -26,7 +26,7 @@ class BatchSize:
         """Takes a batch's size and time into account for the next one."""
         rows, size = (0, 0) if batch is None else (batch.count, len(batch.body))
         self._read_bytes += size
-        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 16))
+        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 32))
         wanted = chunk * rows // max(1, size)
         if seconds > _SLOW_BATCH:
             wanted = min(wanted, self.rows // 2)

@@ -258,11 +258,18 @@ class Crowd:
         self.askers: list[Asker] = []
 
     async def ask(self, path: str, count: int) -> None:
-        """So many more, each accepted by a worker."""
-        self.askers += [await asking(self.running, path) for _ in range(count)]
+        """So many more at once, each accepted by a worker."""
+        self.askers += await asyncio.gather(*(asking(self.running, path) for _ in range(count)))
         async with asyncio.timeout(10):
             while not {a.port for a in self.askers} <= set().union(*self._clients().values()):
                 await asyncio.sleep(0.05)
+
+    async def ask_both(self, path: str) -> None:
+        """So many that several wait with either worker: the kernel gives them to which it likes."""
+        await self.ask(path, 16)
+        async with asyncio.timeout(20):
+            while min(len(self.split(worker)[0]) for worker in self._workers()) < 2:
+                await self.ask(path, 16)
 
     async def readers(self) -> list[psutil.Process]:
         """The workers that live and have a load which waits for the lock, one for each load."""
@@ -329,7 +336,7 @@ async def test_who_leaves_while_it_reads_hands_over_and_who_waits_is_unharmed(
     """First all that wait with one worker leave, then all that wait with the other."""
     async with serving_two(world_url, world) as asked:
         async with locked(world_admin_url, "wedding.vendors"):
-            await asked.ask(VENDORS, 16)
+            await asked.ask_both(VENDORS)
             for _ in range(2):
                 reads = await asked.reader(5)
                 gone, asked.askers = asked.split(reads)
@@ -338,11 +345,11 @@ async def test_who_leaves_while_it_reads_hands_over_and_who_waits_is_unharmed(
                 for asker in gone:
                     asker.leave()
                 await asked.reader(1.5, other_than=reads)
-                await asked.ask(VENDORS, len(gone))
+                await asked.ask_both(VENDORS)
         answers = await asyncio.wait_for(asyncio.gather(*(a.answer() for a in asked.askers)), 5)
     assert {status for status, _ in answers} == {200}
     assert len({body for _, body in answers}) == 1
-    assert len(answers) == 16
+    assert len(answers) > 16
 
 
 async def test_a_worker_that_is_killed_while_it_reads_is_waited_for_no_longer_than_its_claim(
@@ -350,7 +357,7 @@ async def test_a_worker_that_is_killed_while_it_reads_is_waited_for_no_longer_th
 ) -> None:
     async with serving_two(world_url, world) as asked:
         async with locked(world_admin_url, "wedding.vendors"):
-            await asked.ask(VENDORS, 16)
+            await asked.ask_both(VENDORS)
             reads = await asked.reader(5)
             _, others = asked.split(reads)
             assert others
