@@ -258,8 +258,10 @@ class Crowd:
         self.askers: list[Asker] = []
 
     async def ask(self, path: str, count: int) -> None:
-        """So many more at once, each accepted by a worker."""
-        self.askers += await asyncio.gather(*(asking(self.running, path) for _ in range(count)))
+        """So many more, each accepted by a worker."""
+        for _ in range(count):
+            self.askers.append(await asking(self.running, path))
+            await asyncio.sleep(0.01)  # so that whichever worker likes may take the next
         async with asyncio.timeout(10):
             while not {a.port for a in self.askers} <= set().union(*self._clients().values()):
                 await asyncio.sleep(0.05)
@@ -269,7 +271,7 @@ class Crowd:
         await self.ask(path, 16)
         async with asyncio.timeout(20):
             while min(len(self.split(worker)[0]) for worker in self._workers()) < 2:
-                await self.ask(path, 16)
+                await self.ask(path, 4)
 
     async def readers(self) -> list[psutil.Process]:
         """The workers that live and have a load which waits for the lock, one for each load."""

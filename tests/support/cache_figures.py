@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import aiohttp
 
-_AT_ONCE: Final = 16
+_BETWEEN_LOOKS: Final = 0.01  # seconds
 _PATIENCE: Final = 30.0  # seconds
 
 
@@ -18,9 +18,10 @@ async def reports(url: str, workers: int, headers: Mapping[str, str]) -> list[di
     with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
             while len(told) < workers:
-                # At once, for one worker may take whatever comes while it has nothing to do.
-                looks = (_report(url, headers) for _ in range(_AT_ONCE * (workers > 1) or 1))
-                told |= {report["since"]: report for report in await asyncio.gather(*looks)}
+                report = await _report(url, headers)
+                told[report["since"]] = report
+                # One that is at work takes all that comes meanwhile; of those that sleep, any.
+                await asyncio.sleep(_BETWEEN_LOOKS)
     assert len(told) == workers, f"of {workers} workers {len(told)} answer"
     return list(told.values())
 
