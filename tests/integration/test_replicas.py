@@ -11,14 +11,13 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc import pools, triggers
+from feedsvc import pools
 from feedsvc.cache.snapshot import Snapshot
-from feedsvc.migrations import runner
 from feedsvc.replicas import Replicas
 from feedsvc.settings import Settings
 from tests.support.servers import as_login
 from tests.support.service import Running, bearer, serving
-from tests.support.standby import frozen, port_of, primary_running, standby_of
+from tests.support.standby import frozen, lay_out, port_of, primary_running, standby_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -78,12 +77,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 async def prepared(primary: PostgresServer, datasets: Path) -> PostgresServer:
-    admin = await asyncpg.connect(primary.url())
-    await admin.execute(SCHEMA)
-    await runner.up(primary.url(), "service")
-    await triggers.install_for(admin, datasets)
-    await admin.execute(f"GRANT feedsvc_service TO {LOGIN}")
-    await admin.close()
+    await lay_out(primary, SCHEMA, datasets, LOGIN)
     return primary
 
 

@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import psutil
 
+from feedsvc import triggers
 from feedsvc.embedded import PostgresServer, start_postgres
 from feedsvc.embedded.processes import run_tool
+from feedsvc.migrations import runner
 from tests.support.servers import throw_away_folder
 
 STREAMING = {"wal_level": "replica", "max_wal_senders": "8", "wal_receiver_status_interval": "1s"}
@@ -23,6 +26,18 @@ def primary_running(**settings: str) -> Iterator[PostgresServer]:
     given = {**STREAMING, "shared_buffers": "32MB", "fsync": "off", **settings}
     with throw_away_folder() as folder, start_postgres(folder, settings=given) as server:
         yield server
+
+
+async def lay_out(primary: PostgresServer, schema: str, datasets: Path, login: str) -> None:
+    """The operator's tables and the service's own, with triggers, for this login to serve."""
+    admin = await asyncpg.connect(primary.url())
+    try:
+        await admin.execute(schema)
+        await runner.up(primary.url(), "service")
+        await triggers.install_for(admin, datasets)
+        await admin.execute(f"GRANT feedsvc_service TO {login}")
+    finally:
+        await admin.close()
 
 
 @contextmanager

@@ -9,8 +9,6 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc import triggers
-from feedsvc.migrations import runner
 from tests.support.ailing import (
     ADMIN,
     BOUND,
@@ -23,7 +21,7 @@ from tests.support.ailing import (
 )
 from tests.support.redis_server import redis_running
 from tests.support.service import Running, serving
-from tests.support.standby import primary_running, standby_of
+from tests.support.standby import lay_out, primary_running, standby_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -48,12 +46,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 async def prepared(primary: PostgresServer, datasets: Path) -> PostgresServer:
-    admin = await asyncpg.connect(primary.url())
-    await admin.execute(SCHEMA)
-    await runner.up(primary.url(), "service")
-    await triggers.install_for(admin, datasets)
-    await admin.execute(f"GRANT feedsvc_service TO {LOGIN}")
-    await admin.close()
+    await lay_out(primary, SCHEMA, datasets, LOGIN)
     return primary
 
 
