@@ -71,7 +71,12 @@ class CopiedPages:
     @property
     def is_between_pages(self) -> bool:
         """Whether the next rows come by COPY, and nothing of them was asked for yet."""
-        return self._page is None and (self._is_copying or self.bytes >= self._copy_after)
+        return self._page is None and (self._is_copying or self._has_begun)
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether the cursor that it begins with has given what it should."""
+        return self.bytes >= self._copy_after and not self._beginning.is_ahead
 
     @property
     def rate(self) -> float:
@@ -111,10 +116,11 @@ class CopiedPages:
 
     async def step(self, rows: int, *, exactly: bool) -> Answer | None:
         """As `read`, but None where a page has turned out to be at its end, and is not the last."""
-        if self._is_copying or (self.bytes >= self._copy_after and not exactly):
+        if self._is_copying or (self._has_begun and not exactly):
             answer = await self._copied(rows)
         else:
-            answer = await self._beginning.read(rows, exactly=exactly)
+            ahead = self.bytes < self._copy_after
+            answer = await self._beginning.read(rows, exactly=exactly, ahead=ahead)
         if answer is not None and answer.batch is not None:
             self._count(answer.batch)
         return answer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations  # of what is not there without the encoder
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 from asyncpg.cursor import Cursor
@@ -20,17 +21,34 @@ from streams import encoder
 _row_of: Final = itemgetter(0)
 
 
+class _Asked(NamedTuple):
+    """A FETCH of so many rows that was sent."""
+
+    rows: int
+    records: asyncio.Task[list[asyncpg.Record]]
+
+
 class SentCursor:
-    """A cursor over `record_send`: a query is sorted once, however much of it is read."""
+    """A cursor over `record_send`: a query is sorted once, however much of it is read.
+
+    What comes next is asked for before what has come is encoded, so that PostgreSQL does not wait.
+    """
 
     name = "cursor"
     _cursor: Cursor[asyncpg.Record]
     _encoder: encoder.Encoder
+    _most: int | None
 
     def __init__(self, query: FeedQuery, principal: Principal) -> None:
         self._query = query
         self._principal = principal
         self._row, self._plan = native_row(query)
+        self._ahead: _Asked | None = None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether rows are on their way that `read` has not given yet; the connection is taken."""
+        return self._ahead is not None
 
     def settings(self, _position: Position | None) -> Mapping[str, str | Sequence[str]]:
         """See `Source.settings`."""
@@ -45,19 +63,36 @@ class SentCursor:
     ) -> None:
         """See `Source.begin`."""
         # One row beyond the limit tells whether there is more.
-        most = None if left is None else left + 1
-        wanted = statement.sent(self._query, self._principal, self._row, position, most)
+        self._most = None if left is None else left + 1
+        wanted = statement.sent(self._query, self._principal, self._row, position, self._most)
         self._cursor = await connection.cursor(wanted.sql, *wanted.arguments)
         self._encoder = encoder.Encoder(self._plan, left)
 
-    async def read(self, rows: int, *, exactly: bool) -> Answer:
-        """See `Source.read`. Raises EncoderError too."""
-        sent = await self._cursor.fetch(rows)
+    async def read(self, rows: int, *, exactly: bool, ahead: bool = True) -> Answer:
+        """See `Source.read`; `ahead` tells that it goes on in the same way. Raises EncoderError.
+
+        What was asked for already comes as it was asked for.
+        """
+        asked, self._ahead = self._ahead or self._ask(rows), None
+        sent = await asked.records
+        if self._most is not None:
+            self._most -= len(sent)
+        is_over = len(sent) < asked.rows or self._most == 0
+        if ahead and not exactly and not is_over:
+            self._ahead = self._ask(rows)
+            await asyncio.sleep(0)  # in which it is sent
         self._encoder.feed_records(list(map(_row_of, sent)))
         more = self._encoder.more
-        batch = native_batch(self._encoder.take())
-        return Answer(batch, is_over=more or len(sent) < rows, more=more)
+        return Answer(native_batch(self._encoder.take()), is_over=more or is_over, more=more)
 
     async def close(self) -> None:
         """See `Source.close`. The cursor ends with its transaction."""
+        asked, self._ahead = self._ahead, None
+        if asked is not None:
+            asked.records.cancel()
+            # What it raised would be met again by whoever reads on.
+            await asyncio.gather(asked.records, return_exceptions=True)
         del self._encoder, self._cursor
+
+    def _ask(self, rows: int) -> _Asked:
+        return _Asked(rows, asyncio.create_task(self._cursor.fetch(rows)))
