@@ -294,7 +294,6 @@ class Export:
             self._principal,
             self._stages,
             large=self._is_large,
-            settings=self._source.settings(self._position),
         )
         connection, self._seen = await self._snapshot.enter_async_context(reading)
         if self._proof is not None and self._begun is not None and self.snapshots == 1:

@@ -2,10 +2,10 @@
 
 Identifiers come from the dataset alone. Every value is a parameter, sent as text and cast to its
 column's base type, so PostgreSQL's own types judge it and its own operators compare it. COPY has
-no parameters; there a value is a setting, which a statement that has some gave the transaction.
+no parameters; there it is a literal (`quoting`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -15,10 +15,8 @@ from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column, Dataset, Op, OrderColumn
 from feedsvc.projection import ALIAS, PLAIN_TEXTS, json_record, json_source, reference, token_value
 from feedsvc.query import MOST_ROWS, FeedQuery, Filter
+from feedsvc.quoting import literal
 from streams.formats import CSV
-
-SETTINGS: Final = "feedsvc"
-"""What the name of every setting begins with."""
 
 _SMALL_LIMIT: Final = 10_000
 _OPERATORS: Final[dict[Op, str]] = {
@@ -38,14 +36,6 @@ class Statement:
 
     sql: str
     arguments: tuple[str | list[str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A query without parameters, for COPY, and the settings that it reads instead."""
-
-    sql: str
-    settings: Mapping[str, str | list[str]]
 
 
 class _Values(Protocol):
@@ -81,29 +71,22 @@ class _Arguments:
         return f"${len(self.values)}::text::bigint"
 
 
-class _Settings:
-    """Hands out settings in the place of placeholders.
+class _Literals:
+    """Writes values where others have placeholders.
 
-    `current_setting` is stable: an index scan can begin at it, and the planner guesses with its
-    value. It is no sub-select, which would hide that.
+    Each is a constant of its type when the plan is made. A setting, read by `current_setting`,
+    would be one value as much, but is read anew for every row that it is compared with.
     """
 
-    def __init__(self) -> None:
-        self.values: dict[str, str | list[str]] = {}
-
     def scalar(self, value: str, column: Column) -> str:
-        return f"{self.text(value)}::{column.base}"
+        return f"{literal(value)}::{column.base}"
 
     def text(self, value: str) -> str:
-        return self._kept(value)
+        return f"{literal(value)}::text"
 
     def array(self, values: Sequence[str], column: Column) -> str:
-        return f"{self._kept(list(values))}::text[]::{column.base}[]"
-
-    def _kept(self, value: str | list[str]) -> str:
-        name = f"p{len(self.values) + 1}"
-        self.values[name] = value
-        return f"current_setting('{SETTINGS}.{name}')"
+        listed = ", ".join(self.scalar(value, column) for value in values)
+        return f"ARRAY[{listed}]::{column.base}[]"
 
 
 def feed(
@@ -142,11 +125,10 @@ def copied(
     row: BinaryRow,
     after: Sequence[str] | None,
     limit: int,
-) -> Copy:
-    """The same rows for COPY; the limit is the service's own, so it may stand in the SQL."""
-    settings = _Settings()
-    rows = _rows(query, _conditions(query, principal, after, settings))
-    return Copy(f"SELECT {row.select_list} {rows} LIMIT {limit:d}", settings.values)
+) -> str:
+    """The same rows for COPY."""
+    rows = _rows(query, _conditions(query, principal, after, _Literals()))
+    return f"SELECT {row.select_list} {rows} LIMIT {limit:d}"
 
 
 def bound(

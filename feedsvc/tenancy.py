@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Final, NamedTuple
@@ -14,7 +14,6 @@ from feedsvc.auth.principal import Principal
 from feedsvc.errors import Internal
 from feedsvc.faults import told
 from feedsvc.pools import Connection, Pool, cut, is_lost
-from feedsvc.statement import SETTINGS
 from feedsvc.timing import Stages
 
 logger = logging.getLogger(__name__)
@@ -22,8 +21,6 @@ logger = logging.getLogger(__name__)
 _WHO_READS: Final = (files("feedsvc") / "tenancy.sql").read_text().rstrip()
 _SHARE: Final = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
 _SNAPSHOT_NAME: Final = re.compile(r"[0-9A-Fa-f-]+")
-_AS_TEXT: Final = {True: "::text", False: "::text[]::text"}
-_NOTHING: Final[Mapping[str, str | Sequence[str]]] = {}
 
 
 class Reading(NamedTuple):
@@ -47,18 +44,16 @@ async def reading(
     stages: Stages,
     *,
     large: bool = False,
-    settings: Mapping[str, str | Sequence[str]] = _NOTHING,
 ) -> AsyncIterator[Reading]:
     """A read-only snapshot in which row-level security knows the caller.
 
-    Raises Busy and what asyncpg raises. The settings, those that a query needs beside the caller's
-    as well, end with the transaction, so nothing of one caller can be left on a connection for the
-    next. `large` is as for `Pool.lease`.
+    Raises Busy and what asyncpg raises. The caller's settings end with the transaction, so
+    nothing of one caller can be left on a connection for the next. `large` is as for `Pool.lease`.
     """
     stages.pass_over()
     async with pool.lease(large=large) as connection:
         stages.lap("pool")
-        async with _told_who_reads(pool, connection, principal, settings) as snapshot:
+        async with _told_who_reads(pool, connection, principal) as snapshot:
             yield Reading(connection, snapshot)
 
 
@@ -73,7 +68,7 @@ async def reading_along(
     """
     async with (
         pool.lease(large=True, lent=True) as connection,
-        _told_who_reads(pool, connection, principal, _NOTHING, shared) as snapshot,
+        _told_who_reads(pool, connection, principal, shared) as snapshot,
     ):
         if snapshot != shared.snapshot:
             raise Internal("A connection to the database leads to another server.")
@@ -85,7 +80,6 @@ async def _told_who_reads(
     pool: Pool,
     connection: Connection,
     principal: Principal,
-    settings: Mapping[str, str | Sequence[str]],
     shared: Shared | None = None,
 ) -> AsyncIterator[str]:
     """The transaction itself, as long as the block runs; gives its snapshot."""
@@ -94,7 +88,7 @@ async def _told_who_reads(
         await transaction.start()
         if shared is not None:
             await _join(connection, shared)
-        snapshot = await _tell_who_reads(connection, principal, settings)
+        snapshot = await _tell_who_reads(connection, principal)
         yield snapshot
     finally:
         await _end(transaction, connection, pool.release_timeout)
@@ -108,13 +102,6 @@ async def share(connection: Connection) -> Shared:
     return Shared(*row)
 
 
-async def tell(connection: Connection, settings: Mapping[str, str | Sequence[str]]) -> None:
-    """Settings that a query needs, until the transaction ends."""
-    if settings:
-        told = ", ".join(_told(settings, behind=0))
-        await connection.fetchrow(f"SELECT {told}", *settings.values())
-
-
 async def _join(connection: Connection, shared: Shared) -> None:
     """Takes over a snapshot, before anything else is done in the transaction."""
     if not _SNAPSHOT_NAME.fullmatch(shared.name):  # it can be no parameter
@@ -122,29 +109,18 @@ async def _join(connection: Connection, shared: Shared) -> None:
     await connection.execute(f"SET TRANSACTION SNAPSHOT '{shared.name}'")
 
 
-async def _tell_who_reads(
-    connection: Connection, principal: Principal, settings: Mapping[str, str | Sequence[str]]
-) -> str:
+async def _tell_who_reads(connection: Connection, principal: Principal) -> str:
     """Tells row-level security who the caller is, and makes sure that it was understood.
 
     Gives the snapshot, which begins with this.
 
     Without a tenant no policy lets a row through, which would look like an empty feed.
     """
-    wanted = ", ".join((_WHO_READS, *_told(settings, behind=len(principal.scope))))
-    kept = await connection.fetchrow(wanted, *principal.scope, *settings.values())
+    kept = await connection.fetchrow(_WHO_READS, *principal.scope)
     if kept is None or tuple(kept)[:3] != principal.scope or not principal.tenant:
         logger.critical("row-level security was not told who reads; nothing was read")
         raise Internal("The service could not tell the database who asks.")
     return str(kept[3])
-
-
-def _told(settings: Mapping[str, str | Sequence[str]], behind: int) -> list[str]:
-    """What sets each of them, by parameters behind so many others; a list as PostgreSQL has it."""
-    return [
-        f"set_config('{SETTINGS}.{name}', ${number}{_AS_TEXT[isinstance(value, str)]}, true)"
-        for number, (name, value) in enumerate(settings.items(), behind + 1)
-    ]
 
 
 async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:

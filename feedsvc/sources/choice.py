@@ -45,7 +45,7 @@ async def settled(
     connection: Connection,
     position: Position | None,
 ) -> Source:
-    """What the rows come by in this transaction, which knows the candidate's settings.
+    """What the rows come by in this transaction.
 
     The cursor where PostgreSQL would sort for each page. PostgreSQL's own text of each value where
     somebody has altered a type: the encoder was not told of it, and a cast would round.
@@ -71,12 +71,10 @@ async def _has_its_types(query: FeedQuery, connection: Connection) -> bool:
 def _is_paged(query: FeedQuery) -> bool:
     """Whether an index should take a page up where the last one ended.
 
-    Not in an order of both directions, for which no index has a place. A list of values as a
-    setting is unpacked for each row, and as a parameter once.
+    Not in an order of both directions, for which no index has a place.
     """
     return (
         query.order in query.dataset.served
         and len({part.descending for part in query.order}) == 1
         and all(part.column.kind in _LEAKPROOF for part in query.order)
-        and all(condition.op != "in" for condition in query.filters)
     )

@@ -1,8 +1,7 @@
 """Rows by COPY in PostgreSQL's binary form, page by page, for the native encoder.
 
 A page is a COPY of its own, all of them in the transaction that the export reads in, so they have
-its one snapshot. COPY takes no parameters: values are settings of the transaction, and the query
-reads those (`statement.copied`).
+its one snapshot.
 
 What is read is passed on while the page is under way, so a page's size costs no memory. But
 PostgreSQL sends as much as sockets take, and to give a page up in the middle takes a cancel
@@ -15,11 +14,11 @@ from __future__ import annotations  # of what is not there without the encoder
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from feedsvc import statement, tenancy
+from feedsvc import statement
 from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
@@ -29,7 +28,9 @@ from feedsvc.sources.sent import SentCursor
 from feedsvc.sources.source import Answer, Batch, Position
 from streams import encoder
 
-LARGEST_PAGE: Final = 100_000  # rows; each begins with two round trips in which PostgreSQL idles
+# Rows. Each page begins with a round trip in which PostgreSQL idles; but the larger pages are, the
+# rather PostgreSQL sorts all that is left for each of them, where it could walk an index.
+LARGEST_PAGE: Final = 100_000
 LONGEST_PAGE: Final = 2.0  # seconds, as fast as rows have come so far
 COPY_AFTER: Final = 8_388_608  # bytes; more than sockets and kernels swallow for a stalled client
 PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
@@ -83,14 +84,10 @@ class CopiedPages:
         """Rows a second, as fast as they have come so far."""
         return self.rows / max(0.001, time.monotonic() - self._began)
 
-    def settings(self, position: Position | None) -> Mapping[str, str | Sequence[str]]:
-        """See `Source.settings`."""
-        return self._copy(position, LARGEST_PAGE).settings
-
     async def is_paged(self, connection: Connection, position: Position | None) -> bool:
-        """Whether PostgreSQL reads a page without sorting, once it was told the settings."""
+        """Whether PostgreSQL reads a page without sorting."""
         if self._is_paged is None:
-            wanted = self._copy(position, LARGEST_PAGE).sql
+            wanted = self._copy(position, LARGEST_PAGE)
             plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {wanted}"))
             self._is_paged = "Sort" not in _nodes(plan[0]["Plan"])
         return self._is_paged
@@ -169,7 +166,7 @@ class CopiedPages:
             del self._encoder  # what it was fed may be much
         await self._beginning.close()
 
-    def _copy(self, position: Position | None, most: int) -> statement.Copy:
+    def _copy(self, position: Position | None, most: int) -> str:
         return statement.copied(self._query, self._principal, self._row, position, most)
 
     async def _begin_page(self, rows: int) -> asyncio.Task[Any]:
@@ -178,10 +175,9 @@ class CopiedPages:
             # One row beyond the limit tells whether there is more.
             most = min(most, self._left - self.rows + 1)
         wanted = self._copy(self._position, most)
-        await tenancy.tell(self._connection, wanted.settings)
         self._page_rows, self._page_given = most, 0
         self._enough.clear()
-        copying = self._connection.copy_from_query(wanted.sql, output=self._feed, format="binary")
+        copying = self._connection.copy_from_query(wanted, output=self._feed, format="binary")
         self._page = asyncio.create_task(copying)
         self._page.add_done_callback(lambda _: self._enough.set())
         return self._page

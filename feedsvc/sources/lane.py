@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from feedsvc import statement, tenancy
+from feedsvc import statement
 from feedsvc.auth.principal import Principal
 from feedsvc.binary_projection import BinaryRow
 from feedsvc.pools import Connection, Pool
@@ -140,8 +140,7 @@ class Lane:
     async def _read(self, part: Range) -> None:
         query, principal, row, plan, _ = self._wanted
         began, self._waited = time.monotonic(), 0.0
-        copy = statement.copied(query, principal, row, part.position, part.missing)
-        await tenancy.tell(self._connection, copy.settings)
+        wanted = statement.copied(query, principal, row, part.position, part.missing)
         making = part.making = encoder.Encoder(plan)
         is_left = False
 
@@ -156,7 +155,7 @@ class Lane:
             elif making.rows < part.missing:
                 await self._gathering.behind(len(chunk))
 
-        await self._connection.copy_from_query(copy.sql, output=feed, format="binary")
+        await self._connection.copy_from_query(wanted, output=feed, format="binary")
         self._effort.ranges += 1
         self._effort.reading += time.monotonic() - began - self._waited
         if not is_left and not part.is_void:

@@ -1,6 +1,6 @@
 """Rows that PostgreSQL itself encodes: the portable way, and the oracle of the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -27,10 +27,6 @@ class ProjectedCursor:
         self._query = query
         self._principal = principal
         self._between = query.format.between(query.layout)
-
-    def settings(self, _position: Position | None) -> Mapping[str, str | Sequence[str]]:
-        """See `Source.settings`."""
-        return {}
 
     async def begin(
         self,

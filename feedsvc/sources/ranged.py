@@ -7,7 +7,6 @@ from __future__ import annotations  # of what is not there without the encoder
 
 import math
 import time
-from collections.abc import Mapping, Sequence
 from typing import Final
 
 from feedsvc.auth.principal import Principal
@@ -46,10 +45,6 @@ class RangedPages:
         self._lanes: Lanes | None = None
         # By the monotonic clock; what of the time since the beginning was spent on reading.
         self._began = self._not_before = self._reading = 0.0
-
-    def settings(self, position: Position | None) -> Mapping[str, str | Sequence[str]]:
-        """See `Source.settings`."""
-        return self._pages.settings(position)
 
     async def is_paged(self, connection: Connection, position: Position | None) -> bool:
         """See `CopiedPages.is_paged`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations  # of what is not there without the encoder
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -49,10 +48,6 @@ class SentCursor:
     def is_ahead(self) -> bool:
         """Whether rows are on their way that `read` has not given yet; the connection is taken."""
         return self._ahead is not None
-
-    def settings(self, _position: Position | None) -> Mapping[str, str | Sequence[str]]:
-        """See `Source.settings`."""
-        return {}
 
     async def begin(
         self,

@@ -1,6 +1,6 @@
 """What an export asks for its rows, whichever way they come."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -43,10 +43,6 @@ class Source(Protocol):
     """
 
     name: str
-
-    def settings(self, position: Position | None) -> Mapping[str, str | Sequence[str]]:
-        """Settings, without their prefix, that the transaction needs before `begin`."""
-        ...
 
     async def begin(
         self,

@@ -148,7 +148,6 @@ async def left_on(connection: Connection) -> list[str]:
         "SELECT coalesce(current_setting('feedsvc.tenant', true), '') AS tenant,"
         " coalesce(current_setting('feedsvc.role', true), '') AS role,"
         " coalesce(current_setting('feedsvc.client', true), '') AS client,"
-        " coalesce(current_setting('feedsvc.p1', true), '') AS value,"
         " CASE WHEN current_user <> session_user THEN current_user::text ELSE '' END AS became,"
         " coalesce((SELECT string_agg(name, ' ') FROM pg_cursors WHERE name <> ''), '') AS cursors,"
         " (SELECT count(*)::text FROM post.letters) AS rows"

@@ -31,9 +31,8 @@ NO_PREDICATE = Change(
 )
 NOT_TOLD = Change(
     "feedsvc/tenancy.py",
-    "        snapshot = await _tell_who_reads(connection, principal, settings)\n",
-    "        snapshot = await tell(connection, settings) or"
-    ' await connection.fetchval("select pg_current_snapshot()::text")\n',
+    "        snapshot = await _tell_who_reads(connection, principal)\n",
+    '        snapshot = await connection.fetchval("select pg_current_snapshot()::text")\n',
 )
 TOLD_BESIDE = [
     # The settings are made, and checked, under names that no policy asks for.

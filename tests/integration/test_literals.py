@@ -1,8 +1,11 @@
 """Whatever a reader takes, PostgreSQL takes too, so no bad value costs a connection.
 
+And takes for the same, whether it comes as a parameter or as a literal.
+
 Values are made by each type's grammar, at its edges, and a keystroke away from it.
 """
 
+import string
 from collections.abc import Sequence
 
 import asyncpg
@@ -11,18 +14,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedsvc.literals import READERS
+from feedsvc.quoting import literal
 
 # In a block of its own each, so that one refusal does not end the others; on 15 as on 18.
 _JUDGE = """
-    CREATE OR REPLACE FUNCTION pg_temp.refused(given text[], kind text) RETURNS text[]
-    LANGUAGE plpgsql AS $$
+    CREATE OR REPLACE FUNCTION pg_temp.refused(given text[], literals text[], kind text)
+    RETURNS text[] LANGUAGE plpgsql AS $$
     DECLARE
         value text;
+        as_literal text;
+        is_same boolean;
         found text[] := '{}';
     BEGIN
-        FOREACH value IN ARRAY given LOOP
+        FOR value, as_literal IN SELECT * FROM unnest(given, literals) LOOP
             BEGIN
-                EXECUTE 'SELECT $1::text::pg_catalog.' || quote_ident(kind) USING value;
+                EXECUTE format('SELECT ($1::text::pg_catalog.%1$I)::text'
+                    ' = (%2$s::pg_catalog.%1$I)::text', kind, as_literal)
+                    INTO STRICT is_same USING value;
+                IF is_same IS NOT TRUE THEN
+                    found := found || (value || ' is another as ' || as_literal);
+                END IF;
             EXCEPTION WHEN data_exception OR program_limit_exceeded OR syntax_error THEN
                 found := found || (value || ': ' || SQLERRM);
             END;
@@ -80,6 +91,7 @@ EDGES = {
     "bytea": ["\\x", "\\xdeadBEEF"],
 }  # fmt: skip
 
+HARMLESS = {*string.ascii_letters, *string.digits, *" +.:_-\\"}
 KEYSTROKES = "0159 +-.:/,_eExXTZn%\\\t\n\u0661\u2212\u00a0'\""
 
 
@@ -108,13 +120,15 @@ def taken(kind: str, values: Sequence[str]) -> list[str]:
 
 @pytest.fixture
 async def judge(world: asyncpg.Connection) -> asyncpg.Connection:
-    """A session of the oracle that can tell which of many texts PostgreSQL refuses."""
+    """A session of the oracle that can tell which texts PostgreSQL refuses, or takes for two."""
     await world.execute(_JUDGE)
     return world
 
 
 async def refused(judge: asyncpg.Connection, kind: str, values: Sequence[str]) -> list[str]:
-    found: list[str] = await judge.fetchval("SELECT pg_temp.refused($1, $2)", values, kind)
+    found: list[str] = await judge.fetchval(
+        "SELECT pg_temp.refused($1, $2, $3)", values, list(map(literal, values)), kind
+    )
     return found
 
 
@@ -145,3 +159,22 @@ async def test_postgresql_takes_whatever_a_reader_takes(
 
 async def test_the_judge_itself_refuses_what_is_no_value(judge: asyncpg.Connection) -> None:
     assert len(await refused(judge, "int8", ["1", "x", "9223372036854775808"])) == 2
+
+
+@pytest.mark.parametrize("conforming", ["on", "off"])
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    value=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+    | st.text("'\\\"Uu\n;-/*$E0")
+)
+async def test_a_literal_is_the_value_and_nothing_else(
+    world: asyncpg.Connection, conforming: str, value: str
+) -> None:
+    written = literal(value)
+    assert set(written[2:-1]) <= HARMLESS
+    await world.execute(f"SET standard_conforming_strings = {conforming}")
+    assert await world.fetchval(f"SELECT {written}::text") == value

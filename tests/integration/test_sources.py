@@ -1,4 +1,4 @@
-"""Whichever way rows come, they are the same rows in the same bytes, and no value becomes SQL."""
+"""Whichever way rows come, they are the same rows in the same bytes, and a value stays a value."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_what_an_export_begins_with_is_kept_as_a_page_of_just_so_many_rows
 
 @pytest.mark.parametrize("source", NATIVE)
 @pytest.mark.parametrize("op", ["eq", "ne", "in", "prefix", "lt"])
-async def test_no_value_becomes_sql(site: Site, source: SourceName, op: Op) -> None:
+async def test_a_value_stays_a_value(site: Site, source: SourceName, op: Op) -> None:
     column, name = ("category", "budgets") if op in {"ne", "in"} else ("partner_one", "clients")
     dataset = site.datasets[name]
     filterable = replace(dataset, filters={column: (op,)})
@@ -129,12 +129,9 @@ async def test_no_value_becomes_sql(site: Site, source: SourceName, op: Op) -> N
         query = site.query(name, source, **asked)
         expected = await site.read(site.query(name, "projection", **asked))
         assert await site.read(query) == expected
-        if len(value) > 3 and value != "NULL":
-            pages = CopiedPages(query, MEMBER)
-            assert value not in pages._copy(None, 1).sql
 
 
-async def test_a_position_of_hostile_values_is_none_of_the_sql(site: Site) -> None:
+async def test_a_position_of_hostile_values_stays_a_position(site: Site) -> None:
     for value in HOSTILE:
         after = f"{''.join(f'%{byte:02x}' for byte in value.encode())},5"
         asked = {"order": "name", "after": after, "limit": "3"}
@@ -150,12 +147,11 @@ def test_a_nul_is_refused_before_anything_is_asked(site: Site) -> None:
 async def plan_of(site: Site, query: FeedQuery, after: Sequence[str]) -> dict[str, Any]:
     """How PostgreSQL would read a page behind this row, row-level security and all."""
     pages = CopiedPages(query, MEMBER)
-    settings = pages.settings(after)
-    async with tenancy.reading(site.pool, MEMBER, Stages(), settings=settings) as (connection, _):
+    async with tenancy.reading(site.pool, MEMBER, Stages()) as (connection, _):
         # The table is so small that PostgreSQL would otherwise read and sort all of it.
         await connection.execute("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
         await connection.execute("SET LOCAL enable_bitmapscan = off")
-        sql = pages._copy(after, 100).sql
+        sql = pages._copy(after, 100)
         (plan,) = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {sql}"))
         found: dict[str, Any] = plan["Plan"]
         return found
@@ -178,8 +174,8 @@ async def test_an_index_takes_a_page_up_where_the_last_one_ended(site: Site) -> 
             found = nodes(await plan_of(site, query, behind))
             assert not [node for node in found if "Sort" in node["Node Type"]]
             (scan,) = [node for node in found if "Index" in node["Node Type"]]
-            for number in range(len(query.order)):  # each of them behind that of the tenant
-                assert f"'feedsvc.p{number + 2}'" in scan["Index Cond"], scan
+            for part in query.order:
+                assert part.column.name in scan["Index Cond"], scan
 
 
 async def test_rows_to_be_sorted_come_through_a_cursor(
@@ -200,11 +196,7 @@ async def chosen(site: Site, query: FeedQuery) -> str:
         return stages.said["source"]
 
 
-async def test_an_order_of_both_directions_or_a_list_of_values_comes_through_a_cursor(
-    site: Site,
-) -> None:
-    listed = site.query("clients", "auto", **{"id.in": "1,2"})
-    assert choice.candidate(listed, MEMBER).name == "cursor"
+async def test_an_order_of_both_directions_comes_through_a_cursor(site: Site) -> None:
     plain = site.query("clients", "auto", order="newest")
     assert choice.candidate(plain, MEMBER).name == "copy"
     first, *rest = plain.order
