@@ -6,7 +6,7 @@ from feedsvc.sources.source import Batch
 
 _FIRST_BATCH: Final = 64
 _LARGEST_BATCH: Final = 4_096
-_SMALLEST_CHUNK: Final = 32_768  # bytes
+_SMALLEST_CHUNK: Final = 65_536  # bytes
 _SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed on as they come
 
 
@@ -26,7 +26,7 @@ class BatchSize:
         """Takes a batch's size and time into account for the next one."""
         rows, size = (0, 0) if batch is None else (batch.count, len(batch.body))
         self._read_bytes += size
-        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 32))
+        chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 8))
         wanted = chunk * rows // max(1, size)
         if seconds > _SLOW_BATCH:
             wanted = min(wanted, self.rows // 2)

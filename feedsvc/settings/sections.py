@@ -183,7 +183,7 @@ class Streams(Section):
     chunk_bytes: int = Field(524_288, ge=16_384, le=8_388_608)
     # How much a client must have taken in one go before its rows come by COPY instead of a cursor,
     # which is quicker and dearer to give up.
-    copy_after: int = Field(8_388_608, ge=0, le=1 << 40)
+    copy_after: int = Field(1_048_576, ge=0, le=1 << 40)
     # How long a cursor is kept for a client that makes it wait, while nobody else waits for it.
     patience: float = Field(0.25, ge=0, le=0.8)
     stall_timeout: Seconds = 30.0

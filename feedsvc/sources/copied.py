@@ -32,7 +32,7 @@ from streams import encoder
 # rather PostgreSQL sorts all that is left for each of them, where it could walk an index.
 LARGEST_PAGE: Final = 100_000
 LONGEST_PAGE: Final = 2.0  # seconds, as fast as rows have come so far
-COPY_AFTER: Final = 8_388_608  # bytes; more than sockets and kernels swallow for a stalled client
+COPY_AFTER: Final = 1_048_576  # bytes; more than sockets and kernels swallow for a stalled client
 PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
 
 

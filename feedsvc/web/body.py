@@ -18,7 +18,7 @@ from feedsvc.web.particulars import PARTICULARS
 from streams.compression import Compressor, Identity
 from streams.formats import Pieces, size_of
 
-_HIGH_WATER: Final = 65_536  # bytes that wait in this process before a client is "behind"
+_HIGH_WATER: Final = 16_384  # bytes that wait in this process before a client is "behind"
 _WORTH_A_THREAD: Final = 131_072  # bytes; less is compressed in the time that a thread takes
 _LINGER: Final = 5.0  # seconds that a broken-off body's last bytes get to leave
 _TICK: Final = 1.0  # seconds between looks at whether a client that is behind still reads
