@@ -20,7 +20,8 @@ from feedsvc.datasets import Declaration, declarations
 from streams import tokens
 from tests.integration.foreign import oracle
 from tests.integration.foreign.oracle import identifier, literal
-from tests.support.service import REPOSITORY, bearer
+from tests.support.service import REPOSITORY, bearer, serving
+from tests.support.sources import COPY_AT_ONCE, SOURCES, by_source
 
 DATASETS = declarations(REPOSITORY / "config" / "datasets.toml")
 TENANTS: Final = ("rosewood", "atelier-blanc", "zephyr", "no-such-tenant")
@@ -85,6 +86,20 @@ async def oracle_world(world_admin_url: str) -> AsyncIterator[asyncpg.Connection
     connection = await asyncpg.connect(world_admin_url, server_settings={"timezone": "UTC"})
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+async def by_its_source(
+    request: pytest.FixtureRequest, world_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Asks a service whose streams all come by one source, from their first row on."""
+    file = tmp_path_factory.mktemp("oracle") / "datasets.toml"
+    file.write_text(by_source((REPOSITORY / "config" / "datasets.toml").read_text(), request.param))
+    with serving(world_url, datasets=file, settings=COPY_AT_ONCE) as service:
+        async with aiohttp.ClientSession(
+            service.url, headers={"Cache-Control": "no-cache"}
+        ) as session:
+            yield session
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +258,27 @@ async def test_an_answer_is_the_selects_rows_or_a_named_refusal(
     tables: Sequence[Table],
     data: st.DataObject,
 ) -> None:
-    asked = data.draw(requests(tables))
+    await assert_rows_or_refusal(http, oracle_world, data.draw(requests(tables)))
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(data=st.data())
+async def test_so_it_is_by_every_source(
+    by_its_source: aiohttp.ClientSession,
+    oracle_world: asyncpg.Connection,
+    tables: Sequence[Table],
+    data: st.DataObject,
+) -> None:
+    await assert_rows_or_refusal(by_its_source, oracle_world, data.draw(requests(tables)))
+
+
+async def assert_rows_or_refusal(
+    http: aiohttp.ClientSession, oracle_world: asyncpg.Connection, asked: Asked
+) -> None:
     async with http.get(
         f"/v1/feeds/{asked.table.name}", params=asked.parameters, headers=bearer(asked.tenant)
     ) as answer:

@@ -26,6 +26,7 @@ from feedsvc.demo import seeding
 from tests.support.patience import patience
 from tests.support.servers import LOGIN, SEED, TEMPLATE, as_login, with_database
 from tests.support.service import REPOSITORY, Running, bearer, serving
+from tests.support.sources import COPY_AT_ONCE, SOURCES, by_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -65,6 +66,13 @@ UPDATE wedding.clients SET created_at = created_at + interval '30 years'
 INSERT INTO wedding.clients (id, tenant_id, partner_one, created_at)
     SELECT 2000000000000 + row_number() OVER () * 10, tenant_id, 'new', created_at
     FROM wedding.clients WHERE tenant_id = '{0}' AND id % 10 = 3;
+"""
+KEEP = "CREATE TABLE slow.kept AS SELECT * FROM wedding.clients WHERE tenant_id = '{0}'"
+PUT_BACK = """
+SET session_replication_role = replica;
+DELETE FROM wedding.clients WHERE tenant_id = '{0}';
+INSERT INTO wedding.clients SELECT * FROM slow.kept;
+DROP TABLE slow.kept;
 """
 
 
@@ -189,13 +197,15 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture(scope="module")
-def patient(large_world: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A service that cuts a stalled client after STALL_TIMEOUT."""
+@pytest.fixture(scope="module", params=SOURCES)
+def patient(
+    large_world: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """A service that cuts a stalled client after STALL_TIMEOUT; its rows come by one source."""
     datasets: Path = tmp_path_factory.mktemp("slow") / "datasets.toml"
     declared = (REPOSITORY / "config" / "datasets.toml").read_text()
-    datasets.write_text(declared + CRAWL_DATASET)
-    settings = {"FEEDSVC_STREAMS__STALL_TIMEOUT": str(STALL_TIMEOUT)}
+    datasets.write_text(by_source(declared + CRAWL_DATASET, request.param))
+    settings = {"FEEDSVC_STREAMS__STALL_TIMEOUT": str(STALL_TIMEOUT), **COPY_AT_ONCE}
     with serving(as_login(large_world), datasets=datasets, settings=settings) as service:
         yield service
 
@@ -346,18 +356,26 @@ async def test_the_query_of_a_client_that_left_is_cancelled_within_a_second(
         await until(lambda: gone(patient, port), 1.0)
 
 
-async def test_rows_that_nobody_touches_appear_once_while_others_come_go_and_move(
-    patient: Running, sessions: Sessions
-) -> None:
+@pytest.fixture
+async def moving(sessions: Sessions) -> AsyncIterator[str]:
+    """A tenant whose clients are put back when others have seen them move."""
     tenant = "atelier-blanc"
+    await sessions.connection.execute(KEEP.format(tenant))
+    yield tenant
+    await sessions.connection.execute(PUT_BACK.format(tenant))
+
+
+async def test_rows_that_nobody_touches_appear_once_while_others_come_go_and_move(
+    patient: Running, sessions: Sessions, moving: str
+) -> None:
     newest_first = await sessions.connection.fetch(
         "SELECT id FROM wedding.clients WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC",
-        tenant,
+        moving,
     )
     path = f"{BEHIND}&frames=1&order=newest"
-    with ask(patient, path, tenant=tenant) as client, answer_of(client) as answer:
+    with ask(patient, path, tenant=moving) as client, answer_of(client) as answer:
         await until(sessions.none_busy, 5.0)
-        await sessions.connection.execute(MOVES.format(tenant))
+        await sessions.connection.execute(MOVES.format(moving))
         lines = (await asyncio.to_thread(answer.read)).splitlines()
     assert json.loads(lines[-1])["end"]["snapshots"] > 1
     seen = ids(lines)
