@@ -1,0 +1,136 @@
+"""Rows that were asked for before those in front of them were taken: given up, and read again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+import pytest
+
+from feedsvc.errors import Problem
+from feedsvc.export import Course, Export, open_export
+from feedsvc.timing import Stages
+from tests.support.encoding import needs_encoder
+from tests.support.patience import patience
+from tests.support.servers import LOGIN, as_login
+from tests.support.sites import CHUNK, MEMBER, Site, sited
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from tests.integration.conftest import NewDatabase
+
+pytestmark = needs_encoder
+
+ROWS: Final = 2_000
+ASLEEP: Final = 1_000  # the row at which PostgreSQL falls asleep, or fails
+SCHEMA = f"""
+CREATE SCHEMA ahead;
+CREATE TABLE ahead.rows (n bigint PRIMARY KEY, filler text NOT NULL);
+INSERT INTO ahead.rows SELECT n, repeat('x', 200) FROM generate_series(1, {ROWS}) AS n;
+CREATE TABLE ahead.mood (seconds float8 NOT NULL, divisor int NOT NULL);
+INSERT INTO ahead.mood VALUES (30, 1);
+-- In order, or a sort would come to every row before the first one leaves.
+CREATE VIEW ahead.sleepy AS
+    SELECT n, filler, CASE WHEN n = {ASLEEP} THEN
+        (SELECT 1 / divisor + length(pg_sleep(seconds)::text) FROM ahead.mood) END AS slept
+    FROM ahead.rows ORDER BY n;
+GRANT USAGE ON SCHEMA ahead TO {LOGIN};
+GRANT SELECT ON ALL TABLES IN SCHEMA ahead TO {LOGIN};
+ANALYZE;
+"""
+DATASETS = (
+    '[sleepy]\nrelation = "ahead.sleepy"\nkey = ["n"]\nshared = true\nnot_null = ["n"]\n'
+    'source = "cursor"\n'
+)
+
+
+@pytest.fixture
+async def owner(new_database: NewDatabase) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
+    async with new_database() as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(SCHEMA)
+        yield connection, url
+        await connection.close()
+
+
+@pytest.fixture
+async def site(
+    owner: tuple[asyncpg.Connection, str], tmp_path: Path
+) -> AsyncIterator[tuple[Site, asyncpg.Connection]]:
+    file = tmp_path / "datasets.toml"
+    file.write_text(DATASETS)
+    connection, url = owner
+    async with sited(as_login(url), file, size=1) as made:
+        yield made, connection
+
+
+async def up_to_the_sleeper(export: Export, watcher: asyncpg.Connection) -> list[int]:
+    """Takes rows until PostgreSQL sleeps over those that were asked for ahead."""
+    seen = list[int]()
+    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    while not await watcher.fetchval(asleep):
+        part = await export.take()
+        assert part is not None
+        seen += numbers(part.records())
+        await export.wait(0.1)
+    return seen
+
+
+def numbers(records: Sequence[bytes]) -> list[int]:
+    return [json.loads(record)["n"] for record in records]
+
+
+@pytest.mark.parametrize("in_hand", [False, True])
+async def test_what_was_asked_for_ahead_is_cancelled_and_read_again(
+    site: tuple[Site, asyncpg.Connection], caplog: pytest.LogCaptureFixture, in_hand: bool
+) -> None:
+    """Whether the rows before those are still waited for, or wait to be taken (`in_hand`)."""
+    made, owner = site
+    query = made.query("sleepy", "cursor")
+    async with open_export(query, MEMBER, made.pool, Course(CHUNK), Stages()) as export:
+        seen = await up_to_the_sleeper(export, owner)
+        assert export._ahead is not None
+        if export._ahead.done() is not in_hand:
+            if in_hand:
+                pytest.fail("PostgreSQL slept before there were rows to take")
+            part = await export.take()
+            assert part is not None
+            seen += numbers(part.records())
+            await asyncio.sleep(0.05)
+        began = time.monotonic()
+        await export.park()
+        assert time.monotonic() - began < patience(1.0)
+        await owner.execute("UPDATE ahead.mood SET seconds = 0")
+        while (part := await export.take()) is not None:
+            seen += numbers(part.records())
+    assert seen == list(range(1, ROWS + 1))
+    assert not caplog.records  # as of a connection that had to be cut, for it was still reading
+
+
+async def collect(site: Site, seen: list[int]) -> None:
+    """All rows there are, for whoever wants to know how many came before a failure."""
+    query = site.query("sleepy", "cursor")
+    async with open_export(query, MEMBER, site.pool, Course(CHUNK), Stages()) as export:
+        while (part := await export.take()) is not None:
+            seen += numbers(part.records())
+
+
+async def test_rows_before_a_failure_that_came_ahead_are_given_first(
+    site: tuple[Site, asyncpg.Connection],
+) -> None:
+    made, owner = site
+    await owner.execute("UPDATE ahead.mood SET seconds = 0, divisor = 0")
+    seen = list[int]()
+    with pytest.raises(Problem):
+        await collect(made, seen)
+    assert ASLEEP - 100 <= len(seen) < ASLEEP
+    assert seen == list(range(1, len(seen) + 1))
+    async with open_export(
+        made.query("sleepy", "cursor", limit="10"), MEMBER, made.pool, Course(CHUNK), Stages()
+    ) as export:  # the pool's one connection is as good as new
+        assert await export.take() is not None
