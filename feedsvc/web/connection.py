@@ -1,0 +1,318 @@
+"""Connections: who may have one, how long a request may take to arrive, and what can't be read.
+
+All of it happens before any middleware, and for the most part before anybody has shown a token.
+"""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+import orjson
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_request import BaseRequest
+
+from feedsvc.errors import (
+    BadRequest,
+    HeadersTooLarge,
+    Internal,
+    Problem,
+    Unauthorized,
+    Unavailable,
+    UriTooLong,
+)
+from feedsvc.settings import Server
+from feedsvc.tally import Tally
+from feedsvc.web import middlewares, problems, security
+from feedsvc.web.address import Crowd, CrowdedError
+
+logger = logging.getLogger(__name__)
+
+END_OF_HEAD: Final = b"\r\n\r\n"
+_PIPELINE: Final = 64  # requests that may wait in one connection
+_SILENCE: Final = 1.0  # seconds without a byte after which a refused client has sent its all
+_MOST_DISCARDED: Final = 16_777_216  # bytes that are read behind a refusal, so that it is read
+_MOST_REFUSED: Final = 128  # refused connections that get to read why, at any one time
+
+
+class Doorkeeper:
+    """What all connections of a server are held to, and what became of those that would not."""
+
+    def __init__(self, settings: Server) -> None:
+        self.settings = settings
+        self.crowd = Crowd(settings.connections_per_address, settings.trusted_proxies)
+        self.refused = 0
+        self.crowded = Tally("connections refused by server.connections_per_address: %d")
+        self.flooded = Tally(f"connections dropped with more than {_PIPELINE} requests waiting: %d")
+        self.late = Tally("connections dropped by server.header_timeout: %d")
+
+
+class Connection(RequestHandler):
+    """One connection. What reaches `handle_error` has passed by every middleware."""
+
+    __slots__ = (
+        "_arriving",
+        "_body_timer",
+        "_discarded",
+        "_discards",
+        "_head",
+        "_head_timer",
+        "_is_refused",
+        "_keeper",
+        "_peer",
+        "_token_too_long",
+        "_who",
+    )
+
+    def __init__(
+        self,
+        server: web.Server,
+        keeper: Doorkeeper,
+        loop: asyncio.AbstractEventLoop,
+        settings: Any,
+    ) -> None:
+        super().__init__(server, loop=loop, **settings)
+        self._keeper = keeper
+        self._allow_pipeline(loop)
+        self._peer: str | None = None
+        self._who: str | None = None
+        self._is_refused = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._arriving: StreamReader = EMPTY_PAYLOAD  # the body of the request that came last
+        self._head = bytearray()  # the end of what has come of a head that isn't whole yet
+        self._token_too_long = False
+        self._discards = False  # what still comes is read and thrown away
+        self._discarded = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Lets the client in, or tells it why not."""
+        stream = cast("asyncio.Transport", transport)
+        peer = stream.get_extra_info("peername")
+        self._peer = peer[0] if peer else None
+        try:
+            self._who = self._keeper.crowd.admit(self._peer)
+        except CrowdedError:
+            self._refuse(stream)
+            return
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Counts the client out."""
+        self._clear_timers()
+        if self._who is not None:
+            self._keeper.crowd.leave(self._who)
+            self._who = None
+        if self._is_refused:
+            self._keeper.refused -= 1
+            self._is_refused = False
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads on, and sees to it that what has begun to arrive also ends."""
+        if self._discards:
+            self._discard(data)
+            return
+        before, is_body = self._request_count, not self._arriving.is_eof()
+        super().data_received(data)
+        if self._request_count != before:
+            self._requests_have_come(bytes(self._head) + data)
+        elif data and not is_body:
+            self._part_of_a_head_has_come(data)
+
+    async def finish_response(
+        self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answers; behind what could not be read it waits until the client has read the answer."""
+        answered = await super().finish_response(request, resp, start_time)
+        if request.content.exception() is not None:
+            request.content.feed_eof()  # or aiohttp would read on, and log what that raises
+        if self._discards and not self._messages:
+            await self._discard_the_rest()
+        return answered
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """A problem for a request that could not be parsed; nothing where a body had begun."""
+        if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
+            raise ConnectionResetError("the connection is of no more use") from exc
+        problem = self._problem(status, exc)
+        given = middlewares.request_id(None)
+        logger.info("%s: %d before any handler: %s", given, problem.status, type(exc).__name__)
+        response = problems.answer(problem, "/", given)
+        response.headers["X-Request-ID"] = given
+        security.protect(response)
+        response.force_close()
+        return response
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > _MOST_DISCARDED:
+            self._drop()
+
+    def _problem(self, status: int, exc: BaseException | None) -> Problem:
+        if isinstance(exc, LineTooLong):
+            if self._token_too_long:
+                return Unauthorized()
+            limit = exc.args[1]
+            if limit == self.max_line_size:
+                return UriTooLong(f"The address is longer than {limit} bytes.")
+            return HeadersTooLarge(f"A header is longer than {limit} bytes.")
+        if status < 500:
+            return BadRequest("The request is not HTTP as RFC 9112 has it.")
+        return Internal("The service failed in a way that it did not foresee.")
+
+    def _allow_pipeline(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Makes the parser go on until a connection has too many requests to be kept.
+
+        aiohttp's own stops below that, and then nobody learns how many more would have come.
+        """
+        self._max_msg_queue_size = _PIPELINE + 1
+        self._parser = HttpRequestParser(
+            self,
+            loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            max_msg_queue_size=self._max_msg_queue_size,
+        )
+
+    def _requests_have_come(self, data: bytes) -> None:
+        """At least one head is whole, or could not be parsed."""
+        self._clear_timers()
+        self._head.clear()
+        message, self._arriving = self._messages[-1]
+        if len(self._messages) > _PIPELINE:
+            self._keeper.flooded.add()
+            self._drop()
+        elif isinstance(message, _ErrInfo):
+            self._discards = True
+            if isinstance(message.exc, LineTooLong):
+                self._token_too_long = _holds_long_token(data, self.max_field_size)
+        elif not self._arriving.is_eof():
+            self._expect_body()
+        elif self._arriving is EMPTY_PAYLOAD and (begun := data.rpartition(END_OF_HEAD)[2]):
+            self._part_of_a_head_has_come(begun)
+
+    def _part_of_a_head_has_come(self, data: bytes) -> None:
+        self._head += data
+        # What is too long is noticed before it is twice as long as what is allowed.
+        del self._head[: -2 * self.max_field_size]
+        if self._head_timer is None:
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        timeout = self._keeper.settings.header_timeout
+        self._head_timer = self._loop.call_later(timeout, self._head_is_late, self._request_count)
+
+    def _head_is_late(self, count: int) -> None:
+        self._head_timer = None
+        if self._request_count != count or self.transport is None:
+            return
+        if self._request_in_progress or self._messages:
+            self._expect_head()  # dropping the connection would break an answer off
+            return
+        self._keeper.late.add()
+        self._drop()
+
+    def _expect_body(self) -> None:
+        timeout = self._keeper.settings.body_timeout
+        self._body_timer = self._loop.call_later(timeout, self._body_is_late, self._arriving)
+
+    def _body_is_late(self, body: StreamReader) -> None:
+        self._body_timer = None
+        if body.is_eof() or body.exception() is not None or self.transport is None:
+            return
+        if self._reading_paused or self._buffer_paused:
+            self._expect_body()  # it is us who don't read
+            return
+        body.set_exception(middlewares.LateBodyError("the body did not arrive in time"))
+
+    def _clear_timers(self) -> None:
+        for timer in (self._head_timer, self._body_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._body_timer = None
+
+    def _drop(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _refuse(self, transport: asyncio.Transport) -> None:
+        """Answers without having read anything."""
+        self._keeper.crowded.add()
+        self._discards = True
+        BaseProtocol.connection_made(self, transport)
+        if self._keeper.refused >= _MOST_REFUSED:
+            transport.abort()
+            return
+        self._keeper.refused += 1
+        self._is_refused = True
+        transport.write(_crowded())
+        _close_when_read(transport)
+        self._loop.call_later(_SILENCE, transport.abort)
+
+    async def _discard_the_rest(self) -> None:
+        """Reads on for a while.
+
+        To close a socket with unread bytes resets the connection, and the client's system may then
+        lose the answer or fail the client before it looks for one.
+        """
+        if self.transport is None:
+            return
+        _close_when_read(self.transport)
+        end = self._loop.time() + self._keeper.settings.body_timeout
+        seen = -1
+        while self._discarded != seen and self._loop.time() < end and self.transport is not None:
+            seen = self._discarded
+            await asyncio.sleep(_SILENCE)
+
+
+def _holds_long_token(head: bytes, limit: int) -> bool:
+    """Whether the header that is longer than the limit is the one with the token.
+
+    The exception has nothing but the beginning of the value.
+    """
+    for line in head.split(b"\n"):
+        name, _, value = line.partition(b":")
+        if len(name) + len(value.strip()) > limit:
+            return name.lower() == b"authorization"
+    return False
+
+
+def _crowded() -> bytes:
+    """An answer as bytes, for there is no request that it could be made from."""
+    problem = Unavailable("Too many connections come from this address.", retry_after=10)
+    given = middlewares.request_id(None)
+    body = orjson.dumps(problem.body("/", given), option=orjson.OPT_APPEND_NEWLINE)
+    status = HTTPStatus(problem.status)
+    fields = {
+        **security.HEADERS,
+        **problem.headers,
+        "Cache-Control": "no-store",
+        "Connection": "close",
+        "Content-Length": str(len(body)),
+        "Content-Type": problems.CONTENT_TYPE,
+        "X-Request-ID": given,
+    }
+    head = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{k}: {v}" for k, v in fields.items())]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def _close_when_read(transport: asyncio.Transport) -> None:
+    """Says that nothing more will come, and goes on listening."""
+    if not transport.is_closing() and transport.can_write_eof():
+        transport.write_eof()
