@@ -19,7 +19,7 @@ from feedsvc.sources.native import native_row
 from feedsvc.sources.ranges import Ranges
 from feedsvc.sources.source import Answer, Position
 
-RANGE_BYTES: Final = 2_097_152  # what a range comes to, as far as rows go on as they were
+RANGE_BYTES: Final = 4_194_304  # what a range comes to, as far as rows go on as they were
 SURELY_LONG: Final = 4_194_304  # bytes of an export that is not over in a moment
 _AGAIN: Final = 2.0  # seconds for which an export that had to give connections back asks for none
 _LATER: Final = 60.0  # seconds for which one does so that lost some, or had too many
@@ -38,7 +38,8 @@ class RangedPages:
         self._query = query
         self._principal = principal
         self._most = most
-        self._pages = CopiedPages(query, principal, copy_after)
+        # In the middle of a page, which may be all the rest, it would be too late to share it out.
+        self._pages = CopiedPages(query, principal, max(copy_after, SURELY_LONG))
         self._left: int | None = None
         self._beside: Pool | None = None
         self._ranges: Ranges | None = None
