@@ -180,7 +180,7 @@ class Streams(Section):
     # A page that grows beyond this is streamed all the same, without ETag and Link.
     page_bytes: int = Field(4_194_304, ge=65_536, le=268_435_456)
     # What is asked from a cursor at a time, and written at a time.
-    chunk_bytes: int = Field(524_288, ge=16_384, le=8_388_608)
+    chunk_bytes: int = Field(262_144, ge=16_384, le=8_388_608)
     # How much a client must have taken in one go before its rows come by COPY instead of a cursor,
     # which is quicker and dearer to give up.
     copy_after: int = Field(1_048_576, ge=0, le=1 << 40)
