@@ -185,6 +185,10 @@ class CopiedPages:
     async def _feed(self, chunk: bytes) -> None:
         """Takes what PostgreSQL sends; it sends no more while this waits."""
         self._encoder.feed_copy(chunk)
+        if self._encoder.ended:
+            # All is here, so to wait holds nothing back. And asyncpg has the answer's end by now:
+            # cancelled here, it would wait for another, and the connection would have to be cut.
+            return
         if self._encoder.rows >= self._wanted:
             self._taken.clear()
             self._enough.set()

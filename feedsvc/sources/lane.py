@@ -149,6 +149,8 @@ class Lane:
             if is_left or part.is_void:
                 return  # to break a query off would end the transaction, and with it the snapshot
             making.feed_copy(chunk)
+            if making.ended:
+                return  # as in `CopiedPages`; what is left is passed on behind
             if making.rows >= self._ranges.wanted:
                 self._pass_on(part, making)
                 is_left = not await self._has_room(part)

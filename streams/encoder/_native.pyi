@@ -23,6 +23,7 @@ class Encoder:
     rows: int
     size: int
     more: bool
+    ended: bool
 
     def __new__(cls, plan: Plan, limit: int | None = None) -> Encoder: ...
     def feed_copy(self, chunk: bytes | bytearray | memoryview, /) -> None: ...

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import pytest
 
+from feedsvc import tenancy
 from feedsvc.errors import Problem
 from feedsvc.export import Course, Export, open_export
+from feedsvc.sources.copied import CopiedPages
 from feedsvc.timing import Stages
 from tests.support.encoding import needs_encoder
 from tests.support.patience import patience
@@ -134,3 +136,24 @@ async def test_rows_before_a_failure_that_came_ahead_are_given_first(
         made.query("sleepy", "cursor", limit="10"), MEMBER, made.pool, Course(CHUNK), Stages()
     ) as export:  # the pool's one connection is as good as new
         assert await export.take() is not None
+
+
+async def test_a_copy_that_is_given_up_at_its_last_piece_leaves_its_connection_usable(
+    site: tuple[Site, asyncpg.Connection],
+) -> None:
+    """All of it has come by then, and asyncpg would wait for the end of what it cancels."""
+    made, owner = site
+    await owner.execute("UPDATE ahead.mood SET seconds = 0")
+    pages = CopiedPages(made.query("sleepy", "copy"), MEMBER, copy_after=0)
+    async with tenancy.reading(made.pool, MEMBER, Stages()) as (connection, _):
+        await pages.begin(connection, None, None)
+        pages.rows = ROWS  # as fast as that it has been, so the first page has all of them
+        for _ in range(ROWS):
+            assert (await pages.read(1, exactly=False)).batch is not None
+            await asyncio.sleep(0.01)  # in which the next piece comes
+            if pages._encoder.ended:
+                break
+        assert pages._encoder.rows > 0  # which nobody has taken
+        await pages.close()
+        async with asyncio.timeout(patience(1.0)):
+            assert await connection.fetchval("SELECT 1") == 1

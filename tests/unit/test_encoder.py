@@ -86,8 +86,11 @@ def test_a_chunk_may_end_anywhere() -> None:
 def test_a_chunk_may_be_a_byte() -> None:
     encoder = Encoder(plan())
     for byte in copy_stream(ROWS):
+        assert not encoder.ended
         encoder.feed_copy(bytes([byte]))
+    assert encoder.ended
     encoder.end_copy()
+    assert not encoder.ended  # for another may follow
     assert taken(encoder).records() == RECORDS
 
 

@@ -179,6 +179,11 @@ static PyObject *get_more(PyObject *object, void *Py_UNUSED(closure))
     return PyBool_FromLong(((EncoderObject *)object)->encoder.more);
 }
 
+static PyObject *get_ended(PyObject *object, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((EncoderObject *)object)->encoder.copy == BEHIND_END);
+}
+
 static PyMethodDef methods[] = {
     {"feed_copy", feed_copy, METH_O,
      "Takes a chunk of a COPY stream, cut anywhere. Raises EncoderError."},
@@ -196,6 +201,7 @@ static PyGetSetDef attributes[] = {
     {"rows", get_rows, NULL, "How many records `take` would give.", NULL},
     {"size", get_size, NULL, "How many bytes `take` would give.", NULL},
     {"more", get_more, NULL, "Whether there were rows beyond the limit.", NULL},
+    {"ended", get_ended, NULL, "Whether the end of a COPY stream has come.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
