@@ -1,5 +1,6 @@
 """What the cache is worth: counted from observations, by dataset and tier."""
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -58,6 +59,7 @@ class CacheAnalytics:
         """The figures as plain values; times are milliseconds."""
         kept_out = pages.kept_out or {}
         return {
+            "worker": os.getpid(),
             "since": round(self._since, 3),
             "listening": pages.listening,
             "memory": {

@@ -9,17 +9,17 @@ from typing import Any, Final
 import aiohttp
 
 _BETWEEN_LOOKS: Final = 0.01  # seconds
-_PATIENCE: Final = 30.0  # seconds
+_PATIENCE: Final = 15.0  # seconds
 
 
 async def reports(url: str, workers: int, headers: Mapping[str, str]) -> list[dict[str, Any]]:
     """One report of each worker. Raises AssertionError where one of them answers nobody."""
-    told: dict[float, dict[str, Any]] = {}
+    told: dict[int, dict[str, Any]] = {}
     with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
             while len(told) < workers:
                 report = await _report(url, headers)
-                told[report["since"]] = report
+                told[report["worker"]] = report
                 # One that is at work takes all that comes meanwhile; of those that sleep, any.
                 await asyncio.sleep(_BETWEEN_LOOKS)
     assert len(told) == workers, f"of {workers} workers {len(told)} answer"
