@@ -25,6 +25,10 @@ from tests.support.sources import COPY_AT_ONCE, SOURCES, by_source
 
 DATASETS = declarations(REPOSITORY / "config" / "datasets.toml")
 TENANTS: Final = ("rosewood", "atelier-blanc", "zephyr", "no-such-tenant")
+# A request takes as long as its rows do, and what is drawn for it may be much.
+UNHURRIED: Final = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 SQL_OPERATORS: Final = {
     "eq": "=", "ne": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=",
 }  # fmt: skip
@@ -246,11 +250,7 @@ async def _place(world: asyncpg.Connection, relation: str, order: str, asked: As
     return place
 
 
-@settings(
-    max_examples=120,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@settings(UNHURRIED, max_examples=120)
 @given(data=st.data())
 async def test_an_answer_is_the_selects_rows_or_a_named_refusal(
     http: aiohttp.ClientSession,
@@ -261,11 +261,7 @@ async def test_an_answer_is_the_selects_rows_or_a_named_refusal(
     await assert_rows_or_refusal(http, oracle_world, data.draw(requests(tables)))
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@settings(UNHURRIED, max_examples=60)
 @given(data=st.data())
 async def test_so_it_is_by_every_source(
     by_its_source: aiohttp.ClientSession,
