@@ -1,6 +1,7 @@
 """Settings read from a file and the environment, or refused with what is wrong with them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,23 +70,27 @@ def settings_file(file: Path | None) -> Path | None:
 
 def _refuse_unknown_variables() -> None:
     """Environment sources read what they know and pass over the rest: a typo must not be quiet."""
-    unknown = [
-        name
-        for name in sorted(os.environ)
-        if name.startswith(PREFIX) and "__" in name and not _is_known(name)
-    ]
-    if unknown:
-        raise SettingsError("\n".join(f"{name}: there is no such setting" for name in unknown))
+    known = set(_variables(PREFIX.removesuffix("_"), Settings, "_"))
+    meant = {name.replace("__", "_"): name for name in known}
+    wrong = []
+    for name, value in sorted(os.environ.items()):
+        if not name.startswith(PREFIX) or name in known:
+            continue
+        almost = meant.get(name.replace("__", "_"))
+        # Where a service is named feedsvc-server, Kubernetes sets FEEDSVC_SERVER_PORT to its URL.
+        if "__" in name or (almost is not None and "://" not in value):
+            advice = "" if almost is None else f"; write {almost}"
+            wrong.append(f"{name}: there is no such setting{advice}")
+    if wrong:
+        raise SettingsError("\n".join(wrong))
 
 
-def _is_known(variable: str) -> bool:
-    model: Any = Settings
-    for part in variable.removeprefix(PREFIX).lower().split("__"):
-        fields = getattr(model, "model_fields", {})
-        if part not in fields:
-            return False
-        model = fields[part].annotation
-    return True
+def _variables(prefix: str, model: Any, between: str = "__") -> Iterator[str]:
+    """The variable of each section and of each setting below."""
+    for field, info in getattr(model, "model_fields", {}).items():
+        name = f"{prefix}{between}{field}".upper()
+        yield name
+        yield from _variables(name, info.annotation)
 
 
 def _lines(error: ValidationError, path: Path | None) -> list[str]:
