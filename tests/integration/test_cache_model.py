@@ -263,10 +263,14 @@ class CacheMachine(RuleBasedStateMachine):
         """It gives up no claim, and another takes its place."""
         gone = self.workers[worker]
         self._settle(gone.link.close())
-        for read in self.reads:
-            if read.worker is gone:
-                read.task.cancel()
+        its = [read.task for read in self.reads if read.worker is gone]
+        for task in its:
+            task.cancel()
         self._settle(gone.close())
+        if its:
+            self._settle(asyncio.wait(its, timeout=10))
+        # One may have had its page before it was cancelled; nobody asks the dead what it proves.
+        self.every_answer_is_new_enough()
         self.workers[worker] = self._worker()
         self.shown = [shown for shown in self.shown if shown[0] is not gone]
 
