@@ -415,12 +415,12 @@ async def test_whatever_befalls_redis_every_answer_is_right(how: str, world_url:
                     # What is not in Redis yet can't be kept there, either.
                     other = f"{PAGE}&columns=id&order={('newest', 'name')[number % 2]}"
                     assert (await get(session, other))[1].count(b"\n") == 20
+                told = await figures(session)
             finally:
                 await undo(how, server)
             # Once it may be late by the deadline; then nobody waits.
             assert sorted(late)[-2] < patience(0.2)
             assert max(late) < patience(0.5)
-            told = await figures(session)
             states = {**dict.fromkeys(KEPT, "refuses"), **dict.fromkeys(GONE, "away")}
             assert told["redis"] == states.get(how, "answers")
             assert (told["redis_refusals"] > 0) is (how in KEPT or how == "another type")

@@ -105,7 +105,7 @@ def _told_ports(slots: list[Any]) -> set[int]:
 )
 async def test_every_shape_answers(shape: Shape, tmp_path: Path) -> None:
     async with shape(tmp_path) as url:
-        link = RedisLink(url, RedisSettings())
+        link = RedisLink(url, RedisSettings(timeout=1.0))
         await link.open()
         assert link.state == "answers"
         names = [f"key {number}" for number in range(40)]

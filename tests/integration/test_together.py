@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.patience import patience
 from tests.support.servers import LOGIN, as_login
-from tests.support.service import Running, bearer, serving
+from tests.support.service import NO_REDIS, Running, bearer, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -53,7 +53,8 @@ def service(database: str, tmp_path: Path) -> Iterator[Running]:
     datasets = tmp_path / "datasets.toml"
     datasets.write_text(DATASETS)
     arguments = [f"--workers={WORKERS}"]
-    with serving(database, datasets=datasets, arguments=arguments) as running:
+    # What workers think of each other is not to depend on how Redis is.
+    with serving(database, settings=NO_REDIS, datasets=datasets, arguments=arguments) as running:
         yield running
 
 
