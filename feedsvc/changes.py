@@ -79,6 +79,12 @@ class Changes:
         self._next_look = 0.0
         self._present: asyncpg.Connection | None = None
         self._restarted = asyncio.Event()
+        self._has_tried = False
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether the first attempt to listen is not over yet."""
+        return not self._has_tried
 
     async def run(self) -> None:
         """Listens until it is cancelled; whatever goes wrong, it begins anew."""
@@ -93,6 +99,7 @@ class Changes:
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
                 logger.warning("changes: not heard, so nothing is cached: %s", told(error))
             finally:
+                self._has_tried = True
                 self._present = None
                 self._lost()
             pause = await self._rest(pause)
@@ -133,6 +140,7 @@ class Changes:
         # Behind the look, so that nothing is missed that happened before what was looked at.
         self._hearer.begin(await self._beat(connection))
         self._connection = connection
+        self._has_tried = True
         self._observers.tell(ListenerTurned(hears=True))
         logger.info("changes: listening")
 

@@ -38,6 +38,11 @@ async def listener(parts: Parts) -> Finding:
         return Finding("ok", "Nothing is cached, so nobody has to listen.")
     kept_out = dict(parts.pages.kept_out or {})
     figures = {"kept_out": kept_out}
+    if not parts.pages.listening and parts.changes.is_beginning:
+        # A worker that has only just begun is not ill; were it, each start would look like a fault.
+        return Finding(
+            "ok", "Changes will be heard in a moment: the worker has just begun.", figures
+        )
     if not parts.pages.listening:
         what = "Changes are not heard, so nothing is shown from the cache."
         return Finding("degraded", what, figures, ("listener",))

@@ -10,15 +10,17 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feedsvc import changes, triggers
+from feedsvc import changes, pools, triggers
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.cache.watch import Watch
 from feedsvc.changes import Changes
 from feedsvc.datasets import Declaration
 from feedsvc.embedded import start_postgres
+from feedsvc.health import of_links
+from feedsvc.health.finding import Finding
 from feedsvc.observations import CacheChange, Observers
-from feedsvc.settings import Database
+from feedsvc.settings import Database, Settings
 from feedsvc.tags import exactly
 from tests.support.servers import throw_away_folder
 
@@ -98,6 +100,42 @@ async def test_a_page_is_too_old_as_soon_as_its_change_is_told(listener: Listene
     assert await listener.changes.catch_up()
     assert not listener.admits(page)
     assert listener.admits(await listener.snapshot())
+
+
+async def heard(made: Listener) -> Finding:
+    """What its health says of it."""
+    parts: Any = SimpleNamespace(
+        settings=Settings(), changes=made.changes,
+        pages=SimpleNamespace(kept_out={}, listening=made.ledger.listening),
+    )  # fmt: skip
+    return await of_links.listener(parts)
+
+
+async def test_a_worker_that_has_only_just_begun_is_not_ill(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But where the first attempt fails it is, however long the second takes."""
+    again = asyncio.Event()
+
+    async def refused(*_: object, **__: object) -> None:
+        if again.is_set():
+            await asyncio.Event().wait()
+        await again.wait()
+        raise OSError("refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pools, "connect", refused)
+        async with listening(database) as made:
+            await asyncio.sleep(0.05)
+            assert (await heard(made)).state == "ok"
+            again.set()
+            await made.until(lambda: not made.changes.is_beginning)
+            assert (await heard(made)).state == "degraded"
+    async with listening(database) as made:
+        await made.until(lambda: made.ledger.listening)
+        assert (await heard(made)).state == "ok"
+        made.changes.restart()
+        assert (await heard(made)).state == "degraded"
 
 
 async def test_many_ask_at_once_and_each_knows_of_its_own_write(
