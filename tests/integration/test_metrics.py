@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -278,9 +279,13 @@ def children(pid: int) -> list[int]:
 
 def folder_of(running: Running) -> Path:
     """The folder that the service's workers were told of."""
-    words = Path(f"/proc/{children(running.pid)[0]}/cmdline").read_text().split("\0")
-    (found,) = [word.partition("=")[2] for word in words if word.startswith("--folder=")]
-    return Path(found)
+    for child in children(running.pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            # Or it is so new that it has none of its arguments yet.
+            for word in Path(f"/proc/{child}/cmdline").read_text().split("\0"):
+                if word.startswith("--folder="):
+                    return Path(word.partition("=")[2])
+    raise AssertionError("no worker tells its folder")
 
 
 async def test_what_is_off_says_so(world_url: str) -> None:

@@ -509,7 +509,11 @@ async def _hardly_buffered(url: str) -> tuple[asyncio.StreamReader, asyncio.Stre
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
     client.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(client, (parts.hostname, parts.port))
+    try:
+        await asyncio.get_running_loop().sock_connect(client, (parts.hostname, parts.port))
+    except BaseException:
+        client.close()  # the reader may be told to stop just here
+        raise
     return await asyncio.open_connection(sock=client, limit=8_192)
 
 
