@@ -12,8 +12,7 @@ from feedsvc.web.door import Door
 from feedsvc.web.keys import SERVICE
 from feedsvc.web.shortcut import Shortcut
 
-_BACKLOG: Final = 1_024  # connections that may wait for a worker
-_AT_A_TIME: Final = 4  # connections that a worker takes before it does anything else
+_BACKLOG: Final = 1_024
 
 
 def application(service: Service) -> web.Application:
@@ -47,14 +46,8 @@ class Runner(web.AppRunner):
         self._settings = settings
 
     async def answer_on(self, listener: socket.socket) -> None:
-        """Begins to answer on a listening socket, which others may answer on as well.
-
-        asyncio takes as many connections at a time as the backlog that it is told, so that the
-        worker which is awake would have all of a burst and the others none. nginx takes one at a
-        time for the same reason (`multi_accept` in its documentation).
-        """
-        await web.SockSite(self, listener, backlog=_AT_A_TIME).start()
-        listener.listen(_BACKLOG)  # asyncio has just set it to the other
+        """Begins to answer on a listening socket."""
+        await web.SockSite(self, listener, backlog=_BACKLOG).start()
 
     async def _make_server(self) -> web.Server:
         shortcut = Shortcut(self.app[SERVICE])
