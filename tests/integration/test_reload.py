@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -170,28 +171,28 @@ async def test_a_stream_that_runs_goes_on_to_its_end(
             await site.reloaded()
 
 
+REFUSED = [
+    ("[streams]\npage_sice = 20", "", KEY, "streams.page_sice: there is no such setting"),
+    ("", '[more]\nrelation = "slow.nothing"\nkey = ["n"]\nshared = true\n', KEY,
+     "more.relation: there is no table or view slow.nothing"),
+    ("", "[more]\nrelation = 1\n", KEY, "datasets.toml: more.relation"),
+    ("", "", "short", "auth.key_file"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(
-    ("settings", "datasets", "key", "line"),
-    [
-        ("[streams]\npage_sice = 20", "", KEY, "streams.page_sice: there is no such setting"),
-        ("", '[more]\nrelation = "slow.nothing"\nkey = ["n"]\nshared = true\n', KEY,
-         "more.relation: there is no table or view slow.nothing"),
-        ("", "[more]\nrelation = 1\n", KEY, "datasets.toml: more.relation"),
-        ("", "", "short", "auth.key_file"),
-    ],
-)  # fmt: skip
 async def test_what_can_not_be_served_is_refused_and_the_old_ones_go_on(
-    database: str, tmp_path: Path, workers: int, settings: str, datasets: str, key: str, line: str
+    database: str, tmp_path: Path, workers: int
 ) -> None:
     with running(tmp_path, database, workers) as site:
         before = site.workers()
-        site.write(settings, datasets, key)
-        site.reload()
-        await until(lambda: refused(site, line), SOON)
-        assert sum(line in told for told in site.service.log) == 1, "it is said once for all"
-        assert site.workers() == before
-        assert (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
+        for settings, datasets, key, line in REFUSED:
+            site.write(settings, datasets, key)
+            site.reload()
+            await until(partial(refused, site, line), SOON)
+            assert sum(line in told for told in site.service.log) == 1, "it is said once for all"
+            assert site.workers() == before
+            assert (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
         site.write("[streams]\npage_size = 20")
         site.reload()
         await site.reloaded()
