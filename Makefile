@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Where it is set, each of the hundreds of processes that tests start would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# More than two cores have work for: many tests wait for what a service does after a while.
-TEST_WORKERS ?= 3
+# As many as there are cores here: three are hardly quicker, and what waits for a service's answer
+# is then late for reasons of its own.
+TEST_WORKERS ?= 2
 # Another PostgreSQL than the wheel's 18: make test POSTGRES_BIN=/usr/lib/postgresql/15/bin
 ifdef POSTGRES_BIN
 export FEEDSVC_POSTGRES_BIN := $(POSTGRES_BIN)
