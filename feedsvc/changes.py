@@ -28,7 +28,7 @@ CHANNEL: Final = "feedsvc_changes"
 INTERVAL: Final = 1.0
 """Seconds between beats."""
 DEADLINE: Final = 1.0
-"""Seconds that a beat may take."""
+"""Seconds that a beat may take, and the beginning to listen."""
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 _LOOK_INTERVAL: Final = 30.0
@@ -134,8 +134,9 @@ class Changes:
 
     async def _begin(self, connection: asyncpg.Connection) -> None:
         connection.add_termination_listener(self._lost)
-        await connection.add_listener(CHANNEL, self._heard)
-        await connection.add_listener(self._own, self._came_back)
+        async with asyncio.timeout(DEADLINE):
+            await connection.add_listener(CHANNEL, self._heard)
+            await connection.add_listener(self._own, self._came_back)
         await self._look_around(connection)
         # Behind the look, so that nothing is missed that happened before what was looked at.
         self._hearer.begin(await self._beat(connection))

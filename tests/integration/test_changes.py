@@ -1,6 +1,8 @@
 """What the cache hears of a real PostgreSQL, and what it notices that no trigger tells."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -136,6 +138,27 @@ async def test_a_worker_that_has_only_just_begun_is_not_ill(
         assert (await heard(made)).state == "ok"
         made.changes.restart()
         assert (await heard(made)).state == "degraded"
+
+
+async def test_a_server_that_freezes_as_it_is_told_to_listen_is_given_up(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, frozen = pools.connect, list[int]()
+
+    async def connected(*given: Any, **more: Any) -> asyncpg.Connection:
+        made = await connect(*given, **more)
+        if not frozen:
+            frozen.append(made.get_server_pid())
+            os.kill(frozen[0], signal.SIGSTOP)
+        return made
+
+    monkeypatch.setattr(pools, "connect", connected)
+    try:
+        async with listening(database) as made:
+            await made.until(lambda: not made.changes.is_beginning)
+            await made.until(lambda: made.ledger.listening)
+    finally:
+        os.kill(frozen[0], signal.SIGCONT)
 
 
 async def test_many_ask_at_once_and_each_knows_of_its_own_write(
