@@ -77,8 +77,9 @@ def _refuse_unknown_variables() -> None:
         if not name.startswith(PREFIX) or name in known:
             continue
         almost = meant.get(name.replace("__", "_"))
-        # Where a service is named feedsvc-server, Kubernetes sets FEEDSVC_SERVER_PORT to its URL.
-        if "__" in name or (almost is not None and "://" not in value):
+        # As FEEDSVC_SERVER_PORT is, where a service is named feedsvc-server.
+        is_kubernetes = value.startswith(("tcp://", "udp://", "sctp://"))
+        if "__" in name or (almost is not None and not is_kubernetes):
             advice = "" if almost is None else f"; write {almost}"
             wrong.append(f"{name}: there is no such setting{advice}")
     if wrong:

@@ -279,9 +279,10 @@ async def test_another_worker_takes_over_from_one_that_is_dead_or_frozen(
                 os.kill(victim, signal.SIGCONT)
         await asyncio.sleep(3)
         told = [event for _, event in receiver.taken("database-away")]
-        # Nothing is told twice; but on a busy machine the one that wakes takes so long to find new
-        # connections that it is away anew.
-        assert told == (["firing", "resolved"] * len(told))[: len(told)]
+        # Nothing is told twice. But on a busy machine one that wakes takes so long to find new
+        # connections that it is away anew; of one that is dead nothing more is heard.
+        rounds = len(told) if how is signal.SIGSTOP else 2
+        assert told == (["firing", "resolved"] * rounds)[:rounds]
 
 
 def board(running: Running) -> dict[str, Any]:

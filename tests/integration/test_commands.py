@@ -80,9 +80,11 @@ def feedsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (
             "",
             {"FEEDSVC_SERVER_WORKERS": "1", "FEEDSVC_POOLS_READ__SIZE": "1",
+             "FEEDSVC_REDIS_URL": "redis://:r3dis@a",
              # As Kubernetes sets them for services named feedsvc, feedsvc-server.
              "FEEDSVC_SERVICE_HOST": "10.0.0.1", "FEEDSVC_SERVER_PORT": "tcp://10.0.0.2:80"},
             ["FEEDSVC_SERVER_WORKERS: there is no such setting; write FEEDSVC_SERVER__WORKERS",
+             "FEEDSVC_REDIS_URL: there is no such setting; write FEEDSVC_REDIS__URL",
              "FEEDSVC_POOLS_READ__SIZE: there is no such setting; write FEEDSVC_POOLS__READ__SIZE"],
         ),
         (

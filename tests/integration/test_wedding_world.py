@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from feedsvc.datasets import declarations
+from feedsvc.demo.plan import TABLES
 from feedsvc.demo.seeding import is_seeded, seed
 from feedsvc.migrations.runner import up, verify
 
@@ -115,6 +116,7 @@ async def test_the_planner_knows_of_every_row(admin: asyncpg.Connection) -> None
         " JOIN pg_class c ON c.oid = relid WHERE schemaname = 'wedding'"
         " AND s.relname NOT IN ('alembic_version', 'seeding')"
     )
+    assert len(told) == len(TABLES) + 1
     for table, known, written_since in told:
         count = await admin.fetchval(f"SELECT count(*) FROM wedding.{table}")
         assert (table, known, written_since) == (table, count, 0)
