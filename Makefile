@@ -15,7 +15,7 @@ endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: run test test-redis soak lint format fuzz bench bench-peers wheels clean
+.PHONY: run test test-redis test-pythons soak lint format fuzz bench bench-peers wheels clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/demo.stamp
@@ -29,6 +29,14 @@ test-redis: $(VENV)/test.stamp
 	for kind in none redis valkey cluster; do \
 		echo "on: $$kind"; \
 		$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak" --redis=$$kind $(ARGS) || exit 1; \
+	done
+
+# What depends on the turns of the event loop, on each Python that is promised and found on PATH.
+ORDER_TESTS := tests/unit/test_answer_order.py tests/integration/test_pipelining.py tests/integration/test_shortcut.py
+test-pythons:
+	for python in python3.11 python3.12 python3.13; do \
+		command -v $$python >/dev/null || { echo "skipped: there is no $$python on PATH"; continue; }; \
+		$(MAKE) VENV=.venv-$$python PYTHON=$$python test ARGS="$(ORDER_TESTS)" || exit 1; \
 	done
 
 soak: $(VENV)/test.stamp

@@ -56,6 +56,7 @@ class Connection(RequestHandler):
     """One connection. What reaches `handle_error` has passed by every middleware."""
 
     __slots__ = (
+        "_answered",
         "_arriving",
         "_body_timer",
         "_discarded",
@@ -79,6 +80,7 @@ class Connection(RequestHandler):
         super().__init__(server, loop=loop, **settings)
         self._keeper = keeper
         self._allow_pipeline(loop)
+        self._answered = 0  # requests whose answer has been written
         self._peer: str | None = None
         self._who: str | None = None
         self._is_refused = False
@@ -131,6 +133,7 @@ class Connection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Answers; behind what could not be read it waits until the client has read the answer."""
         answered = await super().finish_response(request, resp, start_time)
+        self._answered += 1
         if request.content.exception() is not None:
             request.content.feed_eof()  # or aiohttp would read on, and log what that raises
         if self._discards and not self._messages:
@@ -155,6 +158,16 @@ class Connection(RequestHandler):
         security.protect(response)
         response.force_close()
         return response
+
+    def _has_answered_all(self) -> bool:
+        """Tell whether the answer to every request that has arrived has been written.
+
+        Both sides are counts that only rise, so no moment between two states is taken for another:
+        aiohttp's `_request_in_progress` is still false for one turn of the loop after a request
+        was taken from its queue (Python 3.11), and where it decided, a later request was answered
+        before an earlier one of another tenant.
+        """
+        return self._answered == self._request_count
 
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)
@@ -222,7 +235,7 @@ class Connection(RequestHandler):
         self._head_timer = None
         if self._request_count != count or self.transport is None:
             return
-        if self._request_in_progress or self._messages:
+        if not self._has_answered_all():
             self._expect_head()  # dropping the connection would break an answer off
             return
         self._keeper.late.add()

@@ -87,11 +87,11 @@ class QuickConnection(Connection):
             self._drop()
 
     def _is_free(self) -> bool:
-        """Whether all requests that have come are answered, and another one may come.
+        """Tell whether every earlier request is answered, and another one may come.
 
         Their handler need not know yet: it may be about to wait for what has come already.
         """
-        return not (self._messages or self._request_in_progress or self._is_last or self._discards)
+        return self._has_answered_all() and not (self._is_last or self._discards)
 
     def _answer_again(self, data: bytes) -> bool:
         """Sees to a request that is known byte by byte, without parsing it.
@@ -183,6 +183,7 @@ class QuickConnection(Connection):
         if self._manager is None or self.transport is None:
             return  # it was lost
         self._manager.requests_count += 1
+        self._answered += 1
         self._stays_alive()
         # One piece, for writev(2) costs more here than the copy does.
         self.transport.write(b"".join(answer))
