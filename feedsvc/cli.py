@@ -131,13 +131,18 @@ def token(
     tenant: Annotated[str, typer.Option(help="Whose rows.")],
     role: Annotated[RoleName, typer.Option(help="What its holder is.")],
     client: Annotated[str | None, typer.Option(help="Narrow it to one client.")] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="It may operate the service, too.")
+    ] = False,
     ttl: Annotated[str, typer.Option(help="How long it is good for: 45s, 30m, 1h, 7d.")] = "1h",
     config: ConfigOption = None,
 ) -> None:
     """Sign a token with the configured key."""
+    if operator and client is not None:
+        _fail("--operator and --client exclude each other: an operator sees the whole service")
     lifetime = _seconds(ttl)
     tokens = Tokens(settings.load(config).auth)
-    signed = tokens.sign(tenant, role.value, client, lifetime)
+    signed = tokens.sign(tenant, role.value, client, lifetime, operator=operator)
     try:
         tokens.verify(f"Bearer {signed}")
     except Unauthorized:
@@ -152,7 +157,7 @@ def monitor(
     ] = "http://127.0.0.1:8080",
     token: Annotated[
         str | None,
-        typer.Option(envvar="FEEDSVC_TOKEN", help="An admin's; else one is signed here."),
+        typer.Option(envvar="FEEDSVC_TOKEN", help="An operator's; else one is signed here."),
     ] = None,
     interval: Annotated[float, typer.Option(min=0.5, max=3_600, help="Seconds.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
@@ -162,7 +167,7 @@ def monitor(
     """Show a running service in the terminal, over its own endpoints, until Ctrl-C."""
     from feedsvc.monitor.monitor import Wish, export, show  # noqa: PLC0415 - as for migrations
 
-    wish = Wish(url.rstrip("/"), token or _admin_token(config), interval, count)
+    wish = Wish(url.rstrip("/"), token or _operator_token(config), interval, count)
     work = export if as_json or not sys.stdout.isatty() else show
     with suppress(KeyboardInterrupt):
         asyncio.run(work(wish))
@@ -328,10 +333,11 @@ def _owner_url(config: Path | None) -> str:
     return url
 
 
-def _admin_token(config: Path | None) -> str:
+def _operator_token(config: Path | None) -> str:
     """A token for this machine's own service."""
     try:
-        return Tokens(settings.load(config).auth).sign("monitor", "admin", None, _A_SHIFT)
+        tokens = Tokens(settings.load(config).auth)
+        return tokens.sign("monitor", "member", None, _A_SHIFT, operator=True)
     except (KeyMissingError, SettingsError):
         _fail("--token is needed, or FEEDSVC_TOKEN: the settings have no key to sign one with")
 

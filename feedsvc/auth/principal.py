@@ -11,7 +11,8 @@ class Principal:
     """Who a valid token speaks for. `client` narrows it to one client of the tenant.
 
     `expires_at` is the token's, in seconds since 1970; `subject` tells one person of a tenant from
-    another where the issuer says so.
+    another where the issuer says so. `operator` lets it operate the service, and shows it no row
+    more.
     """
 
     tenant: str
@@ -19,6 +20,7 @@ class Principal:
     client: str | None
     expires_at: float
     subject: str | None = None
+    operator: bool = False
 
     @property
     def scope(self) -> tuple[str, str, str]:

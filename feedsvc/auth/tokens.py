@@ -79,7 +79,15 @@ class Tokens:
             raise Unauthorized from None
         return principal
 
-    def sign(self, tenant: str, role: Role, client: str | None, lifetime: float) -> str:
+    def sign(
+        self,
+        tenant: str,
+        role: Role,
+        client: str | None,
+        lifetime: float,
+        *,
+        operator: bool = False,
+    ) -> str:
         """A token for these, good for so many seconds. Raises KeyMissingError."""
         key = next((key for key in self._fixed if key.signing is not None), None)
         if key is None:
@@ -96,6 +104,8 @@ class Tokens:
         for path, value in ((paths.tenant, tenant), (paths.role, role), (paths.client, client)):
             if value is not None:
                 _put(claims, path, value)
+        if operator:
+            _put(claims, paths.operator, True)
         headers = None if key.kid is None else {"kid": key.kid}
         return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers=headers)
 
@@ -143,7 +153,14 @@ class Tokens:
         # An empty tenant would read as "no tenant" to a policy, an empty client as "not narrowed".
         if not tenant or role not in _ROLES or client == "":
             raise Unauthorized
-        return Principal(tenant, cast("Role", role), client, float(claims["exp"]), subject or None)
+        return Principal(
+            tenant,
+            cast("Role", role),
+            client,
+            float(claims["exp"]),
+            subject or None,
+            _flag(claims, paths.operator),
+        )
 
 
 def _fixed_keys(settings: Auth) -> tuple[Key, ...]:
@@ -178,9 +195,7 @@ def _digest(authorization: str) -> bytes:
 
 def _claim(claims: Mapping[str, Any], path: str) -> str | None:
     """The text of a claim, None where there is none. Raises Unauthorized for what is no text."""
-    value: Any = claims
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+    value = _at(claims, path)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if value is None:
@@ -190,12 +205,28 @@ def _claim(claims: Mapping[str, Any], path: str) -> str | None:
     return value
 
 
+def _flag(claims: Mapping[str, Any], path: str) -> bool:
+    """Whether a claim is true; false where it is missing. Raises Unauthorized for other values."""
+    value = _at(claims, path)
+    if value is not None and not isinstance(value, bool):
+        raise Unauthorized
+    return bool(value)
+
+
+def _at(claims: Mapping[str, Any], path: str) -> Any:
+    """The value of a claim, None where there is none."""
+    value: Any = claims
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 def _is_storable(value: str) -> bool:
     """Whether PostgreSQL can hold the text: no NUL, no lone surrogate."""
     return "\0" not in value and value.isprintable()
 
 
-def _put(claims: dict[str, Any], path: str, value: str) -> None:
+def _put(claims: dict[str, Any], path: str, value: str | bool) -> None:
     *parents, name = path.split(".")
     for parent in parents:
         claims = claims.setdefault(parent, {})

@@ -103,7 +103,7 @@ def _tokens(effective: Settings, world: World) -> dict[str, str]:
         "member": tokens.sign(world.tenant, "member", None, _TOKEN_LIFETIME),
         "other_member": tokens.sign(world.other_tenant, "member", None, _TOKEN_LIFETIME),
         "couple": tokens.sign(world.tenant, "member", world.client, _TOKEN_LIFETIME),
-        "admin": tokens.sign(world.tenant, "admin", None, _TOKEN_LIFETIME),
+        "admin": tokens.sign(world.tenant, "admin", None, _TOKEN_LIFETIME, operator=True),
     }
 
 

@@ -14,7 +14,7 @@ def greeting(url: str, world: World, tokens: Mapping[str, str]) -> str:
         "member": f"a supplier's office ({world.tenant})",
         "other_member": f"another supplier ({world.other_tenant})",
         "couple": f"one couple, client {world.client} of {world.tenant}",
-        "admin": f"an administrator of {world.tenant}",
+        "admin": f"an administrator of {world.tenant}, who may operate the service too",
     }
     lines = [f"\nfeedsvc serves {url}\n", "A page, a spreadsheet, a phone, a dashboard:\n"]
     feeds = {

@@ -109,6 +109,8 @@ class Claims(Section):
     role: str = "role"
     client: str = "client"
     subject: str = "sub"
+    # True where its holder may operate the service, whatever its tenant and role.
+    operator: str = "operator"
 
 
 class Auth(Section):

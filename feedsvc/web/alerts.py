@@ -1,4 +1,4 @@
-"""`/api/performance/alerts`: which alerts fire, and which did, for admins alone."""
+"""`/api/performance/alerts`: which alerts fire, and which did, for operators alone."""
 
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -16,7 +16,7 @@ from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.web.forms import form_of, interval_of
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.live import Event, send_events, ticks
-from feedsvc.web.rights import only_admins
+from feedsvc.web.rights import only_operators
 
 _PARAMETERS: Final = ("format", "interval", "ticket")
 _FORMS: Final = ("json", "sse")
@@ -26,7 +26,7 @@ _LONGEST_REASON: Final = 500
 
 async def alerts(request: web.Request, principal: Principal) -> Work:
     """`GET /api/performance/alerts`."""
-    only_admins(principal)
+    only_operators(principal)
     given = parameters.parse(request.rel_url.raw_query_string)
     parameters.refuse_unknown(given, _PARAMETERS)
     form = form_of(request, given, _FORMS)
@@ -42,7 +42,7 @@ async def alerts(request: web.Request, principal: Principal) -> Work:
 
 async def silence(request: web.Request, principal: Principal) -> Work:
     """`POST /api/performance/alerts/silences`: `{"alert", "for", "reason"}`."""
-    only_admins(principal)
+    only_operators(principal)
     desk = request.app[SERVICE].observing.alerts
     wanted = _wanted(await request.read(), desk)
     return partial(_silenced, desk, wanted, principal)

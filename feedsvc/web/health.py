@@ -1,4 +1,4 @@
-"""`/api/performance/health`: how everything is, and what can be mended, for admins alone."""
+"""`/api/performance/health`: how everything is, and what can be mended, for operators alone."""
 
 from functools import partial
 from typing import Any, Final
@@ -13,21 +13,21 @@ from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.health.repairs import NAMES
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.particulars import PARTICULARS
-from feedsvc.web.rights import only_admins
+from feedsvc.web.rights import only_operators
 
 _KEYS: Final = ("repairs", "dry_run")
 
 
 async def health(request: web.Request, principal: Principal) -> Work:
     """`GET /api/performance/health`: what the last looks came to; nothing is waited for."""
-    only_admins(principal)
+    only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_reported, request)
 
 
 async def repair(request: web.Request, principal: Principal) -> Work:
     """`POST /api/performance/health/repair`: `{"repairs": ["listener"], "dry_run": true}`."""
-    only_admins(principal)
+    only_operators(principal)
     names, dry = _asked(await request.read())
     return partial(_repaired, request, names, dry=dry)
 

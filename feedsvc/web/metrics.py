@@ -1,4 +1,4 @@
-"""`/metrics`: for an admin's token, and on a port of its own for whoever can reach that."""
+"""`/metrics`: for an operator's token, and on a port of its own for whoever can reach that."""
 
 from functools import partial
 
@@ -11,12 +11,12 @@ from feedsvc.service import Service
 from feedsvc.web import problems, security
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.middlewares import request_id
-from feedsvc.web.rights import only_admins
+from feedsvc.web.rights import only_operators
 
 
 async def metrics(request: web.Request, principal: Principal) -> Work:
     """`GET /metrics`."""
-    only_admins(principal)
+    only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_answer, request)
 

@@ -53,11 +53,11 @@ _REPORT: Final[Json] = {
 }  # fmt: skip
 OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
     ("GET", "/api/performance/cache"): {
-        "summary": "What the cache is worth, by dataset; for admins",
+        "summary": "What the cache is worth, by dataset; for operators",
         "responses": {"200": answer("This worker's figures.", {"application/json": ROW})},
     },
     ("POST", "/api/performance/cache/invalidate"): {
-        "summary": "Throws cached pages out by tag; for admins",
+        "summary": "Throws cached pages out by tag; for operators",
         "requestBody": {
             "required": True,
             "content": {
@@ -85,7 +85,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         },
     },
     ("GET", "/api/performance/pools"): {
-        "summary": "Connections by operation: in use, waited for, which sizes would do; for admins",
+        "summary": "Connections by operation: in use, waited for, better sizes; for operators",
         "responses": {
             "200": answer(
                 "All workers' pools, and the standbys as this worker sees them.",
@@ -103,7 +103,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         },
     },
     ("GET", "/api/performance/health"): {
-        "summary": "How each component is, as it was last looked at; for admins",
+        "summary": "How each component is, as it was last looked at; for operators",
         "responses": {
             "200": answer(
                 "The state of the worker that answers, and of all that it needs.",
@@ -147,7 +147,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         },
     },
     ("POST", "/api/performance/health/repair"): {
-        "summary": "Mends what can be mended safely, by name; for admins",
+        "summary": "Mends what can be mended safely, by name; for operators",
         "requestBody": {
             "required": True,
             "content": {
@@ -203,7 +203,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         },
     },
     ("GET", "/api/performance/metrics"): {
-        "summary": "What happened over the last hour, day or week, by endpoint; for admins",
+        "summary": "What happened over the last hour, day or week, by endpoint; for operators",
         "description": (
             "Of all workers, with the range before it for comparison. Times are milliseconds, "
             "shares 0 to 1. Percentiles are right within 1 %. `lacking` says what is not in it."
@@ -222,7 +222,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         "refusals": (*REFUSALS, 406),
     },
     ("GET", "/api/performance/alerts"): {
-        "summary": "Which alerts fire, and what became of them; for admins",
+        "summary": "Which alerts fire, and what became of them; for operators",
         "parameters": (
             parameter("format", "Else by `Accept`, else JSON.", {"enum": ["json", "sse"]}),
             _INTERVAL,
@@ -237,7 +237,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         "refusals": (*REFUSALS, 406),
     },
     ("POST", "/api/performance/alerts/silences"): {
-        "summary": "Lets nobody be told of an alert for a while; for admins",
+        "summary": "Lets nobody be told of an alert for a while; for operators",
         "requestBody": {
             "required": True,
             "content": {
@@ -277,7 +277,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         },
     },
     ("GET", "/metrics"): {
-        "summary": "All workers' figures for Prometheus; for admins",
+        "summary": "All workers' figures for Prometheus; for operators",
         "responses": {
             "200": answer(
                 "Text in Prometheus's format, or OpenMetrics where Accept asks for it.",

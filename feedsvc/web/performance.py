@@ -1,4 +1,4 @@
-"""`/api/performance/…`: what an operator looks at, for admins alone."""
+"""`/api/performance/…`: what an operator looks at, for operators alone."""
 
 from functools import partial
 from importlib.resources import files
@@ -12,7 +12,7 @@ from feedsvc.auth.principal import Principal
 from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.tags import all_under
 from feedsvc.web.keys import SERVICE, Work
-from feedsvc.web.rights import only_admins
+from feedsvc.web.rights import only_operators
 
 _INVALIDATE: Final = (files("feedsvc.cache") / "invalidate.sql").read_text()
 _MOST_TAGS: Final = 100
@@ -21,21 +21,21 @@ _LONGEST_TAG: Final = 1_024
 
 async def cache(request: web.Request, principal: Principal) -> Work:
     """`GET /api/performance/cache`: this worker's figures."""
-    only_admins(principal)
+    only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_figures, request)
 
 
 async def pools(request: web.Request, principal: Principal) -> Work:
     """`GET /api/performance/pools`: all workers' pools, and what their sizes should be."""
-    only_admins(principal)
+    only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_pools, request)
 
 
 async def invalidate(request: web.Request, principal: Principal) -> Work:
     """`POST /api/performance/cache/invalidate`: `{"tags": ["clients:rosewood"]}`."""
-    only_admins(principal)
+    only_operators(principal)
     return partial(_invalidated, request, _tags(await request.read()))
 
 

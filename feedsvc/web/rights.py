@@ -4,7 +4,7 @@ from feedsvc.auth.principal import Principal
 from feedsvc.errors import Forbidden
 
 
-def only_admins(principal: Principal) -> None:
-    """Raises Forbidden for everybody else."""
-    if principal.role != "admin" or principal.client is not None:
-        raise Forbidden("This is for admins alone.")
+def only_operators(principal: Principal) -> None:
+    """Raises Forbidden for every other caller, a tenant's admin among them."""
+    if not principal.operator or principal.client is not None:
+        raise Forbidden("This is for operators of the service alone.")

@@ -17,7 +17,7 @@ from feedsvc.web import headers
 from feedsvc.web.forms import form_of, interval_of
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.live import Event, send_events, ticks
-from feedsvc.web.rights import only_admins
+from feedsvc.web.rights import only_operators
 
 _FORMS: Final = ("json", "csv", "sse")
 _CSV: Final = "text/csv; charset=utf-8; header=present"
@@ -26,7 +26,7 @@ _PARAMETERS: Final = ("range", "format", "interval", "ticket")
 
 async def metrics(request: web.Request, principal: Principal) -> Work:
     """`GET /api/performance/metrics`."""
-    only_admins(principal)
+    only_operators(principal)
     given = parameters.parse(request.rel_url.raw_query_string)
     parameters.refuse_unknown(given, _PARAMETERS)
     wanted = parameters.choice(given, "range", {name: name for name in RANGES}, "1h")

@@ -167,6 +167,7 @@ async def test_a_signed_token_opens_its_tenants_feeds(
     assert (done.returncode, done.stderr) == (0, "")
     claims = jwt.decode(done.stdout.strip(), KEY, algorithms=["HS256"], audience="feedsvc")
     assert claims["exp"] - claims["iat"] == 1800
+    assert "operator" not in claims
     headers = {"Authorization": f"Bearer {done.stdout.strip()}"}
     url = "/v1/feeds/clients?columns=tenant_id,id"
     async with http.get(url, headers=headers) as answer:
@@ -183,6 +184,11 @@ async def test_a_signed_token_opens_its_tenants_feeds(
         (["--tenant", "a\nb", "--role", "admin"], 1, "--tenant and --client must be"),
         (["--tenant", "a", "--role", "owner"], 2, "owner"),
         (["--role", "admin"], 2, "--tenant"),
+        (
+            ["--tenant", "a", "--role", "member", "--client", "1", "--operator"],
+            1,
+            "--operator and --client exclude each other",
+        ),
     ],
 )
 def test_a_token_that_can_not_be(

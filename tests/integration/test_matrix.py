@@ -20,17 +20,17 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 # Who asks.
 KINDS = (
     "nobody", "malformed", "another key", "expired", "no tenant",
-    "other tenant", "couple", "member", "admin",
+    "other tenant", "couple", "member", "admin", "operator", "narrowed operator",
     "ticket", "ticket for elsewhere", "couple's ticket",
 )  # fmt: skip
 OUTSIDERS = dict.fromkeys(KINDS[:5], 401)
 EVERYBODY = dict.fromkeys(KINDS, 200)
 # A ticket for another path lets nobody in, one for this path whoever bought it.
 TICKETS = {"ticket": 200, "ticket for elsewhere": 401, "couple's ticket": 200}
-INSIDERS = {**OUTSIDERS, **dict.fromkeys(("other tenant", "couple", "member", "admin"), 200)}
-
-ADMINS = {
-    **dict.fromkeys(KINDS, 403), **OUTSIDERS, "admin": 200, **dict.fromkeys(TICKETS, 401)
+INSIDERS = {**OUTSIDERS, **dict.fromkeys(KINDS[5:11], 200)}
+# A tenant's admin is none of the service's operators, and neither is who sees one client alone.
+OPERATORS = {
+    **dict.fromkeys(KINDS, 403), **OUTSIDERS, "operator": 200, **dict.fromkeys(TICKETS, 401)
 }  # fmt: skip
 
 
@@ -54,7 +54,11 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
         # A supplier's own figures are no couple's business.
         Case(
             "/v1/feeds/analytics?limit=1",
-            {**INSIDERS, **TICKETS, "couple": 403, "couple's ticket": 403},
+            {
+                **INSIDERS,
+                **TICKETS,
+                **dict.fromkeys(("couple", "couple's ticket", "narrowed operator"), 403),
+            },
         ),
         Case("/v1/feeds/vendors?limit=1", {**INSIDERS, **TICKETS}),
         Case(
@@ -80,32 +84,32 @@ DECISIONS: dict[tuple[str, str], list[Case]] = {
             {"path": "/v1/feeds/clients"},
         )
     ],
-    ("GET", "/api/performance/cache"): [Case("/api/performance/cache", ADMINS)],
+    ("GET", "/api/performance/cache"): [Case("/api/performance/cache", OPERATORS)],
     ("POST", "/api/performance/cache/invalidate"): [
-        Case("/api/performance/cache/invalidate", ADMINS, {"tags": ["nothing"]})
+        Case("/api/performance/cache/invalidate", OPERATORS, {"tags": ["nothing"]})
     ],
-    ("GET", "/api/performance/pools"): [Case("/api/performance/pools", ADMINS)],
-    ("GET", "/api/performance/health"): [Case("/api/performance/health", ADMINS)],
+    ("GET", "/api/performance/pools"): [Case("/api/performance/pools", OPERATORS)],
+    ("GET", "/api/performance/health"): [Case("/api/performance/health", OPERATORS)],
     ("POST", "/api/performance/health/repair"): [
         Case(
             "/api/performance/health/repair",
-            ADMINS,
+            OPERATORS,
             {"repairs": ["breakers"], "dry_run": True},
         )
     ],
     ("GET", "/api/performance/metrics"): [
-        Case("/api/performance/metrics", ADMINS),
-        Case("/api/performance/metrics?range=24h&format=csv", ADMINS),
+        Case("/api/performance/metrics", OPERATORS),
+        Case("/api/performance/metrics?range=24h&format=csv", OPERATORS),
     ],
-    ("GET", "/api/performance/alerts"): [Case("/api/performance/alerts", ADMINS)],
+    ("GET", "/api/performance/alerts"): [Case("/api/performance/alerts", OPERATORS)],
     ("POST", "/api/performance/alerts/silences"): [
         Case(
             "/api/performance/alerts/silences",
-            {**ADMINS, "admin": 201},
+            {**OPERATORS, "operator": 201},
             {"alert": "slow", "for": "0s", "reason": "a test"},
         )
     ],
-    ("GET", "/metrics"): [Case("/metrics", ADMINS)],
+    ("GET", "/metrics"): [Case("/metrics", OPERATORS)],
     ("GET", "/problems/{name}"): [Case("/problems/unauthorized", EVERYBODY)],
     ("GET", "/openapi.json"): [Case("/openapi.json", EVERYBODY)],
     ("GET", "/docs"): [Case("/docs", EVERYBODY)],
@@ -156,8 +160,12 @@ class Callers:
             "no tenant": {"Authorization": f"Bearer {jwt.encode(without, KEY)}"},
             "other tenant": bearer(OTHER),
             "couple": bearer(OWN, client=self.couple),
+            "member": bearer(OWN),
+            "admin": bearer(OWN, "admin", operator=False),
+            "operator": bearer(OWN, operator=True),
+            "narrowed operator": bearer(OWN, client=self.couple, operator=True),
         }
-        return headers.get(kind) or ({} if kind == "nobody" else bearer(OWN, kind)), {}
+        return headers[kind], {}
 
     async def _ticket(self, path: str, headers: dict[str, str]) -> str:
         wanted = {"path": path if path.startswith("/v1/feeds") else "/v1/feeds"}
@@ -204,7 +212,7 @@ async def test_each_kind_of_caller_gets_what_was_decided(
             seen = numbers(told) if "clients" in path else set()
             if kind == "other tenant":
                 assert not seen & own
-            elif kind.startswith("couple"):
+            elif kind in ("couple", "couple's ticket", "narrowed operator"):
                 assert not seen & (others | own - {int(couple)})
             elif case.expected[kind] in (200, 201):
                 assert not seen & others

@@ -52,8 +52,11 @@ async def test_it_prints_an_object_a_line_for_other_programs(service: Running) -
         assert glance["faults"] == {}
 
 
-async def test_who_is_no_admin_is_told_so(service: Running) -> None:
-    for given, what in ((token(), "admins alone"), ("nonsense", "valid bearer token")):
+async def test_a_caller_who_is_no_operator_is_refused(service: Running) -> None:
+    for given, what in (
+        (token(), "operators of the service alone"),
+        ("nonsense", "valid bearer token"),
+    ):
         done = await monitor("--json", "--url", service.url, FEEDSVC_TOKEN=given)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("feedsvc: 40")

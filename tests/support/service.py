@@ -32,11 +32,17 @@ def token(
     *,
     subject: str | None = None,
     lifetime: float = 3_600,
+    operator: bool | None = None,
 ) -> str:
-    """A token as an issuer of its own would make it, not as `feedsvc token` does."""
+    """A token as an issuer of its own would make it, not as `feedsvc token` does.
+
+    As in the demo, an admin is an operator too, unless `operator` says otherwise.
+    """
     claims = {"aud": "feedsvc", "exp": time.time() + lifetime, "tenant": tenant, "role": role}
     if client is not None:
         claims["client"] = client
+    if (role == "admin" and client is None) if operator is None else operator:
+        claims["operator"] = True
     if subject is not None:
         claims["sub"] = subject
     return jwt.encode(claims, KEY, algorithm="HS256")
@@ -49,9 +55,10 @@ def bearer(
     *,
     subject: str | None = None,
     lifetime: float = 3_600,
+    operator: bool | None = None,
 ) -> dict[str, str]:
     """The header that carries such a token."""
-    signed = token(tenant, role, client, subject=subject, lifetime=lifetime)
+    signed = token(tenant, role, client, subject=subject, lifetime=lifetime, operator=operator)
     return {"Authorization": f"Bearer {signed}"}
 
 

@@ -174,6 +174,25 @@ def test_what_is_signed_here_is_verified_here(paths: Claims, client: str | None)
     assert principal.expires_at == pytest.approx(time.time() + 600, abs=10)
 
 
+def test_an_operator_is_a_claim_of_its_own() -> None:
+    tokens = Tokens(auth(claims=Claims(operator="may.operate")))
+    assert tokens.verify(f"Bearer {tokens.sign('a', 'member', None, 60, operator=True)}").operator
+    for role in ("member", "admin"):
+        elsewhere: tuple[Any, ...] = (
+            {},
+            {"operator": True},
+            {"may": {}},
+            {"may": {"operate": False}},
+        )
+        for more in elsewhere:
+            claims = {**VALID, "role": role, **more}
+            assert not tokens.verify(f"Bearer {signed(claims)}").operator
+    faulty: tuple[Any, ...] = (1, "true", [True], {})
+    for given in faulty:
+        broken = {**VALID, "may": {"operate": given}}
+        assert refusal(tokens, f"Bearer {signed(broken)}") == refusal(tokens, None)
+
+
 def test_a_key_may_stand_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(KEY + "\n")
