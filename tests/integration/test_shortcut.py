@@ -4,7 +4,6 @@ The stages in Server-Timing tell which way an answer took: at the door there is 
 """
 
 import asyncio
-import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -39,7 +38,10 @@ def redis() -> Iterator[RunningRedis]:
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def quick(request: pytest.FixtureRequest, world_url: str, redis: RunningRedis) -> Iterator[Running]:
     """A service with one of the tiers alone."""
-    settings = {**NO_REDIS, "FEEDSVC_LIMITS__COUPLE__BURST": "1000", "FEEDSVC_AUTH__LEEWAY": "0"}
+    # So slow a refill that a test which waits for its processor still reaches the limit.
+    couple = {"REQUESTS_PER_SECOND": "1", "BURST": "200"}
+    settings = {**NO_REDIS, "FEEDSVC_AUTH__LEEWAY": "0"}
+    settings |= {f"FEEDSVC_LIMITS__COUPLE__{name}": value for name, value in couple.items()}
     if request.param == "redis":
         settings |= {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": "door"}
         settings["FEEDSVC_CACHE__MEMORY_BYTES"] = "0"
@@ -165,17 +167,17 @@ async def test_a_request_counts_and_one_too_many_is_refused(
     couple = bearer(client=await world.fetchval(sql, OWN))
     asked = request("/v1/feeds/clients?limit=1", *_fields(couple))
     left: list[int] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while not left or left[-1] > 0:
             await at_the_door.send(asked)
             answer = await at_the_door.answer()
+            assert answer.status == 200
             left.append(int(answer.headers["RateLimit"].split(";")[1].removeprefix("r=")))
-            if answer.status == 429:
-                break
-    assert answer.status in (200, 429)
-    assert left[0] == 999
-    # Fifty a second come back meanwhile.
-    assert all(later <= earlier + 50 for earlier, later in itertools.pairwise(left))
+        while answer.status == 200:  # one may have come back meanwhile
+            await at_the_door.send(asked)
+            answer = await at_the_door.answer()
+    assert answer.status == 429
+    assert left[0] == 199
 
 
 async def test_it_is_audited_and_logged_like_any_other(
