@@ -154,6 +154,23 @@ class UriTooLong(Problem):
     title = "URI too long"
 
 
+class UnsupportedContentCoding(Problem):
+    """The request's body is compressed, or encoded in another way. Send it as it is.
+
+    The service inflates no body, for a small one can become a very large one.
+    """
+
+    status = 415
+    name = "unsupported-content-coding"
+    title = "Unsupported content coding"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A body with a Content-Encoding is not read: send it without one.",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
 class UpgradeRequired(Problem):
     """An HTTP/1.0 client can't tell a whole stream from one that broke off.
 

@@ -28,7 +28,7 @@ from feedsvc.errors import (
 )
 from feedsvc.settings import Server
 from feedsvc.tally import Tally
-from feedsvc.web import middlewares, problems, security
+from feedsvc.web import heads, middlewares, problems, security
 from feedsvc.web.address import Crowd, CrowdedError
 
 logger = logging.getLogger(__name__)
@@ -132,9 +132,12 @@ class Connection(RequestHandler):
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Answers; behind what could not be read it waits until the client has read the answer."""
+        if self._leaves_too_much(request):
+            self._discards = True
+            resp.force_close()
         answered = await super().finish_response(request, resp, start_time)
         self._answered += 1
-        if request.content.exception() is not None:
+        if request.content.exception() is not None or self._discards:
             request.content.feed_eof()  # or aiohttp would read on, and log what that raises
         if self._discards and not self._messages:
             await self._discard_the_rest()
@@ -157,6 +160,7 @@ class Connection(RequestHandler):
         response.headers["X-Request-ID"] = given
         security.protect(response)
         response.force_close()
+        response.headers["Connection"] = "close"  # aiohttp says it for HTTP/1.1 alone
         return response
 
     def _has_answered_all(self) -> bool:
@@ -169,12 +173,21 @@ class Connection(RequestHandler):
         """
         return self._answered == self._request_count
 
+    def _leaves_too_much(self, request: BaseRequest) -> bool:
+        """Tell whether more of the body is still to come than is worth reading."""
+        if request.content.is_eof() or self._messages:
+            return False
+        length = request.content_length
+        return length is None or length > self._keeper.settings.max_body
+
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)
         if self._discarded > _MOST_DISCARDED:
             self._drop()
 
     def _problem(self, status: int, exc: BaseException | None) -> Problem:
+        if isinstance(exc, Problem):
+            return exc
         if isinstance(exc, LineTooLong):
             if self._token_too_long:
                 return Unauthorized()
@@ -200,6 +213,8 @@ class Connection(RequestHandler):
             max_field_size=self.max_field_size,
             max_headers=self.max_headers,
             payload_exception=web.RequestPayloadError,
+            # A body that is refused is read as well, so none of them may be inflated.
+            auto_decompress=False,
             max_msg_queue_size=self._max_msg_queue_size,
         )
 
@@ -207,6 +222,7 @@ class Connection(RequestHandler):
         """At least one head is whole, or could not be parsed."""
         self._clear_timers()
         self._head.clear()
+        self._judge()
         message, self._arriving = self._messages[-1]
         if len(self._messages) > _PIPELINE:
             self._keeper.flooded.add()
@@ -219,6 +235,16 @@ class Connection(RequestHandler):
             self._expect_body()
         elif self._arriving is EMPTY_PAYLOAD and (begun := data.rpartition(END_OF_HEAD)[2]):
             self._part_of_a_head_has_come(begun)
+
+    def _judge(self) -> None:
+        """Puts a problem in the place of the request that came last, if its head breaks a rule."""
+        message, body = self._messages[-1]
+        if isinstance(message, _ErrInfo):
+            return
+        problem = heads.fault(message, has_body=body is not EMPTY_PAYLOAD)
+        if problem is not None:
+            error = _ErrInfo(status=problem.status, exc=problem, message=problem.title)
+            self._messages[-1] = (error, EMPTY_PAYLOAD)
 
     def _part_of_a_head_has_come(self, data: bytes) -> None:
         self._head += data
