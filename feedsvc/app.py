@@ -30,6 +30,7 @@ from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
 from feedsvc.health.parts import Parts as HealthParts
+from feedsvc.health.readiness import Readiness
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
@@ -125,6 +126,7 @@ def _built(
     domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
     scene = Scene(settings, workplace, domain, rules)
     parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
+    probe = DatabaseProbe(settings.database)
     service = Service(
         settings=settings,
         datasets=datasets,
@@ -139,7 +141,8 @@ def _built(
         cache_analytics=analytics,
         prefetcher=_prefetcher(settings, made, pages, observers),
         warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
-        probe=DatabaseProbe(settings.database),
+        probe=probe,
+        readiness=Readiness(settings.health, drain, tokens, parts.loop, probe),
         together=Together(parts, drain),
         drain=drain,
     )

@@ -10,6 +10,7 @@ from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.warming import Warmth
 from feedsvc.datasets import Dataset
 from feedsvc.drain import Drain
+from feedsvc.health.readiness import Readiness
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observations import Observers
 from feedsvc.observing import Observing
@@ -39,5 +40,6 @@ class Service:
     prefetcher: Prefetcher
     warmth: Warmth
     probe: DatabaseProbe
+    readiness: Readiness
     together: Together
     drain: Drain

@@ -8,6 +8,9 @@ from typing import Final, NoReturn
 _EVERY: Final = 0.1  # seconds
 _SPAN: Final = 10.0  # seconds that are remembered
 
+TOO_LATE: Final = 8
+"""So many times `health.loop_lag` is more than a matter of quality."""
+
 
 class LoopLag:
     """By how much the event loop woke up late, over the last while."""

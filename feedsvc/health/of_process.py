@@ -7,11 +7,11 @@ from typing import Any, Final
 import psutil
 
 from feedsvc.health.finding import Finding, worst
+from feedsvc.health.loop import TOO_LATE
 from feedsvc.health.parts import Parts
 
 _LATELY: Final = 30.0  # seconds
 _MANY_FILES: Final = 0.8  # of what the process may open
-_TOO_LATE: Final = 8  # times the bound
 _NO_ROOM: Final = 1 << 20  # bytes
 
 
@@ -42,7 +42,7 @@ async def loop(parts: Parts) -> Finding:
     figures = {"worst_lag_ms": round(lag * 1e3)}
     if lag > bound:
         what = f"The event loop was late by {lag:.2f} s within the last 10 s."
-        return Finding("down" if lag > _TOO_LATE * bound else "degraded", what, figures)
+        return Finding("down" if lag > TOO_LATE * bound else "degraded", what, figures)
     return Finding("ok", "The event loop is on time.", figures)
 
 

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 
 from feedsvc.settings.values import (
     Count,
+    FromText,
     Networks,
     Origins,
     ReplicaUrls,
@@ -222,6 +223,9 @@ class Health(Section):
     clock_offset: float = Field(1.0, gt=0, le=3_600)
     # How old a transaction may get, whoever runs it.
     oldest_transaction: Seconds = 300.0
+    # What /ready depends on beside this instance itself. With PostgreSQL all instances are unready
+    # at once while it is away, and no balancer lets `stale` pages through.
+    ready_needs: Annotated[tuple[Literal["database"], ...], *FromText] = ()
     # How many repairs may be asked for, of each process.
     repairs_per_minute: int = Field(6, ge=1, le=6_000)
     http: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")], HttpCheck] = Field(

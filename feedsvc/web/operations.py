@@ -15,9 +15,7 @@ async def live(_request: web.Request) -> web.Response:
 
 async def ready(request: web.Request) -> web.Response:
     """`GET /ready`: 200, or 503 with the reason. Nothing is asked for it, so it is quick."""
-    service = request.app[SERVICE]
-    stopping = "the process is stopping" if service.drain.stopping else None
-    fault = stopping or service.probe.fault or service.tokens.fault
+    fault = request.app[SERVICE].readiness.fault()
     body = orjson.dumps({"ready": fault is None, "reason": fault}, option=orjson.OPT_APPEND_NEWLINE)
     return web.Response(
         status=200 if fault is None else 503,
