@@ -8,6 +8,7 @@ from feedsvc import logs
 from feedsvc.observations import RequestEnded
 
 _LOGGER: Final = logging.getLogger("feedsvc.access")
+_SHOWN: Final = "%(method)s %(route)s %(status)d %(result)s %(us)d us %(request_id)s"
 
 
 class AccessLog:
@@ -26,7 +27,7 @@ def _line(ended: RequestEnded) -> logs.Line:
         level=logging.INFO,
         logger=_LOGGER.name,
         message="request",
-        shown="%(method)s %(route)s %(status)d %(result)s %(us)d us %(request_id)s",
+        shown=_SHOWN if ended.reason is None else f"{_SHOWN}: %(reason)s",
         fields={
             "request_id": ended.request_id,
             "method": ended.method,
@@ -34,6 +35,7 @@ def _line(ended: RequestEnded) -> logs.Line:
             "status": ended.status,
             "result": ended.result,
             "why": ended.why,
+            **({} if ended.reason is None else {"reason": ended.reason}),
             "us": took,
             "first_byte_us": None if ended.first_byte is None else int(ended.first_byte * 1e6),
             "stages_us": {stage: int(seconds * 1e6) for stage, seconds in ended.stages.items()},

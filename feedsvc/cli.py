@@ -337,7 +337,7 @@ def _operator_token(config: Path | None) -> str:
     """A token for this machine's own service."""
     try:
         tokens = Tokens(settings.load(config).auth)
-        return tokens.sign("monitor", "member", None, _A_SHIFT, operator=True)
+        return tokens.sign("monitor", "admin", None, _A_SHIFT, operator=True)
     except (KeyMissingError, SettingsError):
         _fail("--token is needed, or FEEDSVC_TOKEN: the settings have no key to sign one with")
 

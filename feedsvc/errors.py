@@ -78,18 +78,36 @@ class Unauthorized(Problem):
     """The request has no valid token.
 
     Send `Authorization: Bearer TOKEN` with a token that has not expired, was made for this
-    service, and is signed with its key. Why a token was refused is never said.
+    service, and is signed with its key. Why a token was refused is never said here; it stands in
+    the service's log beside the answer's `request_id`.
     """
 
     status = 401
     name = "unauthorized"
     title = "Unauthorized"
 
+    detail_for_all: ClassVar[str] = "A valid bearer token is needed."
+    challenge: ClassVar[str] = 'Bearer realm="feedsvc"'
+
+    def __init__(self, reason: str) -> None:
+        """`reason` is for the operator's log: nothing of the token, and not in the answer."""
+        super().__init__(self.detail_for_all, headers={"WWW-Authenticate": self.challenge})
+        self.reason = reason
+
+
+class TokenExpired(Unauthorized):
+    """The token has expired, and nothing else is wrong with it: come back with a new one.
+
+    A stream that was running goes on behind its last row with `Last-Event-ID` or `after`.
+    """
+
+    name = "token-expired"
+    title = "Token expired"
+    detail_for_all = "The token has expired."
+    challenge = 'Bearer realm="feedsvc", error="invalid_token"'
+
     def __init__(self) -> None:
-        super().__init__(
-            "A valid bearer token is needed.",
-            headers={"WWW-Authenticate": 'Bearer realm="feedsvc"'},
-        )
+        super().__init__("it has expired")
 
 
 class Forbidden(Problem):
@@ -196,19 +214,6 @@ class RateLimited(Problem):
 
     def __init__(self, detail: str, *, retry_after: int, standing: Mapping[str, str]) -> None:
         super().__init__(detail, headers={"Retry-After": str(max(1, retry_after)), **standing})
-
-
-class TokenExpired(Problem):
-    """The token expired while its stream ran. Come back with a new one, and go on behind the last
-    row with `Last-Event-ID` or `after`.
-    """
-
-    status = 401
-    name = "token-expired"
-    title = "Token expired"
-
-    def __init__(self) -> None:
-        super().__init__("The token that let this stream begin has expired.")
 
 
 class HeadersTooLarge(Problem):

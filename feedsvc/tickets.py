@@ -21,6 +21,7 @@ LIFETIME: Final = 30
 """Seconds that a ticket is good for."""
 
 _LONGEST: Final = 128
+_NO_TICKET: Final = "its ticket is none for this path, or was used, or is over"
 _IN_REDIS, _IN_POSTGRES = "r", "p"
 _TAKE: Final = (files("feedsvc") / "tickets.sql").read_text()
 _KEEP: Final = (
@@ -50,14 +51,14 @@ class Tickets:
     async def redeem(self, ticket: str, path: str) -> Principal:
         """The principal in whose name the ticket was issued. Raises Unauthorized, and Problem."""
         if len(ticket) > _LONGEST:
-            raise Unauthorized
+            raise Unauthorized(_NO_TICKET)
         match ticket[:1]:
             case "r" if self._link is not None:
                 return await self._redeem_from_redis(self._link, ticket, path)
             case "p":
                 return await self._redeem_from_postgres(ticket, path)
             case _:
-                raise Unauthorized
+                raise Unauthorized(_NO_TICKET)
 
     async def _issue_in_redis(self, link: RedisLink, path: str, principal: Principal) -> str:
         ticket = _new(_IN_REDIS)
@@ -86,16 +87,16 @@ class Tickets:
             found = json.loads(kept)
             # Whatever a cache answers is held against the question: another's ticket is no ticket.
             if found["ticket"] != digest:
-                raise Unauthorized
+                raise Unauthorized(_NO_TICKET)
             return Principal(**found["principal"])
         except (ValueError, TypeError, KeyError):
-            raise Unauthorized from None
+            raise Unauthorized(_NO_TICKET) from None
 
     async def _redeem_from_postgres(self, ticket: str, path: str) -> Principal:
         async with writing(self._pool) as connection:
             kept = await connection.fetchval(_TAKE, bytes.fromhex(_digest(ticket, path)), path)
         if kept is None:
-            raise Unauthorized
+            raise Unauthorized(_NO_TICKET)
         return Principal(**json.loads(kept))
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 import aiohttp
@@ -25,8 +26,11 @@ class JwksError(Exception):
 class PublishedKeys:
     """The keys behind `auth.jwks_url`. The last good ones stay while the URL is down."""
 
-    def __init__(self, url: str, settings: Auth) -> None:
+    def __init__(
+        self, url: str, settings: Auth, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._url = url
+        self._clock = clock
         self._settings = settings
         self.keys: tuple[Key, ...] = ()
         self.version = 0
@@ -49,7 +53,7 @@ class PublishedKeys:
         Whoever sends made-up key ids so causes one request a minute to the issuer at most.
         """
         if self._fetching is None:
-            if time.monotonic() - self._last_look < self._settings.jwks_cooldown:
+            if self._clock() - self._last_look < self._settings.jwks_cooldown:
                 return
             self._fetching = asyncio.create_task(self._refresh())
             self._fetching.add_done_callback(self._fetched)
@@ -72,7 +76,7 @@ class PublishedKeys:
             raise JwksError(f"auth.jwks_url: {error}") from None
 
     async def _refresh(self) -> bool:
-        self._last_look = time.monotonic()
+        self._last_look = self._clock()
         try:
             fetched = await self.fetch()
         except JwksError as error:

@@ -2,24 +2,31 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
-from typing import Any, Final, cast, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import jwt
 from cachetools import LRUCache
 
 from feedsvc.auth import keys
+from feedsvc.auth.claims import ClaimError, principal_of
 from feedsvc.auth.jwks import PublishedKeys
 from feedsvc.auth.keys import Key, KeyMissingError
 from feedsvc.auth.principal import Principal
 from feedsvc.datasets import Role
-from feedsvc.errors import Unauthorized, Unavailable
+from feedsvc.errors import TokenExpired, Unauthorized, Unavailable
 from feedsvc.settings import Auth
 
-_ROLES: Final[tuple[str, ...]] = get_args(Role)
 _LONGEST_TOKEN: Final = 8_192
-_LONGEST_CLAIM: Final = 256
 _NOT_A_TOKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+# What is written to the log, and never into an answer.
+_REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (jwt.InvalidSignatureError, "its signature is not that of a key that is known"),
+    (jwt.InvalidAudienceError, "it is for another audience than auth.audience"),
+    (jwt.InvalidIssuerError, "it is from another issuer than auth.issuer"),
+    (jwt.ImmatureSignatureError, "it is not valid yet"),
+    (jwt.ExpiredSignatureError, "it has expired"),
+)
 
 
 class Tokens:
@@ -29,11 +36,13 @@ class Tokens:
     many others have come.
     """
 
-    def __init__(self, settings: Auth) -> None:
-        """Raises KeyMissingError."""
+    def __init__(self, settings: Auth, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` tells when keys were last fetched. Raises KeyMissingError."""
         self._settings = settings
         self._fixed = _fixed_keys(settings)
-        self.published = PublishedKeys(settings.jwks_url, settings) if settings.jwks_url else None
+        self.published = (
+            PublishedKeys(settings.jwks_url, settings, clock) if settings.jwks_url else None
+        )
         self._required = ["exp", "aud", *(["iss"] if settings.issuer else [])]
         self._remembered: LRUCache[tuple[int, bytes], Principal] = LRUCache(settings.remember)
 
@@ -45,8 +54,8 @@ class Tokens:
     async def authenticate(self, authorization: str | None) -> Principal:
         """The principal of an Authorization header.
 
-        Raises Unauthorized, one and the same whatever is wrong with it, and Unavailable while no
-        key at all could be fetched.
+        Raises Unauthorized, whose answer is the same whatever is wrong (TokenExpired where only
+        the time is over), and Unavailable while no key at all could be fetched.
         """
         try:
             return self.verify(authorization)
@@ -67,16 +76,21 @@ class Tokens:
 
         Raises Unauthorized.
         """
-        if authorization is None or len(authorization) > _LONGEST_TOKEN:
-            raise Unauthorized
+        if authorization is None:
+            raise Unauthorized("there is no token")
+        if len(authorization) > _LONGEST_TOKEN:
+            raise Unauthorized("it is too long")
         try:
             known = (self.published.version if self.published else 0, _digest(authorization))
             principal = self._remembered.get(known)
             if principal is None or self.seconds_left(principal) <= 0:
-                principal = self._principal(self._claims(_token_of(authorization)))
+                claims = self._claims(_token_of(authorization))
+                principal = principal_of(claims, self._settings)
                 self._remembered[known] = principal
-        except _NOT_A_TOKEN:
-            raise Unauthorized from None
+        except ClaimError as error:
+            raise Unauthorized(str(error)) from None
+        except _NOT_A_TOKEN as error:
+            raise Unauthorized(_reason(error)) from None
         return principal
 
     def sign(
@@ -129,38 +143,30 @@ class Tokens:
     def _claims(self, token: str) -> Mapping[str, Any]:
         """The claims of the first key that verifies them. Raises what PyJWT raises."""
         header = jwt.get_unverified_header(token)
-        fault: Exception = jwt.InvalidKeyError("no key fits")
+        if header.get("alg") not in self._settings.algorithms:
+            raise Unauthorized("auth.algorithms does not list its algorithm")
+        fault: Exception = Unauthorized("no key that is known fits its header")
         for key in self._candidates(header):
             try:
-                return jwt.decode(
-                    token,
-                    key.verifying,
-                    algorithms=[key.algorithm],
-                    audience=self._settings.audience,
-                    issuer=self._settings.issuer,
-                    leeway=self._settings.leeway,
-                    options={"require": self._required},
-                )
+                return self._decoded(token, key)
             except jwt.InvalidSignatureError as error:
                 fault = error
+            except jwt.ExpiredSignatureError:
+                self._decoded(token, key, at_any_time=True)  # or there is more that is wrong
+                raise TokenExpired from None
         raise fault
 
-    def _principal(self, claims: Mapping[str, Any]) -> Principal:
-        paths = self._settings.claims
-        tenant, role, client, subject = (
-            _claim(claims, path) for path in (paths.tenant, paths.role, paths.client, paths.subject)
+    def _decoded(self, token: str, key: Key, *, at_any_time: bool = False) -> Mapping[str, Any]:
+        claims: Mapping[str, Any] = jwt.decode(
+            token,
+            key.verifying,
+            algorithms=[key.algorithm],
+            audience=self._settings.audience,
+            issuer=self._settings.issuer,
+            leeway=self._settings.leeway,
+            options={"require": self._required, "verify_exp": not at_any_time},
         )
-        # An empty tenant would read as "no tenant" to a policy, an empty client as "not narrowed".
-        if not tenant or role not in _ROLES or client == "":
-            raise Unauthorized
-        return Principal(
-            tenant,
-            cast("Role", role),
-            client,
-            float(claims["exp"]),
-            subject or None,
-            _flag(claims, paths.operator),
-        )
+        return claims
 
 
 def _fixed_keys(settings: Auth) -> tuple[Key, ...]:
@@ -185,45 +191,19 @@ def _fixed_keys(settings: Auth) -> tuple[Key, ...]:
 def _token_of(authorization: str | None) -> str:
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
-        raise Unauthorized
+        raise Unauthorized("the header is no bearer token")
     return token.strip()
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a token, in words that hold nothing of it."""
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"the claim {error.claim} is missing"
+    return next((words for kind, words in _REASONS if isinstance(error, kind)), "it is no token")
 
 
 def _digest(authorization: str) -> bytes:
     return hashlib.blake2b(authorization.encode(), digest_size=32).digest()
-
-
-def _claim(claims: Mapping[str, Any], path: str) -> str | None:
-    """The text of a claim, None where there is none. Raises Unauthorized for what is no text."""
-    value = _at(claims, path)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if value is None:
-        return None
-    if not isinstance(value, str) or len(value) > _LONGEST_CLAIM or not _is_storable(value):
-        raise Unauthorized
-    return value
-
-
-def _flag(claims: Mapping[str, Any], path: str) -> bool:
-    """Whether a claim is true; false where it is missing. Raises Unauthorized for other values."""
-    value = _at(claims, path)
-    if value is not None and not isinstance(value, bool):
-        raise Unauthorized
-    return bool(value)
-
-
-def _at(claims: Mapping[str, Any], path: str) -> Any:
-    """The value of a claim, None where there is none."""
-    value: Any = claims
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def _is_storable(value: str) -> bool:
-    """Whether PostgreSQL can hold the text: no NUL, no lone surrogate."""
-    return "\0" not in value and value.isprintable()
 
 
 def _put(claims: dict[str, Any], path: str, value: str | bool) -> None:

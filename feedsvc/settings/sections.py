@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from feedsvc.settings.values import (
+    ClaimPath,
     Count,
     FromText,
     Networks,
@@ -106,12 +107,12 @@ class Cache(Section):
 class Claims(Section):
     """Where in a token a claim stands; a dot descends into an object."""
 
-    tenant: str = "tenant"
-    role: str = "role"
-    client: str = "client"
-    subject: str = "sub"
+    tenant: ClaimPath = "tenant"
+    role: ClaimPath = "role"
+    client: ClaimPath = "client"
+    subject: ClaimPath = "sub"
     # True where its holder may operate the service, whatever its tenant and role.
-    operator: str = "operator"
+    operator: ClaimPath = "operator"
 
 
 class Auth(Section):
@@ -133,6 +134,8 @@ class Auth(Section):
     issuer: str | None = None
     leeway: float = Field(5.0, ge=0, le=300)
     claims: Claims = Claims()
+    # Roles whose tokens must be narrowed to a client: one without the claim is refused.
+    client_required_for: tuple[Literal["member", "admin"], ...] = ()
 
 
 class CallerLimits(Section):

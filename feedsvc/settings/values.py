@@ -20,6 +20,7 @@ from feedsvc.redis.address import RedisAddress
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
+ClaimPath = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=256)]
 
 # As a browser writes it in Origin: lower case, IDNA's ASCII, nothing behind host and port.
 _ORIGIN: Final = re.compile(

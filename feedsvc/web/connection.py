@@ -190,7 +190,7 @@ class Connection(RequestHandler):
             return exc
         if isinstance(exc, LineTooLong):
             if self._token_too_long:
-                return Unauthorized()
+                return Unauthorized("it is too long")
             limit = exc.args[1]
             if limit == self.max_line_size:
                 return UriTooLong(f"The address is longer than {limit} bytes.")

@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 
 from feedsvc.auth.principal import Principal
-from feedsvc.errors import Problem
+from feedsvc.errors import Problem, Unauthorized
 from feedsvc.observations import RequestEnded, Result
 from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, STAGES
 
@@ -65,6 +65,7 @@ class Particulars:
             query=self.query,
             rows=self.rows,
             size=self.size,
+            reason=self.problem.reason if isinstance(self.problem, Unauthorized) else None,
         )
 
     def _result(self, outcome: web.StreamResponse | BaseException) -> tuple[int, Result]:

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from feedsvc.auth.principal import Principal
-from feedsvc.errors import Unauthorized
+from feedsvc.errors import TokenExpired
 from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import (
     alerts,
@@ -118,6 +118,6 @@ async def _principal(request: web.Request, *, tickets_will_do: bool) -> Principa
         ticket = given.get("ticket", [""])[0]
         principal = await service.tickets.redeem(ticket, request.rel_url.raw_path)
         if service.tokens.seconds_left(principal) <= 0:
-            raise Unauthorized
+            raise TokenExpired
         return principal
     return await service.tokens.authenticate(authorization)

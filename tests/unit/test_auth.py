@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
-from feedsvc.errors import Unauthorized
+from feedsvc.errors import TokenExpired, Unauthorized
 from feedsvc.settings import Auth, Claims
 
 KEY = "a key of these tests' own, long enough for HS256"
@@ -56,7 +56,8 @@ BAD_TOKENS = {
     "another key": signed(key="another key that is just as long as it must be"),
     "no signature": signed().rpartition(".")[0] + ".",
     "an unknown critical extension": signed(crit=["exotic"], exotic=1),
-    "expired": signed({**VALID, "exp": NOW - 60}),
+    "expired, and for another audience": signed({**VALID, "exp": NOW - 60, "aud": "elsewhere"}),
+    "expired, of another key": signed({**VALID, "exp": NOW - 60}, key=KEY[::-1]),
     "exp that is no number": signed({**VALID, "exp": "soon"}),
     "no exp": signed(without("exp")),
     "not valid yet": signed({**VALID, "nbf": NOW + 86_400}),
@@ -73,7 +74,12 @@ BAD_TOKENS = {
     "no role": signed(without("role")),
     "unknown role": signed({**VALID, "role": "root"}),
     "empty client": signed({**VALID, "client": ""}),
+    "null client": signed({**VALID, "client": None}),
+    "client that is a number": signed({**VALID, "client": 7}),
+    "client that is false": signed({**VALID, "client": False}),
     "client that is a list": signed({**VALID, "client": ["1"]}),
+    "client that is an object": signed({**VALID, "client": {"id": "1"}}),
+    "subject that is a list": signed({**VALID, "sub": ["ann"]}),
     "over 8 KB": signed({**VALID, "filler": "x" * 8_192}),
     "claims that are no object": by_hand(HS256, b"[]"),
     "claims that are no JSON": by_hand(HS256, b"{"),
@@ -98,6 +104,7 @@ BAD_HEADERS: dict[str, str | None] = {
 def refusal(tokens: Tokens, header: str | None) -> tuple[Any, ...]:
     with pytest.raises(Unauthorized) as caught:
         tokens.verify(header)
+    assert type(caught.value) is Unauthorized
     return caught.value.body("/", "r1"), caught.value.headers
 
 
@@ -107,6 +114,23 @@ def test_any_fault_is_one_and_the_same_401(what: str) -> None:
     assert body["status"] == 401
     assert headers["WWW-Authenticate"].startswith("Bearer")
     assert (body, headers) == refusal(Tokens(auth()), None)
+
+
+@pytest.mark.parametrize("what", BAD_HEADERS)
+def test_no_fault_costs_more_than_one_verification(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So time tells little of what is wrong."""
+    count, decode = 0, jwt.decode
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        nonlocal count
+        count += 1
+        return decode(*arguments, **more)
+
+    monkeypatch.setattr(jwt, "decode", counted)
+    refusal(Tokens(auth()), BAD_HEADERS[what])
+    assert count <= (2 if what == "expired, and for another audience" else 1)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +160,83 @@ def test_a_valid_token_speaks_for_its_principal() -> None:
 )
 def test_a_tenant_is_any_printable_text_or_a_number(given: object, meant: str) -> None:
     assert Tokens(auth()).verify(f"Bearer {signed({**VALID, 'tenant': given})}").tenant == meant
+
+
+NARROWED = Claims(client="who.client.id")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"who": None},
+        {"who": "7"},
+        {"who": {}},
+        {"who": {"client": None}},
+        {"who": {"client": "7"}},
+        {"who": {"client": ["7"]}},
+        {"who": {"client": {}}},
+        {"who": {"client": {"ID": "7"}}},
+        {"who": {"client": {"id": None}}},
+        {"who": {"client": {"id": 7}}},
+        {"who": {"client": {"id": ""}}},
+        {"who.client.id": None},
+    ],
+    ids=repr,
+)
+def test_a_client_that_can_not_be_read_never_opens_the_whole_tenant(more: dict[str, Any]) -> None:
+    tokens = Tokens(auth(claims=NARROWED))
+    claims = {**VALID, **more}
+    if more == {"who": {}}:  # the object may hold other claims
+        assert tokens.verify(f"Bearer {signed(claims)}").client is None
+    else:
+        assert refusal(tokens, f"Bearer {signed(claims)}") == refusal(tokens, None)
+
+
+def test_a_missing_client_is_not_narrowed_unless_its_role_must_be() -> None:
+    shared = Claims(tenant="org.id", role="org.role", client="org.client")
+    claims = {**without("tenant", "role"), "org": {"id": "rosewood", "role": "member"}}
+    assert Tokens(auth(claims=shared)).verify(f"Bearer {signed(claims)}").client is None
+    tokens = Tokens(auth(claims=Claims(client="cleint"), client_required_for=("member",)))
+    narrowed = {**VALID, "client": "7"}
+    assert refusal(tokens, f"Bearer {signed(narrowed)}") == refusal(tokens, None)
+    admin = tokens.verify(f"Bearer {signed({**narrowed, 'role': 'admin'})}")
+    assert (admin.role, admin.client) == ("admin", None)
+
+
+def test_a_claim_may_be_named_by_an_address() -> None:
+    name = "https://shop.example/client"
+    tokens = Tokens(auth(claims=Claims(client=name)))
+    assert tokens.verify(f"Bearer {signed({**VALID, name: '7'})}").client == "7"
+    assert refusal(tokens, f"Bearer {signed({**VALID, name: None})}") == refusal(tokens, None)
+
+
+def test_a_token_whose_time_alone_is_over_may_be_refreshed() -> None:
+    tokens = Tokens(auth(issuer="https://issuer.example"))
+    claims = {**VALID, "iss": "https://issuer.example", "exp": NOW - 60}
+    with pytest.raises(TokenExpired) as caught:
+        tokens.verify(f"Bearer {signed(claims)}")
+    assert caught.value.body("/", "r1")["type"] == "/problems/token-expired"
+    assert caught.value.headers["WWW-Authenticate"].endswith('error="invalid_token"')
+    broken: tuple[dict[str, Any], ...] = (
+        {"aud": "elsewhere"}, {"iss": "elsewhere"}, {"nbf": NOW + 600},
+    )  # fmt: skip
+    for more in broken:
+        assert refusal(tokens, f"Bearer {signed({**claims, **more})}") == refusal(tokens, None)
+
+
+def test_the_reason_of_a_refusal_is_for_the_log_and_holds_nothing_of_the_token() -> None:
+    reasons = {}
+    for what, header in BAD_HEADERS.items():
+        with pytest.raises(Unauthorized) as caught:
+            Tokens(auth()).verify(header)
+        reasons[what] = caught.value.reason
+    assert len(set(reasons.values())) >= 12, "each kind of fault is told from the others"
+    assert reasons["no header"] == "there is no token"
+    assert reasons["another aud"] == "it is for another audience than auth.audience"
+    assert reasons["null client"] == "the claim client is no text, or empty"
+    for reason in reasons.values():
+        assert reason.isascii()
+        assert "rosewood" not in reason
 
 
 def test_a_token_that_expired_within_the_leeway_is_still_good() -> None:
