@@ -217,11 +217,22 @@ class RateLimited(Problem):
 
 
 class HeadersTooLarge(Problem):
-    """A header of the request is longer than the service reads."""
+    """A header of the request, or all of them together, are longer than the service reads."""
 
     status = 431
     name = "headers-too-large"
     title = "Request header fields too large"
+
+
+class UnknownTransferCoding(Problem):
+    """The request's `Transfer-Encoding` is another than `chunked`, the only one that is read."""
+
+    status = 501
+    name = "unknown-transfer-coding"
+    title = "Unknown transfer coding"
+
+    def __init__(self) -> None:
+        super().__init__("Of Transfer-Encoding only chunked is read.")
 
 
 class Unavailable(Problem):

@@ -1,6 +1,7 @@
 """What a page is looked up by: everything that its records depend on."""
 
 import hashlib
+from typing import Final
 
 import orjson
 
@@ -12,6 +13,9 @@ from feedsvc.projection import json_record
 from feedsvc.query import FeedQuery
 from streams.formats import CSV
 
+_LONGEST: Final = 512  # bytes; a filter's value may have thousands, and a key is kept many times
+_READABLE: Final = 256
+
 
 def page_key(
     origin: str, dataset: str, principal: Principal, query: FeedQuery, limit: int | None
@@ -21,7 +25,7 @@ def page_key(
     `dataset` is its fingerprint; without a limit it is the page that a stream begins with.
     """
     kind = f"csv{query.layout.delimiter}{query.guard:d}" if query.format is CSV else "json"
-    return orjson.dumps(
+    made = orjson.dumps(
         (
             origin,
             principal.scope,
@@ -33,7 +37,10 @@ def page_key(
             query.after,
             limit,
         )
-    ).decode()
+    )
+    if len(made) <= _LONGEST:
+        return made.decode()
+    return f"{made[:_READABLE].decode(errors='replace')} {hashlib.sha256(made).hexdigest()}"
 
 
 def fingerprint(dataset: Dataset, page_size: int) -> str:

@@ -10,6 +10,18 @@ from feedsvc.cache.page import Key, Page
 _A_RECORD: Final = 48  # bytes that Python needs for each record beside its own
 _A_PAGE: Final = 1_024
 _A_HEAD: Final = 2_048  # with the address that it answers
+_REQUESTS: Final = 4  # the part of the whole that is for what requests mean, as its inverse
+_LEAST_FOR_REQUESTS: Final = 2_097_152  # bytes, also where no page is kept in memory
+
+
+def pages_share(memory_bytes: int) -> int:
+    """How much of `cache.memory_bytes` pages may take."""
+    return memory_bytes - memory_bytes // _REQUESTS
+
+
+def requests_share(memory_bytes: int) -> int:
+    """How much of `cache.memory_bytes` what is remembered of requests may take."""
+    return max(memory_bytes // _REQUESTS, _LEAST_FOR_REQUESTS)
 
 
 class Rendered(NamedTuple):
@@ -48,7 +60,8 @@ class Held:
         """Bytes of memory that it takes, roughly."""
         records = self.page.size() + _A_RECORD * len(self.page.records)
         bodies = sum(len(made.body) for made in self.bodies.values())
-        return _A_PAGE + records + bodies + _A_HEAD * len(self.heads)
+        heads = sum(map(len, self.heads.values())) + _A_HEAD * len(self.heads)
+        return _A_PAGE + len(self.key or "") + records + bodies + heads
 
 
 class Memory(LRUCache[Key, Held]):

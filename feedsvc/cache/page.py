@@ -25,7 +25,7 @@ class EnvelopeError(ValueError):
 
 
 Key: TypeAlias = str
-"""Everything that the page's records depend on, readable: who asks, and for what."""
+"""Everything that the page's records depend on: who asks, and for what. Readable unless long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from feedsvc.auth.principal import Principal
 from feedsvc.cache.flights import Flights
 from feedsvc.cache.keys import page_key
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.memory import Held, Memory
+from feedsvc.cache.memory import Held, Memory, pages_share
 from feedsvc.cache.page import Key, Page, Wanted
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.snapshot import Snapshot
@@ -74,7 +74,7 @@ class Pages:
         self._ledger = ledger
         self._shared = shared
         self._observers = observers
-        self.memory = Memory(given.memory_bytes)
+        self.memory = Memory(pages_share(given.memory_bytes))
         self._flights: Flights[_Loaded] = Flights()
         self._looks: Flights[Held | None] = Flights()
         self._background: set[asyncio.Future[Any]] = set()

@@ -31,6 +31,12 @@ class Server(Section):
     workers: int = Field(1, ge=1, le=256)
     max_request_line: int = Field(16_384, ge=1_024, le=1_048_576)
     max_header: int = Field(16_384, ge=1_024, le=1_048_576)
+    # A request's head as a whole, and those that wait in one connection for their turn.
+    max_head: int = Field(65_536, ge=4_096, le=1_048_576)
+    max_pipelined: int = Field(262_144, ge=4_096, le=16_777_216)
+    # An address without its query; Accept, and Accept-Encoding, each in all of its lines.
+    max_path: int = Field(2_048, ge=256, le=16_384)
+    max_accept: int = Field(1_024, ge=256, le=16_384)
     max_body: int = Field(65_536, ge=1_024, le=67_108_864)
     keepalive_timeout: Seconds = 75.0
     # From the connection's beginning, or from a later request's first byte, to its last header.
@@ -88,7 +94,8 @@ class Cache(Section):
     """First pages, in memory and in Redis. A dataset's own bounds stand in the datasets file."""
 
     enabled: bool = True
-    # In each process; 0 leaves pages to Redis alone.
+    # In each process, keys included; a quarter is for what requests mean that come again. 0 leaves
+    # pages to Redis alone.
     memory_bytes: int = Field(67_108_864, ge=0, le=1 << 40)
     # Whether pages are kept in Redis too, where there is one.
     shared: bool = True

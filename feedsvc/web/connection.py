@@ -45,10 +45,12 @@ class Doorkeeper:
 
     def __init__(self, settings: Server) -> None:
         self.settings = settings
+        self.max_head = max(settings.max_head, settings.max_header, settings.max_request_line)
         self.crowd = Crowd(settings.connections_per_address, settings.trusted_proxies)
         self.refused = 0
         self.crowded = Tally("connections refused by server.connections_per_address: %d")
-        self.flooded = Tally(f"connections dropped with more than {_PIPELINE} requests waiting: %d")
+        most = f"{_PIPELINE} requests, or server.max_pipelined bytes of them"
+        self.flooded = Tally(f"connections dropped with more than {most}, waiting: %d")
         self.late = Tally("connections dropped by server.header_timeout: %d")
 
 
@@ -61,11 +63,14 @@ class Connection(RequestHandler):
         "_body_timer",
         "_discarded",
         "_discards",
+        "_ends",
         "_head",
+        "_head_size",
         "_head_timer",
         "_is_refused",
         "_keeper",
         "_peer",
+        "_queued",
         "_token_too_long",
         "_who",
     )
@@ -88,6 +93,9 @@ class Connection(RequestHandler):
         self._body_timer: asyncio.TimerHandle | None = None
         self._arriving: StreamReader = EMPTY_PAYLOAD  # the body of the request that came last
         self._head = bytearray()  # the end of what has come of a head that isn't whole yet
+        self._head_size = 0  # bytes that have come of it
+        self._queued = 0  # bytes of the requests that wait, or more
+        self._ends = False  # no request is read behind the one that came last
         self._token_too_long = False
         self._discards = False  # what still comes is read and thrown away
         self._discarded = 0
@@ -114,26 +122,36 @@ class Connection(RequestHandler):
         if self._is_refused:
             self._keeper.refused -= 1
             self._is_refused = False
+        is_over = self._manager is not None and self._manager.handler_cancellation
         super().connection_lost(exc)
+        self._head.clear()
+        self._arriving = EMPTY_PAYLOAD
+        if is_over:  # else aiohttp would look for a request that it has been promised
+            # Bodies refer to their connection: what waits would wait for the cycle collector.
+            self._messages.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Reads on, and sees to it that what has begun to arrive also ends."""
-        if self._discards:
-            self._discard(data)
-            return
-        before, is_body = self._request_count, not self._arriving.is_eof()
-        super().data_received(data)
-        if self._request_count != before:
-            self._requests_have_come(bytes(self._head) + data)
-        elif data and not is_body:
-            self._part_of_a_head_has_come(data)
+        """Read on, one head at a time.
+
+        Where the parser finds a mistake, it forgets all requests that it has read in the same go.
+        """
+        while True:
+            if self._discards or (self._ends and self._arriving.is_eof()):
+                self._discard(data)
+                return
+            end = self._end_of_head(data)
+            self._feed(data[:end])
+            if end == len(data):
+                return
+            data = data[end:]
 
     async def finish_response(
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Answers; behind what could not be read it waits until the client has read the answer."""
-        if self._leaves_too_much(request):
+        if self._leaves_too_much(request) or (self._ends and not self._messages):
             self._discards = True
+            self._message_tail = b""  # aiohttp would take it for the next request
             resp.force_close()
         answered = await super().finish_response(request, resp, start_time)
         self._answered += 1
@@ -180,6 +198,20 @@ class Connection(RequestHandler):
         length = request.content_length
         return length is None or length > self._keeper.settings.max_body
 
+    def _end_of_head(self, data: bytes) -> int:
+        """Where a head may end in the data; their length where none does, or a body is read."""
+        end = data.find(END_OF_HEAD) if self._arriving.is_eof() else -1
+        return len(data) if end < 0 else end + len(END_OF_HEAD)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse what has come, and see to it that what has begun to arrive also ends."""
+        before, is_body = self._request_count, not self._arriving.is_eof()
+        super().data_received(data)
+        if self._request_count != before:
+            self._requests_have_come(bytes(self._head) + data)
+        elif data and not is_body:
+            self._part_of_a_head_has_come(data)
+
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)
         if self._discarded > _MOST_DISCARDED:
@@ -219,39 +251,87 @@ class Connection(RequestHandler):
         )
 
     def _requests_have_come(self, data: bytes) -> None:
-        """At least one head is whole, or could not be parsed."""
+        """Judge the request that has come; its head is whole, or could not be parsed."""
         self._clear_timers()
+        if isinstance(self._messages[-1][0], _ErrInfo) and not self._arriving.is_eof():
+            self._body_is_wrong()
+            return
+        self._judge(data)
         self._head.clear()
-        self._judge()
+        self._head_size = 0
         message, self._arriving = self._messages[-1]
-        if len(self._messages) > _PIPELINE:
+        if self._is_flooded(len(data)):
             self._keeper.flooded.add()
             self._drop()
         elif isinstance(message, _ErrInfo):
             self._discards = True
             if isinstance(message.exc, LineTooLong):
-                self._token_too_long = _holds_long_token(data, self.max_field_size)
-        elif not self._arriving.is_eof():
-            self._expect_body()
-        elif self._arriving is EMPTY_PAYLOAD and (begun := data.rpartition(END_OF_HEAD)[2]):
-            self._part_of_a_head_has_come(begun)
+                self._token_too_long = heads.holds_long_token(data, self.max_field_size)
+        else:
+            # What follows an upgrade may be another protocol's, whoever is meant to speak it.
+            self._ends = message.upgrade
+            if not self._arriving.is_eof():
+                self._expect_body()
+            elif self._arriving is EMPTY_PAYLOAD and (begun := data.rpartition(END_OF_HEAD)[2]):
+                self._part_of_a_head_has_come(begun)
 
-    def _judge(self) -> None:
-        """Puts a problem in the place of the request that came last, if its head breaks a rule."""
+    def _body_is_wrong(self) -> None:
+        """Let the request whose body can't be parsed be the one that is answered with that."""
+        self._discards = True
+        self._messages.pop()
+        self._request_count -= 1
+        if self._has_answered_all():
+            self._arriving.feed_eof()
+        else:
+            self._arriving.set_exception(web.RequestPayloadError("the body is not HTTP"))
+
+    def _judge(self, data: bytes) -> None:
+        """Put a problem in the place of the request that came last, if its head breaks a rule."""
         message, body = self._messages[-1]
         if isinstance(message, _ErrInfo):
             return
-        problem = heads.fault(message, has_body=body is not EMPTY_PAYLOAD)
+        most, has_body = self._keeper.max_head, body is not EMPTY_PAYLOAD
+        if self._head_size + len(data) > most and heads.size(message) > most:
+            problem: Problem | None = heads.too_large(most)
+        else:
+            problem = heads.fault(message, self._keeper.settings, has_body=has_body)
+        if problem is None and len(self._head) == self._head_size:
+            problem = heads.fault_of_the_line(data)
         if problem is not None:
-            error = _ErrInfo(status=problem.status, exc=problem, message=problem.title)
-            self._messages[-1] = (error, EMPTY_PAYLOAD)
+            self._messages[-1] = _refused(problem)
+
+    def _is_flooded(self, size: int) -> bool:
+        """Tell whether more waits in this connection than may; `size` bytes came last."""
+        if len(self._messages) > _PIPELINE:
+            return True
+        self._queued = size if len(self._messages) == 1 else self._queued + size
+        most = self._keeper.settings.max_pipelined
+        if self._queued > most:  # but some may have been answered meanwhile
+            waiting = (
+                message for message, _ in self._messages if not isinstance(message, _ErrInfo)
+            )
+            self._queued = sum(map(heads.size, waiting))
+        return self._queued > most
 
     def _part_of_a_head_has_come(self, data: bytes) -> None:
         self._head += data
+        self._head_size += len(data)
         # What is too long is noticed before it is twice as long as what is allowed.
         del self._head[: -2 * self.max_field_size]
-        if self._head_timer is None:
+        if self._head_size > self._keeper.max_head:
+            self._refuse_head()
+        elif self._head_timer is None:
             self._expect_head()
+
+    def _refuse_head(self) -> None:
+        """Answer a head that is too long before the rest of it has come."""
+        self._clear_timers()
+        self._head.clear()
+        self._discards = True
+        self._request_count += 1
+        self._messages.append(_refused(heads.too_large(self._keeper.max_head)))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _expect_head(self) -> None:
         timeout = self._keeper.settings.header_timeout
@@ -287,6 +367,7 @@ class Connection(RequestHandler):
         self._head_timer = self._body_timer = None
 
     def _drop(self) -> None:
+        self._discards = True
         if self.transport is not None:
             self.transport.abort()
 
@@ -320,16 +401,9 @@ class Connection(RequestHandler):
             await asyncio.sleep(_SILENCE)
 
 
-def _holds_long_token(head: bytes, limit: int) -> bool:
-    """Whether the header that is longer than the limit is the one with the token.
-
-    The exception has nothing but the beginning of the value.
-    """
-    for line in head.split(b"\n"):
-        name, _, value = line.partition(b":")
-        if len(name) + len(value.strip()) > limit:
-            return name.lower() == b"authorization"
-    return False
+def _refused(problem: Problem) -> tuple[_ErrInfo, StreamReader]:
+    """A message that is answered with the problem."""
+    return _ErrInfo(problem.status, problem, problem.title), EMPTY_PAYLOAD
 
 
 def _crowded() -> bytes:

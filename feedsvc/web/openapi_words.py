@@ -6,7 +6,7 @@ from typing import Any, Final
 Json = dict[str, Any]
 
 # What any guarded request may be answered with, beside what its operation lists.
-REFUSALS: Final = (400, 401, 403, 404, 405, 408, 413, 414, 415, 429, 431, 500, 503, 504)
+REFUSALS: Final = (400, 401, 403, 404, 405, 408, 413, 414, 415, 429, 431, 500, 501, 503, 504)
 NAMES: Final = {"type": "array", "items": {"type": "string"}}
 ROW: Final = {"type": "object"}
 TEXT: Final = {"type": "string"}

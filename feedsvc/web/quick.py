@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -14,8 +14,6 @@ from feedsvc.web.connection import END_OF_HEAD, Connection, Doorkeeper
 from feedsvc.web.shortcut import Answer, Asked, Shortcut, said_by
 
 logger = logging.getLogger(__name__)
-
-_MOST_KEPT_BACK: Final = 1_048_576  # bytes that may arrive while Redis is asked
 
 
 class QuickConnection(Connection):
@@ -82,7 +80,7 @@ class QuickConnection(Connection):
 
     def _keep_back(self, data: bytes) -> None:
         self._kept_back += data
-        if len(self._kept_back) > _MOST_KEPT_BACK:
+        if len(self._kept_back) > self._keeper.settings.max_pipelined:
             self._keeper.flooded.add()
             self._drop()
 

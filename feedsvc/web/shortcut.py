@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
@@ -24,7 +24,7 @@ from multidict import CIMultiDictProxy, istr
 
 from feedsvc import identifiers
 from feedsvc.auth.principal import Principal
-from feedsvc.cache.memory import Held
+from feedsvc.cache.memory import Held, requests_share
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Found
 from feedsvc.errors import Unauthorized
@@ -36,11 +36,14 @@ from feedsvc.web.address import Networks, client_address
 from feedsvc.web.middlewares import request_id
 from feedsvc.web.page_form import PageForm
 from feedsvc.web.particulars import PARTICULARS
+from feedsvc.web.remembered import Remembered
 
-_MOST_REMEMBERED: Final = 10_000
-_LONGEST_PATH: Final = 2_048
-_MOST_HEADS: Final = 5_000
+_LONGEST_WORDS: Final = 2_048  # bytes; what is longer hardly comes again
 _LONGEST_HEAD: Final = 4_096
+# Bytes that Python needs for what is remembered, beside the text itself.
+_A_MEANING: Final = 3_072
+_A_HEAD: Final = 1_536
+_COPIES: Final = 3  # of a head: as it came, as bytes of each field, and as text
 _X_REQUEST_ID: Final = istr("X-Request-ID")
 # What follows from the page, and what is made anew for each answer; all else of a head stays.
 _OF_THE_PAGE: Final = frozenset({"content-length", "etag", "link"})
@@ -123,8 +126,9 @@ class Shortcut:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._trusted = service.settings.server.trusted_proxies
-        self._known: dict[tuple[Words, Scope], _Known] = {}
-        self._heads: dict[bytes, Said] = {}
+        share = requests_share(service.settings.cache.memory_bytes) // 2
+        self._known: Remembered[tuple[Words, Scope], _Known] = Remembered(share)
+        self._heads: Remembered[bytes, Said] = Remembered(share)
 
     def said_before(self, head: bytes) -> Said | None:
         """What was learned of these bytes, which are all of a request."""
@@ -132,10 +136,8 @@ class Shortcut:
 
     def learn(self, head: bytes, said: Said) -> None:
         """These bytes, which are all of a request, say this: they need not be parsed again."""
-        if len(head) > _LONGEST_HEAD:
-            return
-        _make_room(self._heads, _MOST_HEADS)
-        self._heads[head] = said
+        if len(head) <= _LONGEST_HEAD:
+            self._heads.put(head, said, _A_HEAD + _COPIES * len(head))
 
     def remember(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Takes note of an answer that has just left the long way."""
@@ -154,9 +156,9 @@ class Shortcut:
         place = words, known.principal.scope
         before, cache = self._known.get(place), self._cache()
         if before is None or before.cache != cache:
-            _make_room(self._known, _MOST_REMEMBERED)
             before = _Known(words, wanted, form, cache, known.route, known.query, {})
-            self._known[place] = before
+            size = _A_MEANING + _COPIES * _size_of(words) + len(wanted.key)
+            self._known.put(place, before, size)
         before.lines[response.status] = _staying(response)
 
     def ask(self, said: Said, peer: str | None) -> Asked | None:
@@ -256,7 +258,7 @@ def _may_come(request: web.BaseRequest) -> bool:
     return (
         request.method == "GET"
         and request.version == HttpVersion11
-        and len(request.raw_path) <= _LONGEST_PATH
+        and _size_of(_words(request.raw_path, request.headers)) <= _LONGEST_WORDS
         and "ticket=" not in request.raw_path
         and _asks_for_no_more(request.headers)
     )
@@ -282,12 +284,6 @@ def said_by(message: RawRequestMessage) -> Said | None:
     )
 
 
-def _make_room(remembered: dict[Any, Any], most: int) -> None:
-    """What is thrown out comes back when it is asked again."""
-    if len(remembered) >= most:
-        del remembered[next(iter(remembered))]
-
-
 def _asks_for_no_more(fields: CIMultiDictProxy[str]) -> bool:
     """Whether nothing in the head has a page made, or answered, in another way."""
     # Not a loop, for it runs for every request.
@@ -300,6 +296,11 @@ def _words(path: str, fields: CIMultiDictProxy[str]) -> Words:
         tuple(fields.getall(hdrs.ACCEPT, ())),
         tuple(fields.getall(hdrs.ACCEPT_ENCODING, ())),
     )
+
+
+def _size_of(words: Words) -> int:
+    path, accept, coding = words
+    return len(path) + sum(map(len, accept)) + sum(map(len, coding))
 
 
 def _staying(response: web.StreamResponse) -> bytes:

@@ -93,3 +93,12 @@ def test_no_two_of_these_have_one_key() -> None:
 def test_who_a_caller_is_beside_its_scope_makes_no_difference() -> None:
     again = replace(CALLERS[0], subject="somebody", expires_at=9.0)
     assert key(SAME[0], again) == key(SAME[0])
+
+
+def test_a_long_key_is_short_and_as_good_as_the_whole() -> None:
+    asked = [{"format": "ndjson", "name.ne": "x" * 13_500 + end} for end in "ab"]
+    keys = [key(given) for given in asked] + [key(asked[0], CALLERS[1])]
+    assert len(set(keys)) == len(keys)
+    assert max(map(len, keys)) < 400
+    assert keys[0] == key(asked[0])
+    assert CALLERS[0].tenant in keys[0]
