@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
-from feedsvc import pools, preflight
+from feedsvc import open_files, pools, preflight
 from feedsvc.access_log import AccessLog
 from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
@@ -42,7 +42,7 @@ from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
 from feedsvc.replicas import READING, Replicas
 from feedsvc.service import Service
-from feedsvc.settings import Settings
+from feedsvc.settings import Server, Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
 from feedsvc.together import Together
@@ -276,20 +276,29 @@ async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Ser
 
     At the block's end whatever still runs is ended; a drain comes before that.
     """
+    server = _server(settings)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(settings, workplace))
         runners = []
         if workplace.metrics_listener is not None:
-            of_metrics = Runner(application_of(service), settings.server)
+            of_metrics = Runner(application_of(service), open_files.for_metrics(server))
             await of_metrics.setup()
             stack.push_async_callback(of_metrics.cleanup)
             await of_metrics.answer_on(workplace.metrics_listener)
             runners.append(of_metrics)
-        runner = Runner(application(service), settings.server)
+        runner = Runner(application(service), server)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await runner.answer_on(workplace.listener)
         yield Serving(service, [runner, *runners])
+
+
+def _server(settings: Settings) -> Server:
+    """The server's settings as far as the limit of open files allows. Raises StartError."""
+    try:
+        return open_files.bounded(settings, open_files.raise_limit())
+    except open_files.TooFewFilesError as error:
+        raise StartError(str(error)) from None
 
 
 def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule]:

@@ -44,6 +44,8 @@ class Server(Section):
     body_timeout: Seconds = 10.0
     # In each process. Many, for an office or a proxy that nobody listed has a single address.
     connections_per_address: Count = 4_096
+    # In each process, from everywhere. None: as many as it may open files, less what it needs.
+    connections: int | None = Field(None, ge=16, le=10_000_000)
     # Whose X-Forwarded-For is believed, and whose connections are not counted.
     trusted_proxies: Networks = ()
     # The kernel's share of what a client has not read yet. A fixed size bounds what a thousand

@@ -5,10 +5,8 @@ All of it happens before any middleware, and for the most part before anybody ha
 
 import asyncio
 import logging
-from http import HTTPStatus
 from typing import Any, Final, cast
 
-import orjson
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser
@@ -23,35 +21,18 @@ from feedsvc.errors import (
     Internal,
     Problem,
     Unauthorized,
-    Unavailable,
     UriTooLong,
 )
-from feedsvc.settings import Server
 from feedsvc.tally import Tally
 from feedsvc.web import heads, middlewares, problems, security
-from feedsvc.web.address import Crowd, CrowdedError
+from feedsvc.web.address import CrowdedError
+from feedsvc.web.doorkeeper import MOST_REFUSED, MOST_WAITING, Doorkeeper, refusal
 
 logger = logging.getLogger(__name__)
 
 END_OF_HEAD: Final = b"\r\n\r\n"
-_PIPELINE: Final = 64  # requests that may wait in one connection
 _SILENCE: Final = 1.0  # seconds without a byte after which a refused client has sent its all
 _MOST_DISCARDED: Final = 16_777_216  # bytes that are read behind a refusal, so that it is read
-_MOST_REFUSED: Final = 128  # refused connections that get to read why, at any one time
-
-
-class Doorkeeper:
-    """What all connections of a server are held to, and what became of those that would not."""
-
-    def __init__(self, settings: Server) -> None:
-        self.settings = settings
-        self.max_head = max(settings.max_head, settings.max_header, settings.max_request_line)
-        self.crowd = Crowd(settings.connections_per_address, settings.trusted_proxies)
-        self.refused = 0
-        self.crowded = Tally("connections refused by server.connections_per_address: %d")
-        most = f"{_PIPELINE} requests, or server.max_pipelined bytes of them"
-        self.flooded = Tally(f"connections dropped with more than {most}, waiting: %d")
-        self.late = Tally("connections dropped by server.header_timeout: %d")
 
 
 class Connection(RequestHandler):
@@ -67,6 +48,7 @@ class Connection(RequestHandler):
         "_head",
         "_head_size",
         "_head_timer",
+        "_is_admitted",
         "_is_refused",
         "_keeper",
         "_peer",
@@ -88,6 +70,7 @@ class Connection(RequestHandler):
         self._answered = 0  # requests whose answer has been written
         self._peer: str | None = None
         self._who: str | None = None
+        self._is_admitted = False
         self._is_refused = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
@@ -105,11 +88,17 @@ class Connection(RequestHandler):
         stream = cast("asyncio.Transport", transport)
         peer = stream.get_extra_info("peername")
         self._peer = peer[0] if peer else None
-        try:
-            self._who = self._keeper.crowd.admit(self._peer)
-        except CrowdedError:
-            self._refuse(stream)
+        keeper = self._keeper
+        if keeper.connected >= keeper.most:
+            self._refuse(stream, keeper.full, "The service has as many connections as it may.")
             return
+        try:
+            self._who = keeper.crowd.admit(self._peer)
+        except CrowdedError:
+            self._refuse(stream, keeper.crowded, "Too many connections come from this address.")
+            return
+        keeper.connected += 1
+        self._is_admitted = True
         super().connection_made(transport)
         self._expect_head()
 
@@ -119,6 +108,9 @@ class Connection(RequestHandler):
         if self._who is not None:
             self._keeper.crowd.leave(self._who)
             self._who = None
+        if self._is_admitted:
+            self._keeper.connected -= 1
+            self._is_admitted = False
         if self._is_refused:
             self._keeper.refused -= 1
             self._is_refused = False
@@ -236,7 +228,7 @@ class Connection(RequestHandler):
 
         aiohttp's own stops below that, and then nobody learns how many more would have come.
         """
-        self._max_msg_queue_size = _PIPELINE + 1
+        self._max_msg_queue_size = MOST_WAITING + 1
         self._parser = HttpRequestParser(
             self,
             loop,
@@ -302,7 +294,7 @@ class Connection(RequestHandler):
 
     def _is_flooded(self, size: int) -> bool:
         """Tell whether more waits in this connection than may; `size` bytes came last."""
-        if len(self._messages) > _PIPELINE:
+        if len(self._messages) > MOST_WAITING:
             return True
         self._queued = size if len(self._messages) == 1 else self._queued + size
         most = self._keeper.settings.max_pipelined
@@ -371,17 +363,17 @@ class Connection(RequestHandler):
         if self.transport is not None:
             self.transport.abort()
 
-    def _refuse(self, transport: asyncio.Transport) -> None:
-        """Answers without having read anything."""
-        self._keeper.crowded.add()
+    def _refuse(self, transport: asyncio.Transport, tally: Tally, why: str) -> None:
+        """Answer without having read anything."""
+        tally.add()
         self._discards = True
         BaseProtocol.connection_made(self, transport)
-        if self._keeper.refused >= _MOST_REFUSED:
+        if self._keeper.refused >= MOST_REFUSED:
             transport.abort()
             return
         self._keeper.refused += 1
         self._is_refused = True
-        transport.write(_crowded())
+        transport.write(refusal(why))
         _close_when_read(transport)
         self._loop.call_later(_SILENCE, transport.abort)
 
@@ -404,25 +396,6 @@ class Connection(RequestHandler):
 def _refused(problem: Problem) -> tuple[_ErrInfo, StreamReader]:
     """A message that is answered with the problem."""
     return _ErrInfo(problem.status, problem, problem.title), EMPTY_PAYLOAD
-
-
-def _crowded() -> bytes:
-    """An answer as bytes, for there is no request that it could be made from."""
-    problem = Unavailable("Too many connections come from this address.", retry_after=10)
-    given = middlewares.request_id(None)
-    body = orjson.dumps(problem.body("/", given), option=orjson.OPT_APPEND_NEWLINE)
-    status = HTTPStatus(problem.status)
-    fields = {
-        **security.HEADERS,
-        **problem.headers,
-        "Cache-Control": "no-store",
-        "Connection": "close",
-        "Content-Length": str(len(body)),
-        "Content-Type": problems.CONTENT_TYPE,
-        "X-Request-ID": given,
-    }
-    head = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{k}: {v}" for k, v in fields.items())]
-    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 def _close_when_read(transport: asyncio.Transport) -> None:

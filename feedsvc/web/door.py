@@ -6,7 +6,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from feedsvc.settings import Server
-from feedsvc.web.connection import Doorkeeper
+from feedsvc.web.doorkeeper import Doorkeeper
 from feedsvc.web.quick import QuickConnection
 from feedsvc.web.shortcut import Shortcut
 

@@ -10,7 +10,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 from aiohttp.web_request import BaseRequest
 
-from feedsvc.web.connection import END_OF_HEAD, Connection, Doorkeeper
+from feedsvc.web.connection import END_OF_HEAD, Connection
+from feedsvc.web.doorkeeper import Doorkeeper
 from feedsvc.web.shortcut import Answer, Asked, Shortcut, said_by
 
 logger = logging.getLogger(__name__)

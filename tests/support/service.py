@@ -89,8 +89,11 @@ def serving(
     datasets: Path = REPOSITORY / "config" / "datasets.toml",
     settings: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
+    wrapper: Sequence[str] = (),
 ) -> Iterator[Running]:
     """`feedsvc serve` on this database and a free port; `settings` as FEEDSVC_ variables.
+
+    `wrapper` is a command that runs the command behind it.
 
     Unless they name a Redis, or are of one that has none (`NO_REDIS`), it is the one that the
     tests run on, under a prefix that nobody else has.
@@ -114,7 +117,7 @@ def serving(
         **(settings or {}),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "feedsvc", "serve", *arguments],
+        [*wrapper, sys.executable, "-m", "feedsvc", "serve", *arguments],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,
