@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import asyncpg
 
@@ -18,24 +18,13 @@ from feedsvc.datasets import (
     order_columns,
     quote_identifier,
 )
+from feedsvc.findings import Finding
 from streams import encoder
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
 _PARTITIONED: Final = "p"
 _VIEW_KINDS: Final = frozenset("vf")
 _UNCONSTRAINED_KINDS: Final = frozenset("vfm")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A mistake (`error`: the service refuses to start) or something to mend (`warning`)."""
-
-    severity: Literal["error", "warning"]
-    place: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.place}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +164,8 @@ def _findings(name: str, declaration: Declaration, relation: Relation | None) ->
     if relation.owned:
         what = f"the service's login owns {declaration.relation}, or may act as its owner"
         yield Finding("error", f"{name}.relation", what)
+    if relation.unreadable >= relation.columns.keys():
+        return  # feedsvc.read_rights says so once, and not of each column
     unknown = list(_unknown_columns(name, declaration, relation))
     yield from unknown
     if unknown:

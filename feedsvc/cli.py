@@ -21,11 +21,11 @@ from feedsvc.app import StartError, alert_rules
 from feedsvc.auth.jwks import JwksError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
-from feedsvc.catalog import Finding
 from feedsvc.control import ControlLine
 from feedsvc.datasets import DatasetsError, declarations
 from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.errors import Unauthorized
+from feedsvc.findings import Finding
 from feedsvc.govern import serve_as_worker
 from feedsvc.migrations.errors import MigrationError
 from feedsvc.migrations.lines import Line

@@ -5,8 +5,9 @@ from typing import Final
 import asyncpg
 
 from feedsvc import catalog, protection
-from feedsvc.catalog import Finding
 from feedsvc.datasets import Dataset, declarations
+from feedsvc.findings import Finding
+from feedsvc.read_rights import right_findings
 from feedsvc.settings import Settings
 from feedsvc.tag_findings import tag_findings
 
@@ -23,6 +24,7 @@ async def inspect(
     findings += found
     findings += await tag_findings(connection, declared)
     findings += await protection.relation_findings(connection, declared)
+    findings += await right_findings(connection, declared)
     for wanted, place, table, what in (
         (settings.audit.enabled, "audit.enabled", "audit", "nobody writes down who reads what"),
         (settings.metrics.enabled, "metrics.enabled", "performance", "figures are not kept"),

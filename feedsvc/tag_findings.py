@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 import asyncpg
 
 from feedsvc import catalog
-from feedsvc.catalog import Finding, Relation
+from feedsvc.catalog import Relation
 from feedsvc.datasets import Declaration, relation_parts
+from feedsvc.findings import Finding
 from feedsvc.tags import Template
 
 

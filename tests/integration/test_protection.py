@@ -1,5 +1,6 @@
 """`check`, and the start: no dataset that row-level security does not guard, no login beside it."""
 
+import re
 import subprocess
 import uuid
 from collections.abc import AsyncIterator
@@ -239,6 +240,104 @@ async def test_what_is_declared_as_shared_needs_no_policy(place: Place) -> None:
     await place.has("CREATE UNIQUE INDEX ON t (id)")
     place.serves("t", "shared = true")
     assert place.command("check").returncode == 0
+
+
+READ_BY_NOBODY = {
+    "shared, without a policy": (
+        f"{GUARD} CREATE UNIQUE INDEX ON t (id)",
+        "t",
+        "s.t has row-level security and no policy by which the login could read, so it is always",
+    ),
+    "shared, with a policy for others": (
+        f"{GUARD} CREATE UNIQUE INDEX ON t (id); CREATE POLICY p ON t TO {{stranger}} USING (true)",
+        "t",
+        "s.t has row-level security and no policy",
+    ),
+    "shared, behind a view": (
+        f"{GUARD} CREATE VIEW v {INVOKER} AS SELECT * FROM t",
+        "v",
+        "s.t has row-level security and no policy",
+    ),
+    "shared, behind a view whose owner it holds": (
+        f"{GUARD} CREATE VIEW v AS SELECT * FROM t;"
+        "ALTER VIEW v OWNER TO {stranger}; GRANT SELECT ON t TO {stranger}",
+        "v",
+        "s.t has row-level security and no policy by which stranger_",
+    ),
+    "shared, behind another table's policy": (
+        f"{GUARD} CREATE TABLE u (tenant text, id int PRIMARY KEY);"
+        "ALTER TABLE u ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY p ON u USING (EXISTS (SELECT FROM t WHERE t.id = u.id))",
+        "u",
+        "s.t has row-level security and no policy",
+    ),
+    "a table behind a view that may not be read": (
+        f"CREATE VIEW v {INVOKER} AS SELECT * FROM t; REVOKE SELECT ON t FROM PUBLIC",
+        "v",
+        "the login may not read s.t, which is behind s.v",
+    ),
+    "a column behind a view that may not be read": (
+        f"CREATE VIEW v {INVOKER} AS SELECT * FROM t; REVOKE SELECT ON t FROM PUBLIC;"
+        "GRANT SELECT (id) ON t TO PUBLIC",
+        "v",
+        "the login may not read s.t, which is behind s.v",
+    ),
+    "a table that a view's owner may not read": (
+        "CREATE VIEW v AS SELECT * FROM t; ALTER VIEW v OWNER TO {stranger};"
+        "REVOKE SELECT ON t FROM PUBLIC",
+        "v",
+        "as whom a view reads, may not read s.t, which is behind s.v",
+    ),
+    "a schema that may not be used": (
+        "CREATE UNIQUE INDEX ON t (id); REVOKE USAGE ON SCHEMA s FROM PUBLIC",
+        "t",
+        "the login may not use the schema s",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", READ_BY_NOBODY)
+async def test_check_finds_what_would_be_refused_or_empty_for_ever(place: Place, what: str) -> None:
+    """Each is mended by the SQL that is printed with it."""
+    sql, relation, said = READ_BY_NOBODY[what]
+    await place.has(sql)
+    place.serves(relation, "shared = true")
+    found = await place.findings()
+    errors = [line for line in found if line.startswith("error: d.relation: ")]
+    assert len(errors) == 1, found
+    assert said in errors[0]
+    statement = re.search(r"(?:GRANT|CREATE POLICY) .*", errors[0])
+    assert statement is not None, errors
+    await place.admin.execute(statement[0])
+    assert not [line for line in await place.findings() if line.startswith("error")]
+
+
+READ_BY_ALL = {
+    "a view as an owner whom no policy holds": (
+        f"{GUARD} CREATE VIEW v AS SELECT * FROM t; REVOKE SELECT ON t FROM PUBLIC",
+        "v",
+    ),
+    "a view of some columns": (
+        f"CREATE VIEW v {INVOKER} AS SELECT id FROM t; REVOKE SELECT ON t FROM PUBLIC;"
+        "GRANT SELECT (id) ON t TO PUBLIC",
+        "v",
+    ),
+    "a policy that lets all in": (
+        f"{GUARD} CREATE UNIQUE INDEX ON t (id); CREATE POLICY p ON t USING (true)",
+        "t",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", READ_BY_ALL)
+async def test_check_lets_what_can_be_read_pass(place: Place, what: str) -> None:
+    sql, relation = READ_BY_ALL[what]
+    await place.has(sql)
+    place.file.write_text(f'[d]\nrelation = "s.{relation}"\nkey = ["id"]\nshared = true\n')
+    if relation == "v":
+        with place.file.open("a") as file:
+            file.write('not_null = ["id"]\n')
+    assert not [line for line in await place.findings() if line.startswith("error")]
 
 
 async def test_the_service_refuses_to_start_on_either(place: Place) -> None:
