@@ -34,12 +34,17 @@ WELL_FORMED = [
     ("interval", int8(-1) + int4(1) + int4(-14), '"-1 years -2 mons +1 day -00:00:00.000001"'),
     ("uuid", bytes(range(16)), '"00010203-0405-0607-0809-0a0b0c0d0e0f"'),
     ("inet", IPV4 + b"\x0a\0\0\1", '"10.0.0.1"'),
+    # Of two runs of zeros that are as long the first is shortened.
+    ("inet", IPV6 + bytes.fromhex("00010000000000010001000000000001"), '"1::1:1:0:0:1"'),
     ("cidr", IPV6 + bytes(15) + b"\1", '"::1/128"'),
     ("macaddr8", bytes(range(8)), '"00:01:02:03:04:05:06:07"'),
     ("char", b"\xc3", '"\\\\303"'),
     ("char", b"\0", '""'),
     ("bytea", b"\0\xff", '"\\\\x00ff"'),
     ("text", b'"\\/\b\f\n\r\t\x7f\x1f\0', '"\\"\\\\/\\b\\f\\n\\r\\t\x7f\\u001f\\u0000"'),
+    # From 4 KiB on a text is measured before it is written.
+    ("text", b"\x01" * 5000, '"' + "\\u0001" * 5000 + '"'),
+    ("text", b"\n" * 5000, '"' + "\\n" * 5000 + '"'),
     ("json", b'{"a":\r\n1}', '{"a":  1}'),
     ("jsonb", b"\1[1, 2]", "[1, 2]"),
     ("int4[]", array(int4(1), None), "[1,null]"),
