@@ -10,7 +10,8 @@ from feedsvc.datasets import KEY_ORDER, RESERVED, Column, Dataset, Op, OrderColu
 from feedsvc.errors import BadParameter, NotAcceptable
 from feedsvc.literals import uuid_text
 from streams import negotiation, tokens
-from streams.formats import CSV, END_ID, FORMATS, NDJSON, SSE, Format, Layout, csv_record
+from streams.csv_record import PLAIN_CSV, CsvStyle, csv_record
+from streams.formats import CSV, END_ID, FORMATS, NDJSON, SSE, Format, Layout
 
 MOST_ROWS: Final = 2**63 - 1
 
@@ -52,7 +53,6 @@ class FeedQuery:
     filters: tuple[Filter, ...]
     limit: int | None
     after: tuple[str, ...] | None
-    guard: bool
     progress: float
     export: str | None
     # An EventSource that has already received its `end` asks again all the same.
@@ -88,7 +88,7 @@ class FeedQuery:
             frames=parameters.choice(given, "frames", _FLAG, False),
             header=parameters.choice(given, "header", _FLAG, True),
             bom=parameters.choice(given, "bom", _FLAG, False),
-            delimiter=parameters.choice(given, "delimiter", _DELIMITERS, ","),
+            csv=_csv_style(given) if form is CSV else PLAIN_CSV,
         )
         return cls(
             dataset=dataset,
@@ -99,7 +99,6 @@ class FeedQuery:
             filters=_filters(given, dataset),
             limit=parameters.read("limit", given["limit"], _limit) if "limit" in given else None,
             after=None if is_over else _after(given, order, seen),
-            guard=form is CSV and parameters.choice(given, "guard", _GUARDS, True),
             progress=parameters.read("progress", given.get("progress", "1"), _seconds),
             export=parameters.read("export", given["export"], uuid_text)
             if "export" in given
@@ -146,6 +145,13 @@ def _refuse_what_is_not_for(form: Format, given: Mapping[str, str], dataset: Dat
             raise parameters.unknown(name, (*offered, *_filter_names(dataset)))
 
 
+def _csv_style(given: Mapping[str, str]) -> CsvStyle:
+    return CsvStyle(
+        delimiter=parameters.choice(given, "delimiter", _DELIMITERS, ","),
+        guard=parameters.choice(given, "guard", _GUARDS, True),
+    )
+
+
 def _columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:
     if "columns" not in given:
         return tuple(dataset.columns.values())
@@ -157,7 +163,7 @@ def _columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:
             )
         if names.count(name) > 1:
             raise BadParameter(f"{name!r} stands there twice.", parameter="columns")
-    if csv_record(names, ",") != given["columns"]:
+    if csv_record(names, PLAIN_CSV) != given["columns"]:
         what = "A name is quoted only where it holds a comma, a quote or a line break."
         raise BadParameter(what, parameter="columns", allowed=list(dataset.columns))
     return tuple(dataset.columns[name] for name in names)

@@ -95,7 +95,7 @@ def feed(
     """The rows of the query behind `after`, at most `limit` of them."""
     arguments = _Arguments()
     if query.format is CSV:
-        record = csv_record(query.columns, query.layout.delimiter, guard=query.guard)
+        record = csv_record(query.columns, query.layout.csv)
         source = ""
     else:
         record, source = json_record(query.columns), json_source(query.columns)

@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import orjson
 
+from streams.csv_record import PLAIN_CSV, CsvStyle, csv_record
 from streams.frames import End, Failure, Frame, Joined, Open, Ping, Progress, Rows
 
 Pieces: TypeAlias = Sequence[Joined]
@@ -34,7 +35,7 @@ class Layout:
     frames: bool = False
     header: bool = True
     bom: bool = False
-    delimiter: str = ","
+    csv: CsvStyle = PLAIN_CSV
 
 
 class Encoder(Protocol):
@@ -163,7 +164,7 @@ class CsvEncoder:
 
     def __init__(self, layout: Layout) -> None:
         self.bytes_made = 0
-        header = csv_record(layout.columns, layout.delimiter) + "\r\n" if layout.header else ""
+        header = csv_record(layout.columns, layout.csv) + "\r\n" if layout.header else ""
         self._head = (("\ufeff" if layout.bom else "") + header).encode()
 
     def encode(self, frame: Frame) -> Pieces:
@@ -178,17 +179,6 @@ class CsvEncoder:
         self._head = b""
         self.bytes_made += size_of(made)
         return made
-
-
-def csv_record(fields: Sequence[str], delimiter: str) -> str:
-    """One record without its line end, quoted by the rule that the SQL projection follows."""
-    return delimiter.join(_csv_field(field, delimiter) for field in fields)
-
-
-def _csv_field(field: str, delimiter: str) -> str:
-    if field and not any(special in field for special in (delimiter, '"', "\r", "\n")):
-        return field
-    return '"' + field.replace('"', '""') + '"'
 
 
 def open_data(frame: Open) -> dict[str, Any]:

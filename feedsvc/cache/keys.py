@@ -11,6 +11,7 @@ from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Dataset
 from feedsvc.projection import json_record
 from feedsvc.query import FeedQuery
+from streams.csv_record import CsvStyle
 from streams.formats import CSV
 
 _LONGEST: Final = 512  # bytes; a filter's value may have thousands, and a key is kept many times
@@ -24,13 +25,13 @@ def page_key(
 
     `dataset` is its fingerprint; without a limit it is the page that a stream begins with.
     """
-    kind = f"csv{query.layout.delimiter}{query.guard:d}" if query.format is CSV else "json"
+    form = query.layout.csv if query.format is CSV else "json"
     made = orjson.dumps(
         (
             origin,
             principal.scope,
             dataset,
-            kind,
+            form,
             query.layout.columns,
             [(part.column.name, part.descending) for part in query.order],
             [(c.column.name, c.op, c.values) for c in query.filters],
@@ -50,6 +51,6 @@ def fingerprint(dataset: Dataset, page_size: int) -> str:
     """
     columns = tuple(dataset.columns.values())
     held_to = dataset.tenant, dataset.client, dataset.shared_with_clients
-    encoders = json_record(columns), csv_record(columns, ",", guard=True)
+    encoders = json_record(columns), csv_record(columns, CsvStyle(guard=True))
     parts = dataset.name, dataset.relation, columns, held_to, dataset.tags, page_size, encoders
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

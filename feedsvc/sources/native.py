@@ -15,13 +15,15 @@ def native_row(query: FeedQuery) -> tuple[BinaryRow, encoder.Plan]:
     """What is to be selected for the query, and the encoder's plan for it."""
     form: Literal["json", "csv"] = "csv" if query.format is CSV else "json"
     order = [part.column for part in query.order]
-    row = binary_row(query.columns, order, form, guard=query.guard)
+    style = query.layout.csv
+    row = binary_row(query.columns, order, form, guard=style.guard)
     plan = encoder.Plan(
         row.columns,
         form,
         between=query.format.between(query.layout),
         keys=row.keys,
-        delimiter=query.layout.delimiter,
+        delimiter=style.delimiter,
+        guard=style.guard,
     )
     return row, plan
 

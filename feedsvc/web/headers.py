@@ -30,7 +30,7 @@ def of_feed(query: FeedQuery, export: str, status: str) -> dict[str, str]:
         "Vary": VARY,
     }
     if query.format is CSV:
-        headers["Feed-CSV-Guard"] = "on" if query.guard else "off"
+        headers["Feed-CSV-Guard"] = "on" if query.layout.csv.guard else "off"
         headers["Content-Disposition"] = attachment(f"{query.dataset.filename}.csv")
     return headers
 

@@ -16,6 +16,7 @@ class Plan:
         between: bytes = b"",
         keys: Sequence[int] = (),
         delimiter: str = ",",
+        guard: bool = False,
     ) -> Plan: ...
 
 @final

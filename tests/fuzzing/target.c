@@ -51,7 +51,8 @@ static Plan *plan_of(Script *script, uint8_t flags)
 {
     static const char delimiters[] = {',', ';', '\t', 'x'};
     size_t columns = 1 + next_byte(script) % MOST_COLUMNS;
-    Plan *plan = plan_new(columns, columns, flags & AS_CSV, delimiters[next_byte(script) % 4]);
+    char delimiter = delimiters[next_byte(script) % 4];
+    Plan *plan = plan_new(columns, columns, flags & AS_CSV, delimiter, flags & GUARDED);
     require(plan != NULL, "no memory");
     size_t keys = 0;
     for (size_t i = 0; i < columns; i++) {

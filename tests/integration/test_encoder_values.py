@@ -16,6 +16,7 @@ from feedsvc.catalog import resolve
 from feedsvc.datasets import Column, Dataset, Declaration
 from tests.integration.foreign import oracle
 from tests.integration.foreign.values import LABELS, TEXT, TYPES, arrays
+from tests.support import csv_rule
 from tests.support.encoding import (
     DELIMITERS,
     Source,
@@ -31,6 +32,7 @@ RUNNABLE: Final = (
     *("=", "@", "\t", "\r", "\n", "＝1", "＋1", "－1", "＠x", "＜", "ｆ", "\uff0c", "-", "+"),
     *("+44 (0) 20/7946-09.58", "+1,2", "-1;2", "+1\n", "-1\t", "+٣", "--1", "-a", "'=1"),
     *("x" * 7, "x" * 8, "x" * 9, 'x"', 'xxxxxxx"', 'xxxxxxxx"', "xxxxxxx,", "xxxxxxxx;", '"' * 20),
+    *csv_rule.CELLS,
     *("é" * 4, "\x1f" * 9, "\\" * 17, "\x7f\x80", "a\u2028" * 5, "n" * 5000, '"\n' * 3000),
 )
 NUMBERS: Final = st.sampled_from(
@@ -45,6 +47,7 @@ TOUCHY: Final[Mapping[str, st.SearchStrategy[str]]] = {
     "inet": st.sampled_from(
         [
             *("::", "::1", "::1.2.3.4", "::ffff:1.2.3.4", "::ffff:0:1.2.3.4", "1::", "1:0:0:1::1"),
+            *("1:0:0:1:1:0:0:1", "0:0:1:1:1:1:0:0", "1:0:0:0:1:0:0:0", "1:1:0:0:1:0:0:0"),
             *(
                 "::2:1",
                 "0:0:1::",

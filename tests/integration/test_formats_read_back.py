@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import shutil
-import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.support import servers, sse
-from tests.support.service import Running, bearer, serving
+from tests.support import sse
+from tests.support.service import Running, bearer
 
 KEYS = {
     "clients": "id",
@@ -200,71 +198,3 @@ async def test_curl_downloads_the_same(
     )
     assert await process.wait() == 0
     assert file.read_bytes() == await body(http, path)
-
-
-RUN_BY_A_SPREADSHEET = [
-    "=1+1", "=", "=cmd|' /C calc'!A0", "@SUM(A1)", "@", "\tx", "\t", "\rx", "\n=1", "\r\n=1",
-    "＝1", "＋1", "－1", "＠x", "－", "+1+1", "-2+3+cmd|' /C calc'!A0", "-x", "+a", "-=1", "+@x",
-    "- SUM(A1)", "-1e5", "-1;2", "-1\n=2", "-1\xa0000", "-1'", "+١", "--1=2", '-"1"', "=1,2",
-]  # fmt: skip
-HARMLESS = [
-    "", " ", "a", "a=1", " =1", "'=1", '"=1"', "0", "-", "+", "--", "-12.50", "-1,234.56", "+1",
-    "- 1", "-(1)", "+44 20 7946 0958", "+1 (212) 555-0100", "+49/30-1234", "(0117) 496 0100",
-    "1-1", "%41", "|x", ";=1", "−1", "é=1", "💍=1", "ａ", "\ufeff=1",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-async def cells(
-    world_admin_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[aiohttp.ClientSession]:
-    """A service with a table of cells: text that may be run, beside columns that can't be."""
-    schema = f"cells_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(world_admin_url)
-    await admin.execute(f"""
-        CREATE SCHEMA {schema};
-        CREATE TABLE {schema}.cells (
-            id int PRIMARY KEY, cell text NOT NULL, short varchar(40) NOT NULL,
-            whole int NOT NULL, amount numeric NOT NULL, real float8 NOT NULL,
-            day date NOT NULL, at timestamptz NOT NULL, yes boolean NOT NULL
-        );
-        GRANT USAGE ON SCHEMA {schema} TO {servers.LOGIN};
-        GRANT SELECT ON {schema}.cells TO {servers.LOGIN};
-    """)
-    await admin.executemany(
-        f"INSERT INTO {schema}.cells VALUES ($1, $2, $2::text, -1, -2.50, '-1e300',"
-        " '-infinity', '-infinity', false)",
-        list(enumerate(RUN_BY_A_SPREADSHEET + HARMLESS)),
-    )
-    declared = tmp_path_factory.mktemp("cells") / "datasets.toml"
-    declared.write_text(f'[cells]\nrelation = "{schema}.cells"\nkey = ["id"]\nshared = true\n')
-    try:
-        with serving(servers.as_login(world_admin_url), datasets=declared) as running:
-            async with aiohttp.ClientSession(running.url) as session:
-                yield session
-    finally:
-        await admin.execute(f"DROP SCHEMA {schema} CASCADE")
-        await admin.close()
-
-
-@pytest.mark.parametrize(("parameter", "delimiter"), [(",", ","), (";", ";"), ("tab", "\t")])
-async def test_the_guard_disarms_what_a_spreadsheet_would_run_and_nothing_else(
-    cells: aiohttp.ClientSession, parameter: str, delimiter: str
-) -> None:
-    made = await body(cells, f"/v1/feeds/cells?format=csv&header=0&delimiter={parameter}")
-    rows = records(made, delimiter)
-    guarded = ["'" + cell for cell in RUN_BY_A_SPREADSHEET] + HARMLESS
-    assert [row[1] for row in rows] == guarded
-    assert [row[2] for row in rows] == guarded
-    typed = ["-1", "-2.50", "-1e+300", "-infinity", "-infinity", "false"]
-    assert all(row[3:] == typed for row in rows)
-
-
-async def test_without_its_guard_a_csv_is_lossless(cells: aiohttp.ClientSession) -> None:
-    rows = records(await body(cells, "/v1/feeds/cells?format=csv&header=0&guard=off"))
-    assert [row[1] for row in rows] == RUN_BY_A_SPREADSHEET + HARMLESS
-
-
-async def test_the_other_formats_guard_nothing(cells: aiohttp.ClientSession) -> None:
-    rows = json.loads(await body(cells, "/v1/feeds/cells?columns=cell"))
-    assert [row["cell"] for row in rows] == RUN_BY_A_SPREADSHEET + HARMLESS

@@ -14,12 +14,13 @@ from unittest import mock
 import asyncpg
 import pytest
 
-from feedsvc.binary_projection import binary_row
+from feedsvc.binary_projection import BinaryRow, binary_row
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column
 from feedsvc.embedded import binaries, start_postgres
 from feedsvc.projection import ALIAS, json_record, json_source, reference, token_value
 from streams import encoder
+from streams.csv_record import PLAIN_CSV, CsvStyle
 from tests.support.servers import throw_away_folder
 
 needs_encoder = pytest.mark.skipif(
@@ -32,8 +33,7 @@ class Form:
     """What becomes of a row."""
 
     name: Literal["json", "csv"]
-    delimiter: str = ","
-    guard: bool = False
+    style: CsvStyle = PLAIN_CSV
 
 
 DELIMITERS = (",", ";", "\t")
@@ -42,7 +42,7 @@ DELIMITERS = (",", ";", "\t")
 def forms(*delimiters: str) -> tuple[Form, ...]:
     """JSON, and CSV with and without a guard."""
     guards = (True, False)
-    return Form("json"), *(Form("csv", d, guard) for d in delimiters for guard in guards)
+    return Form("json"), *(Form("csv", CsvStyle(d, guard)) for d in delimiters for guard in guards)
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,26 @@ class Source:
         if form.name == "json":
             record, source = json_record(self.columns), json_source(self.columns)
         else:
-            record, source = csv_record(self.columns, form.delimiter, guard=form.guard), ""
+            record, source = csv_record(self.columns, form.style), ""
         tokens = map(token_value, self.order)
         rows = await self.connection.fetch(self.select(", ".join((record, *tokens)), source))
         last = tuple(None if v is None else str(v) for v in tuple(rows[-1])[1:]) if rows else None
         return Encoded([row[0] for row in rows], last)
 
+    def _planned(self, form: Form) -> tuple[BinaryRow, encoder.Plan]:
+        row = binary_row(self.columns, self.order, form.name, guard=form.style.guard)
+        return row, encoder.Plan(
+            row.columns,
+            form.name,
+            keys=row.keys,
+            delimiter=form.style.delimiter,
+            guard=form.style.guard,
+        )
+
     async def copied(self, form: Form, chunks: random.Random | None = None) -> Encoded:
         """The rows as the encoder makes records of COPY's stream, which is cut at random."""
-        row, made = binary_row(self.columns, self.order, form.name, guard=form.guard), bytearray()
+        row, plan = self._planned(form)
+        made = bytearray()
 
         async def keep(data: bytes) -> None:
             made.extend(data)
@@ -92,7 +103,6 @@ class Source:
         await self.connection.copy_from_query(
             self.select(row.select_list), output=keep, format="binary"
         )
-        plan = encoder.Plan(row.columns, form.name, keys=row.keys, delimiter=form.delimiter)
         encoding = encoder.Encoder(plan)
         for chunk in cut(bytes(made), chunks) if chunks else [bytes(made)]:
             encoding.feed_copy(chunk)
@@ -101,11 +111,10 @@ class Source:
 
     async def sent(self, form: Form) -> Encoded:
         """The rows as the encoder makes records of what record_send gives."""
-        row = binary_row(self.columns, self.order, form.name, guard=form.guard)
+        row, plan = self._planned(form)
         rows = await self.connection.fetch(
             f"SELECT record_send(r) FROM ({self.select(row.select_list)}) AS r"
         )
-        plan = encoder.Plan(row.columns, form.name, keys=row.keys, delimiter=form.delimiter)
         encoding = encoder.Encoder(plan)
         encoding.feed_records([row[0] for row in rows])
         return _taken(encoding)

@@ -1,7 +1,5 @@
 """The four formats: whole bodies read back, broken-off ones never look whole."""
 
-import csv
-import io
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import tokens
-from streams.formats import CSV, FORMATS, JSON, NDJSON, SSE, Encoder, Format, Layout, csv_record
+from streams.csv_record import CsvStyle
+from streams.formats import CSV, FORMATS, JSON, NDJSON, SSE, Encoder, Format, Layout
 from streams.frames import End, Failure, Frame, Open, Ping, Progress, Rows
 from tests.support import sse
 
@@ -137,10 +136,12 @@ def test_the_bytes_made_are_counted(name: str, layout: Layout) -> None:
         (Layout(COLUMNS, header=False), b""),
         (Layout(COLUMNS, bom=True), b"\xef\xbb\xbfid,note\r\n"),
         (Layout(COLUMNS, bom=True, header=False), b"\xef\xbb\xbf"),
-        (Layout(COLUMNS, delimiter=";"), b"id;note\r\n"),
-        (Layout(COLUMNS, delimiter="\t"), b"id\tnote\r\n"),
+        (Layout(COLUMNS, csv=CsvStyle(";")), b"id;note\r\n"),
+        (Layout(COLUMNS, csv=CsvStyle("\t")), b"id\tnote\r\n"),
         (Layout(("a,b", 'c"d', "")), b'"a,b","c""d",""\r\n'),
-        (Layout(("a,b", "c;d"), delimiter=";"), b'a,b;"c;d"\r\n'),
+        (Layout(("a,b", "c;d"), csv=CsvStyle(";")), b'a,b;"c;d"\r\n'),
+        (Layout(("=a", "b;=c"), csv=CsvStyle(guard=True)), b'\'=a,"b;=c"\r\n'),
+        (Layout(("=a", "b;=c")), b"=a,b;=c\r\n"),
     ],
 )
 @pytest.mark.parametrize("opened", [[OPEN], []])
@@ -162,13 +163,6 @@ def test_how_rows_are_cut_into_frames_does_not_show(
     one = [rows(form, *flattened(batches), layout=layout)] if batches else []
     each = [rows(form, row, layout=layout) for row in flattened(batches)]
     assert body(form.encoder(layout), [OPEN, *one]) == body(form.encoder(layout), [OPEN, *each])
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@given(fields=st.lists(st.text(), min_size=1))
-def test_a_csv_record_reads_back(delimiter: str, fields: list[str]) -> None:
-    text = io.StringIO(csv_record(fields, delimiter) + "\r\n", newline="")
-    assert list(csv.reader(text, delimiter=delimiter, strict=True)) == [fields]
 
 
 @given(BATCHES, st.lists(st.text(), min_size=1, max_size=3), st.text())

@@ -47,14 +47,6 @@ bool buffer_append(Buffer *buffer, const void *data, size_t size)
     return true;
 }
 
-void buffer_drop(Buffer *buffer, size_t size)
-{
-    if (size == 0)
-        return;
-    buffer->size -= size;
-    memmove(buffer->data, buffer->data + size, buffer->size);
-}
-
 void buffer_free(Buffer *buffer)
 {
     free(buffer->data);

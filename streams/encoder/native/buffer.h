@@ -24,9 +24,6 @@ void buffer_fit(Buffer *buffer);
 
 bool buffer_append(Buffer *buffer, const void *data, size_t size);
 
-/* Drops the first bytes. */
-void buffer_drop(Buffer *buffer, size_t size);
-
 void buffer_free(Buffer *buffer);
 
 #endif

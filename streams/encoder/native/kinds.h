@@ -43,7 +43,8 @@ typedef struct Column {
     char *lead;          /* what comes before the value, SLACK bytes longer than it says */
     size_t lead_size;
     bool is_csv;
-    bool guarded;
+    bool guarded;         /* prefixed where a spreadsheet would run it */
+    bool quotes_formulas; /* quoted where another delimiter would make a formula of it */
     char delimiter;
 } Column;
 

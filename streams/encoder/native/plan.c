@@ -9,7 +9,7 @@ const char no_memory[] = "out of memory";
 
 enum { NULL_WIDTH = 4 };
 
-Plan *plan_new(size_t columns, size_t keys, bool is_csv, char delimiter)
+Plan *plan_new(size_t columns, size_t keys, bool is_csv, char delimiter, bool guard)
 {
     Plan *plan = calloc(1, sizeof *plan);
     if (plan == NULL)
@@ -20,6 +20,7 @@ Plan *plan_new(size_t columns, size_t keys, bool is_csv, char delimiter)
     plan->key_count = keys;
     plan->is_csv = is_csv;
     plan->delimiter = delimiter;
+    plan->guard = guard;
     plan->room = 1 + SLACK;
     if (plan->columns == NULL || plan->keys == NULL || plan_set_between(plan, "", 0) != NULL) {
         plan_free(plan);
@@ -102,6 +103,7 @@ const char *plan_set_column(Plan *plan, size_t index, const char *name, size_t n
     column->element = is_array ? scalar : NULL;
     column->is_csv = plan->is_csv;
     column->guarded = guarded;
+    column->quotes_formulas = plan->guard;
     column->delimiter = plan->delimiter;
     if (name == NULL)
         return NULL;
