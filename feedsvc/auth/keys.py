@@ -5,6 +5,7 @@ keys, and never how a key is used: a public RSA key is no HMAC secret, whatever 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,32 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    load_pem_private_key,
+    load_pem_public_key,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
 from cryptography.x509 import load_pem_x509_certificate
 
 Algorithm: TypeAlias = Literal["HS256", "RS256", "ES256", "EdDSA"]
 
 _SHORTEST_SECRET: Final = 32  # bytes; RFC 7518, section 3.2
 _SHORTEST_RSA: Final = 2_048  # bits; RFC 7518, section 3.3
+_SSH_PUBLIC: Final = re.compile(r"(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-\S+ AAAA[A-Za-z0-9+/=]+(?: .*)?")
+# Texts that are long enough for a secret and were never meant as one, each with what to write.
+_NO_SECRETS: Final = (
+    (r"[A-Za-z][A-Za-z0-9+.-]*://", "it is an address: keys that an issuer publishes are fetched"
+     " from auth.jwks_url, and a file's are read from auth.key_file"),
+    # A secret in base64 may begin with a slash, but hardly with one of these names.
+    (r"(?:~|\.{1,2}|[A-Za-z]:)[/\\]|/(?:app|config|data|etc|home|keys|media|mnt|opt|private|proc"
+     r"|root|run|secrets|srv|tmp|Users|usr|var|vault|workspace)/"
+     r"|\S+\.(?:pem|key|pub|crt|cer|der|p8|jwks?|json|txt)\Z",
+     "it is a path: name the file in auth.key_file"),
+    (r"(?:#|//|--|;)\s|#.*\n", "it begins with a comment: leave that out"),
+    (r"\[\s*\{", 'a JWK set is an object, {"keys": [...]}'),
+    (r"PuTTY-|-{4,} ?BEGIN|ssh-dss ", "it is a key of a kind that tokens can't be verified with"),
+)  # fmt: skip
 _PRIVATE: Final = (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)
 
 
@@ -48,16 +68,21 @@ class Key:
 
 
 def from_text(text: str, place: str) -> tuple[Key, ...]:
-    """The keys of a setting or a file: PEM, a JWK or a set of them, or else a secret.
+    """The keys of a setting or a file: PEM, OpenSSH's, a JWK or a set of them, or else a secret.
+
+    Text around a PEM block, such as a comment before it, is passed over.
 
     Raises KeyMissingError, which names the place.
     """
     text = text.strip()
     try:
-        if text.startswith("-----BEGIN"):
-            return (_bound(_pem(text.encode()), None),)
+        if "-----BEGIN" in text:
+            return (_bound(_pem(text[text.index("-----BEGIN") :].encode()), None),)
+        if _SSH_PUBLIC.fullmatch(text):
+            return (_bound(load_ssh_public_key(text.encode()), None),)
         if text.startswith("{"):
             return from_jwks(json.loads(text), secrets=True)
+        _refuse_what_was_meant_otherwise(text)
         return (_secret(text.encode(), None),)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise KeyMissingError(f"{place} has no usable key: {error}") from None
@@ -108,7 +133,16 @@ def _secret(secret: bytes, kid: str | None) -> Key:
     return Key("HS256", kid, secret, secret)
 
 
+def _refuse_what_was_meant_otherwise(text: str) -> None:
+    """Raise ValueError where a text taken for a secret would verify none of the issuer's tokens."""
+    for pattern, what in _NO_SECRETS:
+        if re.match(pattern, text):
+            raise ValueError(what)
+
+
 def _pem(text: bytes) -> Any:
+    if b"OPENSSH PRIVATE KEY" in text:
+        return load_ssh_private_key(text, password=None)
     if b"PRIVATE KEY" in text:
         return load_pem_private_key(text, password=None)
     if b"CERTIFICATE" in text:

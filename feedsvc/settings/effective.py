@@ -74,7 +74,16 @@ class Settings(BaseSettings):
             plain[section][key] = mask_url(secret.get_secret_value()) if secret else None
         replicas = self.database.replicas
         plain["database"]["replicas"] = [mask_url(url.get_secret_value()) for url in replicas]
-        return plain
+        return {section: _without_credentials(value) for section, value in plain.items()}
+
+
+def _without_credentials(value: Any) -> Any:
+    """The value with every URL in it masked, for any setting may be one with a password."""
+    if isinstance(value, dict):
+        return {key: _without_credentials(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_credentials(item) for item in value]
+    return mask_url(value) if isinstance(value, str) and "://" in value else value
 
 
 def mask_url(url: str) -> str:

@@ -128,7 +128,7 @@ class Auth(Section):
     """How tokens are verified."""
 
     algorithms: tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...] = ("HS256",)
-    # A secret, a PEM key or certificate, or a JWK set.
+    # A secret, a PEM key or certificate, an OpenSSH key, or a JWK set.
     key: SecretStr | None = None
     key_file: Path | None = None
     # Where an issuer publishes its keys, beside those of `key` or `key_file` or without them.

@@ -9,6 +9,12 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from pydantic import SecretStr
 
 from feedsvc.auth import keys
@@ -26,13 +32,36 @@ def tokens(key: str, algorithms: Any = ALL) -> Tokens:
     return Tokens(Auth(key=SecretStr(key), algorithms=algorithms))
 
 
+def public_ssh(key: Any) -> str:
+    public = key.public_key()
+    return str(public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())
+
+
+def private_ssh(key: Any) -> str:
+    return str(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode())
+
+
 @pytest.mark.parametrize("algorithm", PRIVATE)
-@pytest.mark.parametrize("form", ["public PEM", "private PEM", "JWK", "JWK set"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "public PEM",
+        "private PEM",
+        "PEM behind a comment",
+        "OpenSSH public",
+        "OpenSSH private",
+        "JWK",
+        "JWK set",
+    ],
+)
 def test_a_key_of_each_kind_verifies_its_tokens_and_no_others(algorithm: str, form: str) -> None:
     key = PRIVATE[algorithm]
     text = {
         "public PEM": public_pem(key),
         "private PEM": private_pem(key),
+        "PEM behind a comment": f"# of the login, until May\nname: x\n{public_pem(key)}\n# end\n",
+        "OpenSSH public": public_ssh(key) + " ann@example.com\n",
+        "OpenSSH private": private_ssh(key),
         "JWK": json.dumps(jwk(key)),
         "JWK set": json.dumps({"keys": [{"kty": "unheard of"}, jwk(key, "k1", use="sig")]}),
     }[form]
@@ -97,7 +126,35 @@ UNUSABLE = {
     "an empty set": '{"keys": []}',
     "a set that is none": '{"keys": 5}',
     "encryption alone": json.dumps(jwk(RSA, use="enc")),
+    "a path": "/run/secrets/feedsvc-key-of-production",
+    "a path from here": "./secrets/feedsvc-key-of-production",
+    "a path from home": "~/secrets/feedsvc-key-of-production",
+    "a file's name": "secrets/feedsvc-key-of-production.pem",
+    "a path of Windows": r"C:\secrets\feedsvc-key-of-production",
+    "an address": "https://login.example.com/.well-known/jwks",
+    "a file's address": "file:///run/secrets/feedsvc-key-of-production",
+    "a comment": f"# the secret of production\n{SECRET}",
+    "a bare list of JWKs": json.dumps([jwk(RSA)]),
+    "PuTTY": "PuTTY-User-Key-File-3: ssh-rsa\nEncryption: none\nComment: k\nPublic-Lines: 6",
+    "SSH2": "---- BEGIN SSH2 PUBLIC KEY ----\nAAAAB3NzaC1yc2EAAAADAQAB\n---- END SSH2 PUBLIC KEY",
+    "OpenSSH's DSA": "ssh-dss AAAAB3NzaC1kc3MAAACBAP1fAAAA ann@example.com",
+    "OpenSSH in part": "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH",
+    "PGP": "-----BEGIN PGP PUBLIC KEY BLOCK-----\nAAAA\n-----END PGP PUBLIC KEY BLOCK-----",
 }
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "/tmp+aGVsbG8gd29ybGQgaGVsbG8gd29ybGQgaGVsbG8=",
+        "/Kv3zR1q0c8GzXnJp2/0TT7hY5s+Qw9bLrVd4mE6uIo=",
+        "//v3zR1q0c8GzXnJp2/0TT7hY5s+Qw9bLrVd4mE6uIo=",
+        "aGVsbG8gd29ybGQgaGVsbG8gd29y\nbGQgaGVsbG8gd29y",
+        "#a secret of somebody who types one",
+    ],
+)
+def test_a_secret_may_look_nearly_like_something_else(secret: str) -> None:
+    assert tokens(secret).verify(bearer("HS256", secret)).tenant == "rosewood"
 
 
 @pytest.mark.parametrize("what", UNUSABLE)

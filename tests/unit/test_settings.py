@@ -195,6 +195,27 @@ def test_secrets_are_masked(write: Write, monkeypatch: pytest.MonkeyPatch) -> No
     assert masked["redis"]["url"] == "redis://:***@cache"
 
 
+def test_an_address_is_shown_without_its_password_wherever_it_stands(write: Write) -> None:
+    text = """
+    [auth]
+    jwks_url = "https://ann:hunter2@login.example.com/keys?token=hunter2"
+    [health.http.billing]
+    url = "http://ann:hunter2@billing.internal/up?key=hunter2"
+    [health]
+    runbook = "https://ann:hunter2@wiki.example.com/feeds"
+    [alerts]
+    webhook_url = "https://hooks.example.com/hunter2?key=hunter2"
+    webhook_key = "hunter2 and at least 16"
+    [cors]
+    origins = ["https://app.example.com"]
+    """
+    masked = load(write(text)).masked()
+    assert "hunter2" not in str(masked)
+    assert masked["auth"]["jwks_url"] == "https://ann:***@login.example.com/keys?***"
+    assert masked["health"]["http"]["billing"]["url"] == "http://ann:***@billing.internal/up?***"
+    assert masked["cors"]["origins"] == ["https://app.example.com"]
+
+
 @pytest.mark.parametrize(
     ("url", "masked"),
     [
