@@ -12,7 +12,7 @@ RUN useradd --system --create-home feedsvc
 COPY --from=build /opt/feedsvc /opt/feedsvc
 WORKDIR /srv
 COPY config config
-ENV PATH=/opt/feedsvc/bin:$PATH FEEDSVC_SERVER__HOST=0.0.0.0
+ENV PATH=/opt/feedsvc/bin:$PATH FEEDSVC_SERVER__HOST=0.0.0.0 FEEDSVC_SERVER__SHUTDOWN_DELAY=5
 USER feedsvc
 EXPOSE 8080
 STOPSIGNAL SIGTERM

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -58,6 +58,7 @@ logger = logging.getLogger(__name__)
 _RETRY: Final = 0.25  # seconds between looks at a database that is starting
 _CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may differ
 _PATIENCE: Final = 0.01  # seconds for which figures may be behind
+_PARTING_TICK: Final = 0.02  # seconds
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
@@ -252,7 +253,7 @@ def _redis(settings: Settings, observers: Observers) -> RedisLink | None:
 
 
 class Serving(NamedTuple):
-    """A service, and what answers for it."""
+    """A service, and what answers for it: the feeds' runner first."""
 
     service: Service
     runners: Sequence[Runner]
@@ -264,10 +265,26 @@ class Serving(NamedTuple):
                 await site.stop()
 
     def is_connected(self) -> bool:
-        """Whether anybody has a connection."""
-        return any(
-            runner.server is not None and runner.server.connections for runner in self.runners
-        )
+        """Tell whether a client of the feeds has a connection.
+
+        Prometheus keeps one to the port of the metrics for as long as it lives.
+        """
+        return bool(self.runners[0].connections())
+
+    async def part(self, timeout: float) -> None:
+        """End what connections are idle, and give their clients a moment to notice.
+
+        A closed socket answers a request that is on its way with a reset; one that is only closed
+        for writing takes it, and its client knows that it has not been answered.
+        """
+        for runner in self.runners:
+            for connection in runner.connections():
+                connection.part()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                # aiohttp sets no event that could be waited for.
+                while any(runner.connections() for runner in self.runners):  # noqa: ASYNC110
+                    await asyncio.sleep(_PARTING_TICK)
 
 
 @asynccontextmanager

@@ -67,6 +67,8 @@ class Drain:
     def __init__(self) -> None:
         self.begun = False
         """Whether the next request of whoever is connected is for another process."""
+        self.announced = False
+        """Whether this process is going to stop, also while nothing is refused yet."""
         self.stopping = False
         """Whether nothing long may begin any more."""
         self._running: set[Running] = set()
@@ -102,9 +104,13 @@ class Drain:
         """Others answer what is new: each connection gets one more answer, whatever it is."""
         self.begun = True
 
+    def announce(self) -> None:
+        """As `leave`, where there may be no others on this machine."""
+        self.begun = self.announced = True
+
     async def run(self, timeout: float) -> None:
         """Refuses new streams, waits for those that run, and interrupts what is left."""
-        self.begun = self.stopping = True
+        self.begun = self.announced = self.stopping = True
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()

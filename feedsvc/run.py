@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from feedsvc.app import Serving, serving
@@ -12,6 +13,7 @@ from feedsvc.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 
+_PARTING: Final = 1.0  # seconds that clients of idle connections get to notice their end
 _TICK: Final = 0.1  # seconds between looks at whether anybody is still connected
 
 
@@ -53,8 +55,11 @@ async def serve(
         await orders.come()
         if not orders.stopped.is_set():
             await _hand_over(served, settings.streams.handover_timeout, orders)
+        else:
+            await _take_leave(served, settings.server.shutdown_delay, orders)
         logger.info("draining; a second signal stops at once")
         await _drain(served, settings.streams.drain_timeout, orders)
+        await served.part(0.0 if orders.hurried.is_set() else _PARTING)
         logger.info("drained")
 
 
@@ -70,6 +75,16 @@ async def _hand_over(served: Serving, timeout: float, orders: Orders) -> None:
                 await asyncio.sleep(_TICK)
     except TimeoutError:
         await served.service.drain.interrupt_all()
+
+
+async def _take_leave(served: Serving, delay: float, orders: Orders) -> None:
+    """Answer on, while whoever balances the load notices that this process is not ready."""
+    served.service.drain.announce()
+    if delay:
+        logger.info("not ready any more; requests are answered for another %g s", delay)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await orders.hurried.wait()
 
 
 async def _drain(served: Serving, timeout: float, orders: Orders) -> None:

@@ -104,7 +104,10 @@ class Workers:
     async def wait(self) -> None:
         """Waits until they were told to stop, and have. Who does not is killed after a while."""
         await self._stopping.wait()
-        patience = 0.0 if self._present is None else self._present.settings.streams.drain_timeout
+        patience = 0.0
+        if self._present is not None:
+            given = self._present.settings
+            patience = given.server.shutdown_delay + given.streams.drain_timeout
         await self._see_the_end(self._everyone(), patience + _END)
         await asyncio.gather(*self._tending)
 

@@ -25,7 +25,7 @@ class Readiness:
 
     def fault(self) -> str | None:
         """The reason to send requests elsewhere, None where there is none."""
-        if self._drain.stopping:
+        if self._drain.announced:
             return "the process is stopping"
         if "database" in self._settings.ready_needs and self._probe.fault is not None:
             return self._probe.fault

@@ -39,6 +39,9 @@ class Server(Section):
     max_accept: int = Field(1_024, ge=256, le=16_384)
     max_body: int = Field(65_536, ge=1_024, le=67_108_864)
     keepalive_timeout: Seconds = 75.0
+    # How long requests are still answered after SIGTERM while /ready says 503, so that whoever
+    # balances the load has noticed before any are refused.
+    shutdown_delay: float = Field(0.0, ge=0, le=3_600)
     # From the connection's beginning, or from a later request's first byte, to its last header.
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 10.0

@@ -137,6 +137,12 @@ class Connection(RequestHandler):
                 return
             data = data[end:]
 
+    def part(self) -> None:
+        """End the connection if every request of it has been answered."""
+        if self.transport is not None and self._has_answered_all():
+            self._discards = True
+            _close_when_read(self.transport)
+
     async def finish_response(
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:

@@ -37,8 +37,10 @@ async def _open(request: web.Request) -> web.Response:
         return problems.answer(problem, request.rel_url.raw_path, request_id(None))
 
 
-async def _protect(_request: web.Request, response: web.StreamResponse) -> None:
+async def _protect(request: web.Request, response: web.StreamResponse) -> None:
     security.protect(response)
+    if request.app[SERVICE].drain.begun:
+        response.force_close()  # the next scrape is for another process
 
 
 async def _answer(request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ from aiohttp import web
 from feedsvc.service import Service
 from feedsvc.settings import Server
 from feedsvc.web import cors, middlewares, routes
+from feedsvc.web.connection import Connection
 from feedsvc.web.door import Door
 from feedsvc.web.keys import SERVICE
 from feedsvc.web.shortcut import Shortcut
@@ -48,6 +49,12 @@ class Runner(web.AppRunner):
     async def answer_on(self, listener: socket.socket) -> None:
         """Begins to answer on a listening socket."""
         await web.SockSite(self, listener, backlog=_BACKLOG).start()
+
+    def connections(self) -> list[Connection]:
+        """The connections that there are."""
+        server = self.server
+        present = [] if server is None else server.connections
+        return [each for each in present if isinstance(each, Connection)]
 
     async def _make_server(self) -> web.Server:
         shortcut = Shortcut(self.app[SERVICE])

@@ -171,6 +171,41 @@ async def test_a_stream_that_runs_goes_on_to_its_end(
             await site.reloaded()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_old_worker_does_not_stay_for_those_who_scrape_its_metrics(
+    database: str, tmp_path: Path, workers: int
+) -> None:
+    """On a connection that they keep for as long as they may."""
+    with running(tmp_path, database, workers, "[metrics]\nport = 0\n") as site:
+        line = next(told for told in site.service.log if "metrics: for anyone at " in told)
+        url = line[line.index("http://") :].split()[0].strip('",}')
+        before, scraping = site.workers(), asyncio.create_task(scrape(url))
+        site.reload()
+        await site.reloaded()
+
+        async def only_new_ones() -> bool:
+            return len(site.workers() - before) == workers == len(site.workers())
+
+        await until(only_new_ones, SOON)
+        await until(lambda: is_handed_over(site, workers), SOON)
+        assert not scraping.done()
+        scraping.cancel()
+
+
+async def scrape(url: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        while True:
+            with suppress(aiohttp.ClientConnectionError):
+                async with session.get(url) as answer:
+                    assert (answer.status, len(await answer.read()) > 100) == (200, True)
+            await asyncio.sleep(0.02)
+
+
+async def is_handed_over(site: Site, workers: int) -> bool:
+    """Tell whether the one process that served at first, if it did, has ended its drain."""
+    return workers > 1 or site.said("drained")
+
+
 REFUSED = [
     ("[streams]\npage_sice = 20", "", KEY, "streams.page_sice: there is no such setting"),
     ("", '[more]\nrelation = "slow.nothing"\nkey = ["n"]\nshared = true\n', KEY,

@@ -54,6 +54,6 @@ def test_an_event_loop_that_is_far_too_late(lag: float, late: bool) -> None:
 
 def test_a_drain_comes_before_everything_else() -> None:
     drain = Drain()
-    drain.begun = drain.stopping = True
+    drain.announce()
     found = readiness(drain, "no key", 60.0, AWAY, ready_needs=("database",)).fault()
     assert found == "the process is stopping"
