@@ -36,12 +36,14 @@ from feedsvc.metrics.observer import Domain
 from feedsvc.observations import CachePrefetch, Observers, RequestEnded
 from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
-from feedsvc.pools import Pools
+from feedsvc.pools import Pool, Pools
 from feedsvc.query import FeedQuery
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
 from feedsvc.replicas import READING, Replicas
+from feedsvc.resumption import Resumption
 from feedsvc.service import Service
+from feedsvc.service_key import ServiceKey, service_key
 from feedsvc.settings import Server, Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
@@ -76,14 +78,14 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         tokens = Tokens(settings.auth)
     except KeyMissingError as error:
         raise StartError(str(error)) from None
-    datasets = await _datasets(settings)
-    built = _built(settings, workplace, tokens, datasets)
+    datasets, key = await _datasets(settings, tokens)
+    built = _built(settings, workplace, tokens, datasets, key)
     service, link, audit = built.service, built.link, built.audit
     async with AsyncExitStack() as stack:
         if link is not None:
             stack.push_async_callback(link.close)
             await link.open()
-        for connections in (service.pools, service.replicas):
+        for connections in (service.pools, service.replicas, built.audit_pool):
             await connections.open()
             stack.push_async_callback(connections.close, _CLOSE_TIMEOUT)
         stack.push_async_callback(service.observing.close)
@@ -107,21 +109,35 @@ class _Built(NamedTuple):
     link: RedisLink | None
     changes: Changes
     audit: AuditLog
+    audit_pool: Pool
+
+
+def _audit_pool(settings: Settings, observers: Observers) -> Pool:
+    """A connection that no flood of requests can take from the audit log."""
+    of_audit = settings.pools.write.model_copy(
+        update={"size": 1, "reserve": 0, "application_name": "feedsvc audit"}
+    )
+    return Pool("write", of_audit, settings.database, observers)
 
 
 def _built(
-    settings: Settings, workplace: Workplace, tokens: Tokens, datasets: Mapping[str, Dataset]
+    settings: Settings,
+    workplace: Workplace,
+    tokens: Tokens,
+    datasets: Mapping[str, Dataset],
+    key: ServiceKey,
 ) -> _Built:
     """All parts, none of them open. Raises StartError."""
     rules = alert_rules(settings, datasets)
     observers = Observers(_PATIENCE)
     made, replicas = _connections(settings, observers)
     link = _redis(settings, observers)
-    audit, analytics = AuditLog(made["write"], settings.audit), CacheAnalytics(datasets)
+    writing, analytics = _audit_pool(settings, observers), CacheAnalytics(datasets)
+    audit = AuditLog(writing, settings.audit)
     observers.add(RequestEnded, audit.observe)
     observers.add(RequestEnded, AccessLog().observe)
     analytics.observe(observers)
-    pages, changes = _cache(settings, datasets, link, observers)
+    pages, changes = _cache(settings, datasets, link, observers, key)
     drain = Drain()
     severities = {name: rule.severity for name, rule in rules.items()}
     domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
@@ -132,7 +148,8 @@ def _built(
         settings=settings,
         datasets=datasets,
         tokens=tokens,
-        tickets=Tickets(made["write"], link),
+        tickets=Tickets(made["write"], link, key),
+        resumption=Resumption(key),
         limits=Limiter(settings.limits, link, settings.server.workers),
         observers=observers,
         observing=Observing(scene, made["write"], observers),
@@ -147,7 +164,7 @@ def _built(
         together=Together(parts, drain),
         drain=drain,
     )
-    return _Built(service, link, changes, audit)
+    return _Built(service, link, changes, audit, writing)
 
 
 def _prefetcher(settings: Settings, made: Pools, pages: Pages, observers: Observers) -> Prefetcher:
@@ -160,7 +177,7 @@ def _prefetcher(settings: Settings, made: Pools, pages: Pages, observers: Observ
 
 def _work(built: _Built) -> Iterator[Work]:
     """What is done beside the requests, until the end."""
-    service, link, changes, audit = built
+    service, link, changes, audit, _ = built
     settings = service.settings
     yield service.probe.run()
     yield service.limits.run()
@@ -228,12 +245,13 @@ def _cache(
     datasets: Mapping[str, Dataset],
     link: RedisLink | None,
     observers: Observers,
+    key: ServiceKey,
 ) -> tuple[Pages, Changes]:
     oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
     ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
     shared = None
     if link is not None and settings.cache.shared:
-        shared = RedisPages(Shared(link), observers)
+        shared = RedisPages(Shared(link), observers, key.seal("pages in redis"))
     size = settings.streams.page_size
     fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
     pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
@@ -329,11 +347,12 @@ def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule
         raise StartError(str(error)) from None
 
 
-async def _datasets(settings: Settings) -> dict[str, Dataset]:
-    """The datasets, once the database answers and nothing is wrong with them."""
+async def _datasets(settings: Settings, tokens: Tokens) -> tuple[dict[str, Dataset], ServiceKey]:
+    """The datasets, once the database answers and nothing is wrong with them; the service's key."""
     connection = await _first_connection(settings)
     try:
         datasets, findings = await preflight.inspect(connection, settings)
+        key = await service_key(connection, settings, tokens.signing_secret)
     except DatasetsError as error:
         raise StartError(str(error)) from None
     finally:
@@ -344,7 +363,7 @@ async def _datasets(settings: Settings) -> dict[str, Dataset]:
     errors = [str(finding) for finding in findings if finding.severity == "error"]
     if errors:
         raise StartError("\n".join(errors))
-    return datasets
+    return datasets, key
 
 
 async def _first_connection(settings: Settings) -> asyncpg.Connection:

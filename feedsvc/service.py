@@ -17,6 +17,7 @@ from feedsvc.observing import Observing
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.replicas import Replicas
+from feedsvc.resumption import Resumption
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets
 from feedsvc.together import Together
@@ -30,6 +31,7 @@ class Service:
     datasets: Mapping[str, Dataset]
     tokens: Tokens
     tickets: Tickets
+    resumption: Resumption
     limits: Limiter
     observers: Observers
     observing: Observing

@@ -2,26 +2,41 @@
 
 A ticket is good once, for half a minute, for one path. It is kept in Redis, or in PostgreSQL where
 there is none or it is away, so that any worker honours it; its first letter says where. What is
-kept is its digest alone, so that nobody who can read there can use it.
+kept is its digest alone, so that nobody who can read there can use it, and in Redis under the
+service's seal, so that nobody who can write there can make one.
+
+A ticket proves by itself that the service has made it, for which path and until when: one that is
+made up, or long over, costs a hash and asks neither Redis nor PostgreSQL.
 """
 
+import binascii
 import hashlib
 import json
 import secrets
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
+
+from cachetools import TTLCache
 
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Unauthorized, Unavailable
 from feedsvc.own_tables import writing
 from feedsvc.pools import Pool
 from feedsvc.redis_link import RedisAwayError, RedisLink
+from feedsvc.service_key import MAC_SIZE, ServiceKey
 
 LIFETIME: Final = 30
 """Seconds that a ticket is good for."""
 
-_LONGEST: Final = 128
-_NO_TICKET: Final = "its ticket is none for this path, or was used, or is over"
+_CLOCKS_APART: Final = 30  # seconds by which the clocks of instances may differ
+_TIME_SIZE: Final = 5
+_RANDOM_SIZE: Final = 20
+_LENGTH: Final = 1 + 4 * -(-(_TIME_SIZE + _RANDOM_SIZE + MAC_SIZE) // 3) - 1
+_MOST_SPENT: Final = 10_000
+_FORGED: Final = "its ticket was not made by this service for this path, or is over"
+_SPENT: Final = "its ticket was used, or is over"
 _IN_REDIS, _IN_POSTGRES = "r", "p"
 _TAKE: Final = (files("feedsvc") / "tickets.sql").read_text()
 _KEEP: Final = (
@@ -34,9 +49,12 @@ _FORGET: Final = "delete from feedsvc.tickets where expires_at < now()"
 class Tickets:
     """Issues tickets and takes them back."""
 
-    def __init__(self, pool: Pool, link: RedisLink | None) -> None:
+    def __init__(self, pool: Pool, link: RedisLink | None, key: ServiceKey) -> None:
         self._pool = pool
         self._link = link
+        self._of_tickets = key.seal("tickets")
+        self._of_redis = key.seal("tickets in redis")
+        self._spent: TTLCache[str, None] = TTLCache(_MOST_SPENT, LIFETIME + 2 * _CLOCKS_APART)
 
     async def issue(self, path: str, principal: Principal) -> str:
         """A ticket for this path in the principal's name. Raises Problem."""
@@ -50,60 +68,79 @@ class Tickets:
 
     async def redeem(self, ticket: str, path: str) -> Principal:
         """The principal in whose name the ticket was issued. Raises Unauthorized, and Problem."""
-        if len(ticket) > _LONGEST:
-            raise Unauthorized(_NO_TICKET)
-        match ticket[:1]:
-            case "r" if self._link is not None:
-                return await self._redeem_from_redis(self._link, ticket, path)
-            case "p":
-                return await self._redeem_from_postgres(ticket, path)
-            case _:
-                raise Unauthorized(_NO_TICKET)
+        if not self._is_ours(ticket, path):
+            raise Unauthorized(_FORGED)
+        digest = digest_of(ticket, path)
+        if digest in self._spent:
+            raise Unauthorized(_SPENT)
+        if ticket[0] == _IN_POSTGRES:
+            kept = await self._taken_from_postgres(digest, path)
+        elif self._link is not None:
+            kept = await self._taken_from_redis(self._link, digest)
+        else:
+            kept = None
+        self._spent[digest] = None
+        if kept is None:
+            raise Unauthorized(_SPENT)
+        return Principal(**kept)
 
     async def _issue_in_redis(self, link: RedisLink, path: str, principal: Principal) -> str:
-        ticket = _new(_IN_REDIS)
-        digest = _digest(ticket, path)
-        kept = json.dumps({"ticket": digest, "principal": principal.plain()})
-        key = f"{link.prefix}:ticket:{digest}"
-        await link.write("SET", key, kept, "EX", LIFETIME, "NX")
+        ticket = self._new(_IN_REDIS, path)
+        digest = digest_of(ticket, path)
+        kept = json.dumps(principal.plain()).encode()
+        sealed = self._of_redis.mac(digest.encode(), kept) + kept
+        await link.write("SET", f"{link.prefix}:ticket:{digest}", sealed, "EX", LIFETIME, "NX")
         return ticket
 
     async def _issue_in_postgres(self, path: str, principal: Principal) -> str:
-        ticket = _new(_IN_POSTGRES)
-        digest, who = bytes.fromhex(_digest(ticket, path)), json.dumps(principal.plain())
+        ticket = self._new(_IN_POSTGRES, path)
+        digest, who = bytes.fromhex(digest_of(ticket, path)), json.dumps(principal.plain())
         async with writing(self._pool) as connection:
             await connection.execute(_FORGET)
             await connection.execute(_KEEP, digest, path, who, float(LIFETIME))
         return ticket
 
-    async def _redeem_from_redis(self, link: RedisLink, ticket: str, path: str) -> Principal:
-        digest = _digest(ticket, path)
+    async def _taken_from_redis(self, link: RedisLink, digest: str) -> dict[str, Any] | None:
         try:
-            kept = await link.ask("GETDEL", f"{link.prefix}:ticket:{digest}")
+            sealed = await link.ask("GETDEL", f"{link.prefix}:ticket:{digest}")
         except RedisAwayError:
             what = "Where this ticket is kept can't be reached; ask for another."
             raise Unavailable(what) from None
-        try:
-            found = json.loads(kept)
-            # Whatever a cache answers is held against the question: another's ticket is no ticket.
-            if found["ticket"] != digest:
-                raise Unauthorized(_NO_TICKET)
-            return Principal(**found["principal"])
-        except (ValueError, TypeError, KeyError):
-            raise Unauthorized(_NO_TICKET) from None
+        if not isinstance(sealed, bytes):
+            return None
+        mac, kept = sealed[:MAC_SIZE], sealed[MAC_SIZE:]
+        # Another ticket's value has another digest, and what somebody else wrote has no seal.
+        return json.loads(kept) if self._of_redis.fits(mac, digest.encode(), kept) else None
 
-    async def _redeem_from_postgres(self, ticket: str, path: str) -> Principal:
+    async def _taken_from_postgres(self, digest: str, path: str) -> dict[str, Any] | None:
         async with writing(self._pool) as connection:
-            kept = await connection.fetchval(_TAKE, bytes.fromhex(_digest(ticket, path)), path)
-        if kept is None:
-            raise Unauthorized(_NO_TICKET)
-        return Principal(**json.loads(kept))
+            kept = await connection.fetchval(_TAKE, bytes.fromhex(digest), path)
+        return None if kept is None else json.loads(kept)
+
+    def _new(self, place: str, path: str) -> str:
+        until = int(time.time() + LIFETIME).to_bytes(_TIME_SIZE, "big")
+        body = until + secrets.token_bytes(_RANDOM_SIZE)
+        mac = self._of_tickets.mac(place.encode(), body, _bytes(path))
+        return place + urlsafe_b64encode(body + mac).rstrip(b"=").decode()
+
+    def _is_ours(self, ticket: str, path: str) -> bool:
+        """Whether this service has made the ticket for this path, a moment ago."""
+        if len(ticket) != _LENGTH or ticket[0] not in (_IN_REDIS, _IN_POSTGRES):
+            return False
+        try:
+            decoded = urlsafe_b64decode(ticket[1:] + "=")
+        except (binascii.Error, ValueError):
+            return False
+        body, mac = decoded[:-MAC_SIZE], decoded[-MAC_SIZE:]
+        if not self._of_tickets.fits(mac, ticket[0].encode(), body, _bytes(path)):
+            return False
+        return int.from_bytes(body[:_TIME_SIZE], "big") + _CLOCKS_APART > time.time()
 
 
-def _new(place: str) -> str:
-    return place + secrets.token_urlsafe(32)
+def digest_of(ticket: str, path: str) -> str:
+    """A name for a ticket that tells nothing of it; for another path it is another one."""
+    return hashlib.sha256(_bytes(f"{ticket}\0{path}")).hexdigest()
 
 
-def _digest(ticket: str, path: str) -> str:
-    """A ticket is another one for another path; no path holds a NUL."""
-    return hashlib.sha256(f"{ticket}\0{path}".encode("utf-8", "surrogateescape")).hexdigest()
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

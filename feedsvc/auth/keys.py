@@ -21,6 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
     load_pem_private_key,
     load_pem_public_key,
     load_ssh_private_key,
@@ -61,6 +64,14 @@ class Key:
     kid: str | None
     verifying: Any
     signing: Any
+
+    @property
+    def secret(self) -> bytes | None:
+        """The signing half as bytes, the same for the same key."""
+        if self.signing is None or isinstance(self.signing, bytes):
+            return self.signing
+        made: bytes = self.signing.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        return made
 
     def fits(self, algorithm: object, kid: object) -> bool:
         """Whether a token with this header may be held against the key."""

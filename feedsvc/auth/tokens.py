@@ -51,6 +51,11 @@ class Tokens:
         """Why no token at all can be verified, None where some can."""
         return None if self._keys() else "no key to verify tokens with could be fetched yet"
 
+    @property
+    def signing_secret(self) -> bytes | None:
+        """What tokens are signed with here, as bytes; None where there are public keys alone."""
+        return next((key.secret for key in self._fixed if key.signing is not None), None)
+
     async def authenticate(self, authorization: str | None) -> Principal:
         """The principal of an Authorization header.
 

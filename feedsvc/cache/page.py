@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -12,8 +11,10 @@ import zstandard
 
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.datasets import Dataset
+from feedsvc.service_key import MAC_SIZE, Seal
 
-_VERSION: Final = b"feedsvc-page-2\n"
+_VERSION: Final = b"feedsvc-page-3\n"
+_BEGINNING: Final = len(_VERSION) + MAC_SIZE
 _COMPRESS_FROM: Final = 1_024  # bytes; below that an envelope's own size decides
 _LARGEST: Final = 1 << 28
 # What no record can hold: PostgreSQL has no NUL in a text.
@@ -71,8 +72,8 @@ def digest_of(records: Sequence[bytes]) -> str:
     return hashlib.blake2b(together, digest_size=16).hexdigest()
 
 
-def pack(key: Key, page: Page) -> bytes:
-    """The page in its envelope."""
+def pack(key: Key, page: Page, seal: Seal) -> bytes:
+    """The page in its envelope, under the service's seal."""
     plain = _BETWEEN.join(page.records)
     packed = zstandard.compress(plain, 1) if len(plain) >= _COMPRESS_FROM else plain
     is_smaller = len(packed) < len(plain) * 9 // 10
@@ -89,29 +90,30 @@ def pack(key: Key, page: Page) -> bytes:
         "estimate": page.estimate,
         "prefetched": page.prefetched,
         "coding": "zstd" if is_smaller else "identity",
-        "crc": zlib.crc32(body),
     }
-    return _VERSION + orjson.dumps(head) + b"\n" + body
+    content = orjson.dumps(head) + b"\n" + body
+    return b"".join((_VERSION, seal.mac(content), content))
 
 
-def unpack(key: Key, envelope: bytes) -> Page:
+def unpack(key: Key, envelope: bytes, seal: Seal) -> Page:
     """The page that the envelope holds. Raises EnvelopeError unless it is the one of this key."""
     try:
-        return _unpacked(key, envelope)
+        return _unpacked(key, envelope, seal)
     except (ValueError, KeyError, TypeError, zstandard.ZstdError, RecursionError) as error:
         raise EnvelopeError(str(error)) from None
 
 
-def _unpacked(key: Key, envelope: bytes) -> Page:
+def _unpacked(key: Key, envelope: bytes, seal: Seal) -> Page:
     if not envelope.startswith(_VERSION):
         raise EnvelopeError("it is no page of this release")
-    end = envelope.index(b"\n", len(_VERSION))
-    head: dict[str, Any] = orjson.loads(envelope[len(_VERSION) : end])
+    content = envelope[_BEGINNING:]
+    if not seal.fits(envelope[len(_VERSION) : _BEGINNING], content):
+        raise EnvelopeError("it is damaged, or not of this service's making")
+    end = content.index(b"\n")
+    head: dict[str, Any] = orjson.loads(content[:end])
     if head["key"] != key:
         raise EnvelopeError("it holds another page")
-    body = envelope[end + 1 :]
-    if zlib.crc32(body) != head["crc"]:
-        raise EnvelopeError("it is damaged")
+    body = content[end + 1 :]
     if head["coding"] == "zstd":
         if zstandard.frame_content_size(body) > _LARGEST:
             raise EnvelopeError("it is too large")

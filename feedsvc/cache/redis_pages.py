@@ -10,6 +10,8 @@ from feedsvc.cache.page import EnvelopeError, Page, Wanted, pack, unpack
 from feedsvc.cache.shared import Claim, Shared
 from feedsvc.observations import CacheLookup, CachePut, Observers
 from feedsvc.redis_link import RedisAwayError, State
+from feedsvc.service_key import Seal
+from feedsvc.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +24,11 @@ Missing: TypeAlias = Literal["absent", "mismatch"]
 class RedisPages:
     """The pages that all workers share. Whether one may be shown, its reader decides."""
 
-    def __init__(self, shared: Shared, observers: Observers) -> None:
+    def __init__(self, shared: Shared, observers: Observers, seal: Seal) -> None:
         self._shared = shared
+        self._seal = seal
         self._observers = observers
+        self._tallies: dict[str, Tally] = {}
 
     @property
     def state(self) -> State:
@@ -46,7 +50,7 @@ class RedisPages:
     async def put(self, wanted: Wanted, page: Page) -> None:
         """Keeps the page for as long as it can be of use, if Redis is there."""
         seconds = wanted.dataset.fresh + wanted.dataset.stale - page.age()
-        envelope = pack(wanted.key, page)
+        envelope = pack(wanted.key, page, self._seal)
         self._observers.tell(CachePut(wanted.dataset.name, page.size(), len(envelope)))
         try:
             await self._shared.put(wanted.key, envelope, seconds)
@@ -85,8 +89,12 @@ class RedisPages:
         if envelope is None:
             return "absent"
         try:
-            return unpack(wanted.key, envelope)
+            return unpack(wanted.key, envelope, self._seal)
         except EnvelopeError as error:
-            logger.warning("cache: a page in Redis was passed over: %s", error)
+            self._say(str(error))
             self._observers.tell(CacheLookup(wanted.dataset.name, "miss", "redis", "mismatch"))
             return "mismatch"
+
+    def _say(self, why: str) -> None:
+        line = "cache: %d pages in Redis were passed over: " + why.replace("%", "%%")
+        self._tallies.setdefault(why, Tally(line)).add()

@@ -29,6 +29,9 @@ class Server(Section):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65_535)
     workers: int = Field(1, ge=1, le=256)
+    # What tickets, cookies and values in Redis are sealed with, the same for all instances. Where
+    # it is left out: the key that signs tokens, or the one that migrations leave in the database.
+    secret: Annotated[SecretStr, Field(min_length=32)] | None = None
     max_request_line: int = Field(16_384, ge=1_024, le=1_048_576)
     max_header: int = Field(16_384, ge=1_024, le=1_048_576)
     # A request's head as a whole, and those that wait in one connection for their turn.

@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 
 from aiohttp import web
 
+from feedsvc.auth.principal import Principal
 from feedsvc.service import Service
 from feedsvc.timing import Stages
 
@@ -15,6 +16,9 @@ CLIENT_ADDRESS: Final = web.RequestKey("client_address", str)
 STAGES: Final = web.RequestKey("stages", Stages)
 STANDING: Final = web.RequestKey("standing", Mapping)
 """The headers that tell a caller what is left of its limits."""
+
+RESUMES: Final = web.RequestKey("resumes", Principal)
+"""In whose name a ticket has let a request in, which may come back with a cookie."""
 
 Work: TypeAlias = Callable[[], Awaitable[web.StreamResponse]]
 """What is left to do for a request that has been judged."""

@@ -18,7 +18,7 @@ from feedsvc.errors import (
     RequestTimeout,
 )
 from feedsvc.timing import Stages
-from feedsvc.web import cors, problems, security
+from feedsvc.web import cors, problems, resumption, security
 from feedsvc.web.address import client_address
 from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, SERVICE, STAGES, STANDING
 from feedsvc.web.particulars import PARTICULARS, Particulars
@@ -93,6 +93,7 @@ async def mark(request: web.Request, response: web.StreamResponse) -> None:
         request[STAGES].answered()
     for name, value in request.get(STANDING, {}).items():
         response.headers.setdefault(name, value)
+    resumption.mark(request, response)
     security.protect(response)
     cors.mark(request, response)
     if request.app[SERVICE].drain.begun:

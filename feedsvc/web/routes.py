@@ -21,10 +21,11 @@ from feedsvc.web import (
     operations,
     performance,
     problems,
+    resumption,
     tickets,
     tracker,
 )
-from feedsvc.web.keys import SERVICE, STAGES, STANDING, Work
+from feedsvc.web.keys import RESUMES, SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
 PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
@@ -114,10 +115,21 @@ async def _principal(request: web.Request, *, tickets_will_do: bool) -> Principa
     service = request.app[SERVICE]
     authorization = request.headers.get("Authorization")
     if authorization is None and tickets_will_do and "ticket=" in request.rel_url.raw_query_string:
-        given = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
-        ticket = given.get("ticket", [""])[0]
-        principal = await service.tickets.redeem(ticket, request.rel_url.raw_path)
+        principal = await _ticket_holder(request)
         if service.tokens.seconds_left(principal) <= 0:
             raise TokenExpired
         return principal
     return await service.tokens.authenticate(authorization)
+
+
+async def _ticket_holder(request: web.Request) -> Principal:
+    """The holder of the ticket, or of the cookie that came with it. Raises Unauthorized."""
+    service = request.app[SERVICE]
+    returning = resumption.returning(request)
+    if returning is not None:
+        return returning
+    given = parse_qs(request.rel_url.raw_query_string, errors="surrogateescape")
+    ticket = given.get("ticket", [""])[0]
+    principal = await service.tickets.redeem(ticket, request.rel_url.raw_path)
+    request[RESUMES] = principal
+    return principal

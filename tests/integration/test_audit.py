@@ -16,7 +16,7 @@ from feedsvc.observations import RequestEnded
 from feedsvc.pools import Pools
 from feedsvc.settings import Audit, Database, Settings
 from tests.support.servers import LOGIN
-from tests.support.service import Running, bearer, serving
+from tests.support.service import NO_REDIS, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
 
@@ -268,3 +268,33 @@ async def test_a_database_without_the_table_is_served_all_the_same(
     finally:
         if await world.fetchval("SELECT to_regclass('feedsvc.elsewhere')"):
             await world.execute("ALTER TABLE feedsvc.elsewhere RENAME TO audit")
+
+
+async def test_the_log_is_written_while_tickets_have_every_connection(
+    world_url: str, world: asyncpg.Connection
+) -> None:
+    settings = {**NO_REDIS, "FEEDSVC_POOLS__WRITE__SIZE": "1"}
+    with serving(world_url, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as http:
+
+            async def buy() -> int:
+                async with http.post("/v1/tickets", json={"path": FEED}, headers=bearer()) as got:
+                    return got.status
+
+            async with world.transaction():
+                await world.execute("LOCK feedsvc.tickets IN ACCESS EXCLUSIVE MODE")
+                buying = [asyncio.create_task(buy()) for _ in range(3)]
+                other = await asyncpg.connect(world_url)
+                waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                try:
+                    async with asyncio.timeout(60):
+                        while not await other.fetchval(waits):
+                            await asyncio.sleep(0.05)
+                finally:
+                    await other.close()
+                headers = {**bearer(), "X-Request-ID": "beside-tickets"}
+                async with http.get(f"{FEED}?limit=1", headers=headers) as answer:
+                    assert answer.status == 200
+                assert (await entry(world, "beside-tickets"))["result"] == "complete"
+                assert not all(task.done() for task in buying)
+            await asyncio.gather(*buying)

@@ -365,7 +365,7 @@ async def befall(how: str, server: RunningRedis, spare: bytes) -> None:
             async with server.client() as client:
                 for name in server.keys("alone:page:*"):
                     if how == "garbage":
-                        await client.set(name, b"feedsvc-page-2\n{garbage")
+                        await client.set(name, b"feedsvc-page-3\n{garbage")
                     elif how == "another key's value":
                         await client.set(name, spare)
                     else:

@@ -28,6 +28,7 @@ from feedsvc.errors import DatabaseUnavailable
 from feedsvc.observations import CacheLookup, Observers
 from feedsvc.query import FeedQuery
 from feedsvc.redis_link import RedisLink
+from feedsvc.service_key import Seal
 from feedsvc.tags import Template, all_under, exactly
 from tests.support.datasets import DATASET
 
@@ -186,7 +187,7 @@ class Worker:
         observers = Observers()
         observers.add(CacheLookup, self._count)
         self.shared = OddShared(self.link, put)
-        shared = RedisPages(self.shared, observers)
+        shared = RedisPages(self.shared, observers, Seal(b"of the tests"))
         given = settings.Cache(memory_bytes=160_000, wait_timeout=0.05, stale_patience=0.01)
         fingerprints = {name: fingerprint(dataset, 500) for name, dataset in DATASETS.items()}
         self.pages = Pages(given, self.ledger, shared, fingerprints, observers)
