@@ -29,6 +29,7 @@ from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
+from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.readiness import Readiness
 from feedsvc.limits.limiter import Limiter
@@ -140,7 +141,12 @@ def _built(
     pages, changes = _cache(settings, datasets, link, observers, key)
     drain = Drain()
     severities = {name: rule.severity for name, rule in rules.items()}
-    domain = Domain(routes.patterns(), datasets, FORMATS, made.states(), severities)
+    domain = Domain(
+        routes.patterns(), datasets, FORMATS, made.states(), severities,
+        checks=[check.name for check in checks_of(settings.health)],
+        standbys=[replica.name for replica in replicas.all],
+        publishes=tokens.published is not None,
+    )  # fmt: skip
     scene = Scene(settings, workplace, domain, rules)
     parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
     probe = DatabaseProbe(settings.database)
@@ -191,7 +197,11 @@ def _work(built: _Built) -> Iterator[Work]:
     if service.tokens.published is not None:
         yield service.tokens.published.run()
     listens = (lambda: service.pages.listening) if settings.cache.enabled else None
-    watched = Parts(service.pools, service.drain, service.pages, service.probe, link, listens)
+    health = service.together.health
+    watched = Parts(
+        service.pools, service.drain, service.pages, service.probe, link, listens, health,
+        service.replicas, audit, service.tokens,
+    )  # fmt: skip
     yield from service.observing.work(watched)
 
 
@@ -340,7 +350,8 @@ def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule
     """The alerts, held against what there is. Raises StartError."""
     if settings.alerts.file is None:
         return {}
-    known = Known(datasets, routes.patterns(), type(settings.pools).model_fields)
+    checks = [check.name for check in checks_of(settings.health)]
+    known = Known(datasets, routes.patterns(), type(settings.pools).model_fields, checks)
     try:
         return load(settings.alerts.file, known)
     except AlertsError as error:

@@ -19,7 +19,7 @@ import orjson
 from feedsvc import identifiers
 from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
-from feedsvc.observations import RequestEnded
+from feedsvc.observations import AuditState, RequestEnded
 from feedsvc.own_tables import writing
 from feedsvc.pools import Pool
 from feedsvc.settings import Audit
@@ -45,6 +45,7 @@ class AuditLog:
         self._waiting: deque[RequestEnded | Entry] = deque()
         self._unnamed = 0
         self._dropped = 0
+        self._dropped_ever = 0
         self._said_at = -_SAY_EVERY
         self._set_up = True
 
@@ -57,9 +58,14 @@ class AuditLog:
         full = len(self._waiting) >= self._settings.most_waiting
         if full or (unnamed and self._unnamed >= self._settings.most_waiting // 4):
             self._dropped += 1
+            self._dropped_ever += 1
             return
         self._unnamed += unnamed
         self._waiting.append(ended)
+
+    def state(self) -> AuditState:
+        """How much waits, and what was lost."""
+        return AuditState(len(self._waiting), self._settings.most_waiting, self._dropped_ever)
 
     async def run(self) -> None:
         """Writes until it is cancelled."""

@@ -149,12 +149,30 @@ class PoolState(NamedTuple):
     waiting: int
 
 
+class StandbyState(NamedTuple):
+    """Whether a standby is read from, and by how many seconds it was behind, if that is known."""
+
+    serves: bool
+    lag: float | None
+
+
+class AuditState(NamedTuple):
+    """Audit entries that wait, how many may, and how many were dropped since the start."""
+
+    waiting: int
+    most: int
+    dropped: int
+
+
 class Vitals(NamedTuple):
     """How this worker is, said once a second by `feedsvc.vitals`. Sizes are bytes.
 
     `lags` are seconds by which the event loop woke up late since the last time. Shares are of one
     CPU for the process and of all of them for the machine. `leaving`: others answer what is new.
     None is what can't be known here, and `redis_answers` also where there is no Redis.
+
+    `health` has the state of each component that was looked at, `kept_out` why a dataset is not
+    cached, `keys_age` the seconds since an issuer's keys were last fetched, where there is one.
     """
 
     at: float
@@ -179,6 +197,11 @@ class Vitals(NamedTuple):
     database_answers: bool
     redis_answers: bool | None
     listener_hears: bool | None
+    health: Mapping[str, Literal["ok", "degraded", "down"]]
+    kept_out: Mapping[str, Literal["triggers", "unsuitable"]]
+    standbys: Mapping[str, StandbyState]
+    audit: AuditState
+    keys_age: float | None
 
 
 class AlertStates(NamedTuple):

@@ -22,6 +22,12 @@ _REACHED: Final = (files("feedsvc") / "triggers.sql").read_text()
 _INSTALLED: Final = (files("feedsvc") / "triggers_installed.sql").read_text()
 _TABLE_KINDS: Final = ("r", "p")
 _LOCK_TIMEOUT: Final = "10s"
+_MODES: Final = {
+    "D": "is not enabled",
+    "O": "is not enabled as ALWAYS, but as ORIGIN, which tells nothing of replicated writes",
+    "R": "is not enabled as ALWAYS, but as REPLICA, which tells of replicated writes alone",
+}
+"""What is wrong with a trigger, by pg_trigger's `tgenabled`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +226,8 @@ def _fault(table: Table, rows: Sequence[asyncpg.Record]) -> str | None:
         if row is None:
             return f"{table.schema}.{table.name} has no trigger that tells of {operation}"
         if row["enabled"] != "A":
-            return f"the trigger {row['trigger']} of {table.schema}.{table.name} is not enabled"
+            named = f"the trigger {row['trigger']} of {table.schema}.{table.name}"
+            return f"{named} {_MODES.get(row['enabled'], _MODES['D'])}"
         expected = (type_, old, new, table.function, table.body())
         names = ("type", "old_rows", "new_rows", "function", "body")
         if tuple(row[name] for name in names) != expected:

@@ -5,13 +5,17 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
+from feedsvc.audit import AuditLog
+from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.pages import Pages
 from feedsvc.drain import Drain
+from feedsvc.health.watch import Health
 from feedsvc.machine import Machine
-from feedsvc.observations import Observers, Vitals
+from feedsvc.observations import Observers, StandbyState, Vitals
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
+from feedsvc.replicas import Replicas
 from feedsvc.sampling import Sampling
 
 _WAKE: Final = 0.1  # seconds between looks at whether the event loop is on time
@@ -28,6 +32,10 @@ class Parts(NamedTuple):
     probe: DatabaseProbe
     link: RedisLink | None
     listens: Callable[[], bool] | None
+    health: Health
+    replicas: Replicas
+    audit: AuditLog
+    tokens: Tokens
 
 
 class VitalSigns:
@@ -69,6 +77,11 @@ class VitalSigns:
             database_answers=parts.probe.fault is None,
             redis_answers=None if parts.link is None else not parts.link.away,
             listener_hears=None if parts.listens is None else parts.listens(),
+            health=parts.health.states(),
+            kept_out=parts.pages.reasons(),
+            standbys={r.name: StandbyState(r.is_usable, r.lag) for r in parts.replicas.all},
+            audit=parts.audit.state(),
+            keys_age=parts.tokens.published.age() if parts.tokens.published else None,
         )
 
     async def _next_lag(self) -> float:

@@ -99,6 +99,7 @@ def _shown(name: str, rule: Rule, board: Board, now: float) -> Json:
         "dataset": rule.dataset,
         "route": rule.route,
         "pool": rule.pool,
+        "check": rule.check,
         "todo": rule.todo,
         "silenced_until": silence["until"] if silence else None,
         "silenced_for": silence["reason"] if silence else None,

@@ -3,12 +3,13 @@
 None is a figure that can't be known just now, such as the error rate while nobody asks anything.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from feedsvc.observations import PoolState, Vitals
 from feedsvc.tracker.figures import Figures
 from feedsvc.tracker.report import FAILURES, Span
+from feedsvc.tracker.sketch import Sketch
 
 
 class Selector(NamedTuple):
@@ -18,6 +19,7 @@ class Selector(NamedTuple):
     route: str | None = None
     pool: str | None = None
     least: int = 1
+    check: str | None = None
 
 
 class Seen(NamedTuple):
@@ -37,26 +39,35 @@ class Figure(NamedTuple):
     selectors: frozenset[str] = frozenset()
 
 
-def _endpoint(selector: Selector) -> tuple[str | None, str | None, str | None]:
-    return None, selector.route, selector.dataset
+def _routes(figures: Figures, selector: Selector) -> Collection[str | None]:
+    """The route that is picked, any route of a dataset, else those of feeds.
+
+    Probes and scrapes are quick and never fail: among them the requests that matter would drown.
+    """
+    if selector.route is not None or selector.dataset is not None:
+        return {selector.route}
+    return {key[2] for key in figures.counts if key[0] == "requests" and key[2].startswith(_FEEDS)}
+
+
+def _count(figures: Figures, selector: Selector, *outcome: str) -> float:
+    routes = _routes(figures, selector)
+    return sum(figures.total("requests", None, r, selector.dataset, *outcome) for r in routes)
 
 
 def _requests(seen: Seen, selector: Selector) -> float | None:
-    count = seen.recent.figures.total("requests", *_endpoint(selector))
+    count = _count(seen.recent.figures, selector)
     return count if count >= selector.least else None
 
 
 def _error_rate(seen: Seen, selector: Selector) -> float | None:
     requests = _requests(seen, selector)
-    if requests is None:
+    if not requests:
         return None
-    figures = seen.recent.figures
-    failed = sum(figures.total("requests", *_endpoint(selector), how) for how in FAILURES)
-    return failed / requests
+    return sum(_count(seen.recent.figures, selector, how) for how in FAILURES) / requests
 
 
 def _rate(seen: Seen, selector: Selector) -> float | None:
-    requests = seen.recent.figures.total("requests", *_endpoint(selector))
+    requests = _count(seen.recent.figures, selector)
     return requests / seen.recent.seconds if seen.recent.seconds else None
 
 
@@ -64,7 +75,10 @@ def _percentile(name: str, rank: float) -> Callable[[Seen, Selector], float | No
     def read(seen: Seen, selector: Selector) -> float | None:
         if _requests(seen, selector) is None:
             return None
-        found = seen.recent.figures.merged(name, *_endpoint(selector)).quantiles((rank,))
+        figures, made = seen.recent.figures, Sketch()
+        for route in _routes(figures, selector):
+            made.merge(figures.merged(name, None, route, selector.dataset))
+        found = made.quantiles((rank,))
         return found[0] if found else None
 
     return read
@@ -138,6 +152,20 @@ def _disk_share(vitals: Vitals) -> float | None:
     return 1 - vitals.disk_free / vitals.disk
 
 
+def _health(seen: Seen, selector: Selector) -> float | None:
+    """The worst state, of one component or of all."""
+    states = [
+        float(_STATES.index(state))
+        for each in seen.present
+        for name, state in each.health.items()
+        if selector.check in (None, name)
+    ]
+    return max(states, default=None)
+
+
+_FEEDS: Final = "/v1/"
+_STATES: Final = ("ok", "degraded", "down")
+_CHECK: Final = frozenset({"check"})
 _ENDPOINT: Final = frozenset({"dataset", "route"})
 _DATASET: Final = frozenset({"dataset"})
 _POOL: Final = frozenset({"pool"})
@@ -152,7 +180,7 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "first_byte_p95": Figure(_percentile("first_byte", 0.95), "seconds to the head", _ENDPOINT),
     "first_byte_p99": Figure(_percentile("first_byte", 0.99), "seconds to the head", _ENDPOINT),
     "broken_per_minute": Figure(
-        _per_minute(lambda f, s: f.total("requests", *_endpoint(s), "broken")),
+        _per_minute(lambda f, s: _count(f, s, "broken")),
         "bodies that broke off behind their head",
         _ENDPOINT,
     ),
@@ -189,6 +217,17 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "workers_missing": Figure(
         lambda seen, _: float(max(0, seen.workers - sum(not v.leaving for v in seen.present))),
         "workers that don't run",
+    ),
+    "health": Figure(_health, "a component's state: 0 ok, 1 degraded, 2 down", _CHECK),
+    "audit_waiting_share": Figure(
+        _highest(lambda v: v.audit.waiting / v.audit.most),
+        "part of `audit.most_waiting` that waits for PostgreSQL, of the worst worker",
+    ),
+    "audit_dropped_per_minute": Figure(
+        _per_minute(lambda f, _: f.total("audit_dropped")), "audit entries that were lost"
+    ),
+    "keys_age": Figure(
+        _highest(lambda v: v.keys_age), "seconds since an issuer's keys were fetched"
     ),
     "cpu_share": Figure(_highest(lambda v: v.cpu_share), "of one CPU, of the busiest worker"),
     "memory_bytes": Figure(_highest(lambda v: v.memory), "of the largest worker"),

@@ -40,6 +40,7 @@ def message(turn: Turn) -> Json:
         "dataset": rule.dataset,
         "route": rule.route,
         "pool": rule.pool,
+        "check": rule.check,
         "todo": rule.todo,
     }
 

@@ -41,6 +41,7 @@ class Known(NamedTuple):
     datasets: Collection[str]
     routes: Collection[str]
     pools: Collection[str]
+    checks: Collection[str] = ()
 
 
 def seconds(given: Any) -> float:
@@ -80,6 +81,7 @@ class Rule(BaseModel):
     dataset: str | None = None
     route: str | None = None
     pool: str | None = None
+    check: str | None = None
 
     @model_validator(mode="after")
     def _clears_on_the_right_side(self) -> "Rule":
@@ -94,7 +96,7 @@ class Rule(BaseModel):
     @property
     def selector(self) -> Selector:
         """Of what the figure is."""
-        return Selector(self.dataset, self.route, self.pool, self.least)
+        return Selector(self.dataset, self.route, self.pool, self.least, self.check)
 
     def holds(self, value: float | None) -> bool:
         """Whether this is trouble; what can't be known is none."""
@@ -135,6 +137,7 @@ def _of(rule: Rule, known: Known) -> Iterator[str]:
         yield f"figure: there is no {rule.figure!r}; there are {', '.join(FIGURES)}"
         return
     named = {"dataset": known.datasets, "route": known.routes, "pool": known.pools}
+    named["check"] = known.checks
     for key, values in named.items():
         value = getattr(rule, key)
         if value is None:

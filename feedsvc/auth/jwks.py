@@ -37,6 +37,7 @@ class PublishedKeys:
         """Changes with the keys, so that what was verified with the old ones can be forgotten."""
         self._fetching: asyncio.Task[bool] | None = None
         self._last_look = -float("inf")
+        self._fetched_at = clock()
 
     async def run(self) -> None:
         """Keeps the keys fresh until it is cancelled."""
@@ -58,6 +59,10 @@ class PublishedKeys:
             self._fetching = asyncio.create_task(self._refresh())
             self._fetching.add_done_callback(self._fetched)
         await asyncio.shield(self._fetching)
+
+    def age(self) -> float:
+        """Seconds since the keys were last fetched, or since the start where they never were."""
+        return self._clock() - self._fetched_at
 
     async def fetch(self) -> tuple[Key, ...]:
         """What the URL answers now. Raises JwksError."""
@@ -83,6 +88,7 @@ class PublishedKeys:
             kept = f"the {len(self.keys)} keys from before stay" if self.keys else "there are none"
             logger.warning("%s; %s", error, kept)
             return False
+        self._fetched_at = self._clock()
         if _identity(fetched) != _identity(self.keys):
             self.keys = fetched
             self.version += 1

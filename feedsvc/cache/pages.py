@@ -5,7 +5,7 @@ place it comes from, it is shown only if the ledger knows of no change that it l
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -39,6 +39,8 @@ Why: TypeAlias = Literal[
 
 
 Tier: TypeAlias = Literal["memory", "redis"]
+KeptOut: TypeAlias = Literal["triggers", "unsuitable"]
+"""Why a dataset is kept out: its triggers, or because nothing can tell of its changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Pages:
         self._fingerprints = fingerprints
         self.kept_out: Mapping[str, str] | None = None
         """Set by whoever looks at the database; None as long as nobody has."""
+        self.untold: Collection[str] = frozenset()
+        """Datasets whose triggers do not tell of every change, which `migrate triggers` mends."""
         self.catch_up: Callable[[], Awaitable[bool]] = _nobody_to_ask
         """Makes sure that all that is committed has been told; false where nobody can tell."""
         self.origin = ""
@@ -91,6 +95,11 @@ class Pages:
     def listening(self) -> bool:
         """Whether PostgreSQL tells of changes, without which nothing is shown from the cache."""
         return self._ledger.listening
+
+    def reasons(self) -> dict[str, KeptOut]:
+        """Why each dataset that is kept out is, in a word."""
+        untold = self.untold
+        return {n: "triggers" if n in untold else "unsuitable" for n in self.kept_out or ()}
 
     @property
     def shared_state(self) -> Literal["none", "answers", "refuses", "away"]:

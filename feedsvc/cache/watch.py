@@ -43,7 +43,8 @@ class Watch:
         """Finds out what may be cached. Raises what asyncpg raises."""
         origin: str = await connection.fetchval(_ORIGIN)
         planned = await triggers.plan(connection, self._declarations)
-        untracked = await triggers.untold(connection, planned)
+        drifted = await triggers.drifted(connection, planned)
+        untracked = {**drifted, **planned.impossible}
         before = self._pages.kept_out or {}
         for name, reason in untracked.items():
             if name not in before:
@@ -52,6 +53,7 @@ class Watch:
             self._ledger.restart()
         self._pages.origin = origin
         self._pages.kept_out = {**before, **untracked}
+        self._pages.untold = frozenset(drifted.keys() - planned.impossible.keys())
         self._found = untracked
         # A policy, a view, a partition, or triggers that did not fire for a while.
         self._missed = self._missed or self._state not in (None, planned.state)

@@ -40,6 +40,7 @@ CHECKS: Final = (
     Check("pools", of_process.pools, "pools"),
     Check("redis", of_links.redis, "redis"),
     Check("listener", of_links.listener, "listener"),
+    Check("triggers", of_links.triggers, "triggers"),
     Check("keys", of_links.keys, "keys", vital=True),
     Check("loop", of_process.loop, "loop"),
     Check("clock", of_database.clock, "clock"),

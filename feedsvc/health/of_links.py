@@ -11,6 +11,7 @@ from feedsvc.redis_link import RedisAwayError
 from feedsvc.settings import HttpCheck
 
 _SLOW: Final = 0.5  # of the deadline
+_MOST_NAMED: Final = 3
 
 
 async def redis(parts: Parts) -> Finding:
@@ -36,8 +37,7 @@ async def listener(parts: Parts) -> Finding:
     """Whether PostgreSQL tells of changes, without which nothing is shown from the cache."""
     if not parts.settings.cache.enabled:
         return Finding("ok", "Nothing is cached, so nobody has to listen.")
-    kept_out = dict(parts.pages.kept_out or {})
-    figures = {"kept_out": kept_out}
+    figures = {"kept_out": dict(parts.pages.kept_out or {})}
     if not parts.pages.listening and parts.changes.is_beginning:
         # A worker that has only just begun is not ill; were it, each start would look like a fault.
         return Finding(
@@ -46,10 +46,26 @@ async def listener(parts: Parts) -> Finding:
     if not parts.pages.listening:
         what = "Changes are not heard, so nothing is shown from the cache."
         return Finding("degraded", what, figures, ("listener",))
-    if kept_out:
-        named = ", ".join(sorted(kept_out))
+    if figures["kept_out"]:
+        named = ", ".join(sorted(figures["kept_out"]))
         return Finding("ok", f"Changes are heard, but not those of {named}.", figures)
     return Finding("ok", "Changes are heard.", figures)
+
+
+async def triggers(parts: Parts) -> Finding:
+    """Whether the triggers of every dataset that is to be cached tell of its changes."""
+    if not parts.settings.cache.enabled:
+        return Finding("ok", "Nothing is cached, so no trigger is needed.")
+    kept_out = parts.pages.kept_out
+    if kept_out is None:
+        return Finding("ok", "The triggers have not been looked at yet.")
+    untold = {name: kept_out[name] for name in sorted(parts.pages.untold) if name in kept_out}
+    if not untold:
+        return Finding("ok", "The triggers tell of every change of what is cached.")
+    # Each reason names the trigger, what is wrong with it, and the remedy.
+    listed = [f"{name} is not cached: {why}" for name, why in untold.items()]
+    more = f"; and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
+    return Finding("degraded", f"{'; '.join(listed[:_MOST_NAMED])}{more}.", {"untold": untold})
 
 
 async def keys(parts: Parts) -> Finding:

@@ -80,6 +80,10 @@ class Health:
         """
         return worst(map(_weight, self._own()))
 
+    def states(self) -> dict[str, State]:
+        """Each component's, of those that were looked at."""
+        return {w.check.name: w.finding.state for w in self._watched if w.at is not None}
+
     def faults(self) -> dict[str, str]:
         """What is not well with this worker, by component."""
         return {w.check.name: w.finding.what for w in self._own() if w.finding.state != "ok"}

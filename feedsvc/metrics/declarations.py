@@ -26,6 +26,9 @@ TIERS: Final = ("memory", "redis", "none")
 PREFETCHES: Final = ("read", "used", "wasted")
 DELIVERIES: Final = ("delivered", "refused", "failed")
 LEASES: Final = ("leased", "busy", "failed", "left")
+KEPT_OUT_REASONS: Final = ("triggers", "unsuitable")
+STATES: Final = ("ok", "degraded", "down")
+"""Of a component; its gauge has the place in this list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,30 @@ ALERT_FIRING: Final = _gauge(
     "alert_firing", "1 while an alert of alerts.toml fires.", "alert", "severity", across="livemax"
 )
 WEBHOOK: Final = _counter("webhook_messages", "Messages to the alerts' webhook.", "outcome")
+
+HEALTH: Final = _gauge(
+    "health_state", "A component: 0 ok, 1 degraded, 2 down, of the worst worker.", "check",
+    across="livemax",
+)  # fmt: skip
+KEPT_OUT: Final = _gauge(
+    "dataset_kept_out", "1 while a dataset is not cached, by the reason.", "dataset", "reason",
+    across="livemax",
+)  # fmt: skip
+STANDBY_UP: Final = _gauge(
+    "replica_up", "1 while a standby is read from by every worker.", "replica", across="livemin"
+)
+STANDBY_LAG: Final = _gauge(
+    "replica_lag_seconds", "By how much a standby was behind.", "replica", across="livemax"
+)
+AUDIT_WAITING: Final = _gauge("audit_waiting", "Audit entries that wait for PostgreSQL.")
+AUDIT_DROPPED: Final = _counter("audit_dropped", "Audit entries that were dropped.")
+KEYS_AGE: Final = _gauge(
+    "jwks_age_seconds", "Since the issuer's keys were last fetched.", across="livemax"
+)
+BUILD: Final = _gauge(
+    "build_info", "1; the release, its Python, and its encoder.", "version", "python", "encoder",
+    across="livemax",
+)  # fmt: skip
 
 LOOP_LAG: Final = _histogram(
     "loop_lag_seconds", "By how much the event loop woke up late.", bounds=_SHORT_SECONDS

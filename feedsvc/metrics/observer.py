@@ -3,6 +3,7 @@
 What was not foreseen, such as a route that nobody declared, is counted without those labels.
 """
 
+import platform
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Final, TypeVar
 from feedsvc.errors import problem_types
 from feedsvc.metrics import declarations as d
 from feedsvc.metrics.cells import Buckets, Cells, Count
+from feedsvc.metrics.release import release
 from feedsvc.observations import (
     AlertStates,
     CacheChange,
@@ -32,6 +34,7 @@ from feedsvc.observations import (
 )
 from feedsvc.sampling import Sampling, Turns
 from feedsvc.tags import all_under, exactly
+from streams.encoder import MISSING
 
 T = TypeVar("T")
 
@@ -46,7 +49,7 @@ _BROKE_OFF: Final = 200  # the status of an answer that failed behind its head
 class Domain:
     """What labels can be: routes' patterns, names of datasets, formats and pools.
 
-    And the severities of alerts by name.
+    And the severities of alerts by name. `publishes`: an issuer's keys are fetched.
     """
 
     routes: Iterable[str]
@@ -54,6 +57,9 @@ class Domain:
     formats: Iterable[str]
     pools: Iterable[str]
     alerts: Mapping[str, str] = field(default_factory=dict)
+    checks: Iterable[str] = ()
+    standbys: Iterable[str] = ()
+    publishes: bool = False
 
 
 class _Endpoint:
@@ -105,6 +111,7 @@ class Metrics:
         self._evictions, self._cpu = cells.count(d.CACHE_EVICTIONS), cells.count(d.CPU)
         self._evicted, self._cpu_seconds = 0, 0.0
         self._gauges = {metric: cells.count(metric) for metric in _GAUGES}
+        self._state = _State(cells, domain)
 
     def observe(self, observers: Observers) -> None:
         """Counts from now on."""
@@ -220,6 +227,7 @@ class Metrics:
         for name, state in vitals.pools.items():
             self._pools[name].set(state)
         self._running.value = vitals.running
+        self._state.set(vitals)
         # Both are counted elsewhere from this process's beginning.
         self._evictions.value += vitals.evicted_pages - self._evicted
         self._cpu.value += vitals.cpu_seconds - self._cpu_seconds
@@ -282,6 +290,42 @@ class _Pool:
     def set(self, state: Iterable[int]) -> None:
         for count, value in zip(self._state, state, strict=True):
             count.value = value
+
+
+class _State:
+    """What health knows."""
+
+    def __init__(self, cells: Cells, domain: Domain) -> None:
+        self._checks = _each(cells.count, d.HEALTH, (), domain.checks)
+        self._kept_out = {
+            (dataset, reason): cells.count(d.KEPT_OUT, dataset, reason)
+            for dataset in domain.datasets
+            for reason in d.KEPT_OUT_REASONS
+        }
+        self._standby_up = _each(cells.count, d.STANDBY_UP, (), domain.standbys)
+        self._standby_lag = _each(cells.count, d.STANDBY_LAG, (), domain.standbys)
+        self._waiting, self._dropped = cells.count(d.AUDIT_WAITING), cells.count(d.AUDIT_DROPPED)
+        self._dropped_before = 0
+        self._keys_age = cells.count(d.KEYS_AGE) if domain.publishes else None
+        encoder = "native" if MISSING is None else "postgresql"
+        self._build = cells.count(d.BUILD, release(), platform.python_version(), encoder)
+
+    def set(self, vitals: Vitals) -> None:
+        self._build.value = 1
+        for name, state in vitals.health.items():
+            if name in self._checks:
+                self._checks[name].value = d.STATES.index(state)
+        for (dataset, reason), count in self._kept_out.items():
+            count.value = vitals.kept_out.get(dataset) == reason
+        for name, standby in vitals.standbys.items():
+            self._standby_up[name].value = standby.serves
+            self._standby_lag[name].value = standby.lag or 0.0
+        self._waiting.value = vitals.audit.waiting
+        # Counted elsewhere from this process's beginning.
+        self._dropped.value += vitals.audit.dropped - self._dropped_before
+        self._dropped_before = vitals.audit.dropped
+        if self._keys_age is not None and vitals.keys_age is not None:
+            self._keys_age.value = vitals.keys_age
 
 
 _TELLING: Final = (exactly, all_under)

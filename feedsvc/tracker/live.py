@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from feedsvc.observations import PoolState, Vitals
+from feedsvc.observations import AuditState, PoolState, StandbyState, Vitals
 from feedsvc.tracker.figures import Figures, FiguresError
 from feedsvc.tracker.recorder import MINUTE, Minute
 from feedsvc.tracker.store import Row
@@ -89,7 +89,9 @@ def _read(file: Path) -> Present | None:
 
 def _vitals(plain: dict[str, Any]) -> Vitals:
     pools = {name: PoolState(*state) for name, state in plain["pools"].items()}
-    return Vitals(**{**plain, "pools": pools})
+    standbys = {name: StandbyState(*state) for name, state in plain["standbys"].items()}
+    audit = AuditState(*plain["audit"])
+    return Vitals(**{**plain, "pools": pools, "standbys": standbys, "audit": audit})
 
 
 def _rows(plain: list[dict[str, Any]]) -> Iterator[Row]:

@@ -2,7 +2,8 @@
 
 Keys of sums: `requests` (method, route, dataset, outcome), `rows` and `bytes` (method, route,
 dataset), `problems` and `faults` (problem), `cache` (dataset, outcome), `leases` (pool, outcome),
-`parked` (dataset), `losses` (listener or redis), `away` (what: seconds), `cpu` and `seconds`.
+`parked` (dataset), `losses` (listener or redis), `away` (what: seconds), `audit_dropped`,
+`cpu` and `seconds`.
 Of sketches, in seconds: `seconds` and `first_byte` (method, route, dataset), `query`, `wait`
 (pool), `load` (dataset), `lag`. Of peaks: `memory`, `open_files`, `open_files_share`, `cpu_share`,
 `machine_cpu`, `machine_memory`, `disk` (shares in use), `running`, `busy` and `waiting` (pool),
@@ -68,6 +69,7 @@ class Recorder:
         self._figures = Figures()
         self._query = self._figures.sketch(("query",))
         self._cpu = 0.0
+        self._dropped = 0
         self._seen = 0.0
 
     def observe(self, observers: Observers) -> None:
@@ -190,6 +192,9 @@ class Recorder:
         figures.add(("seconds",), passed)
         figures.add(("cpu",), vitals.cpu_seconds - self._cpu)
         self._cpu = vitals.cpu_seconds
+        if lost := vitals.audit.dropped - self._dropped:
+            figures.add(("audit_dropped",), lost)
+            self._dropped = vitals.audit.dropped
         states = (vitals.database_answers, vitals.redis_answers, vitals.listener_hears)
         for name, well in zip(_AWAY, states, strict=True):
             if well is False:

@@ -13,7 +13,14 @@ import asyncpg
 import pytest
 
 from feedsvc.errors import NotSetUp
-from feedsvc.observations import Observers, PoolState, RequestEnded, Vitals
+from feedsvc.observations import (
+    AuditState,
+    Observers,
+    PoolState,
+    RequestEnded,
+    StandbyState,
+    Vitals,
+)
 from feedsvc.pools import Pools
 from feedsvc.sampling import Sampling
 from feedsvc.settings import Database, Settings
@@ -49,6 +56,9 @@ def vitals(at: float, **changes: Any) -> Vitals:
         "pools": {"read": PoolState(8, 4, 2, 1)}, "running": 3, "leaving": False, "cached_pages": 7,
         "cached_bytes": 7_000, "evicted_pages": 0, "database_answers": True,
         "redis_answers": None, "listener_hears": True,
+        "health": {"primary": "ok"}, "kept_out": {},
+        "standbys": {"db2:5432": StandbyState(True, 0.5)},
+        "audit": AuditState(50, 100, 0), "keys_age": 90.0,
     }  # fmt: skip
     return Vitals(**{**plain, **changes})
 

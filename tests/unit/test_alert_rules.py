@@ -13,7 +13,8 @@ from feedsvc.alerts.figures import FIGURES, Seen, Selector
 from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.alerts.states import State, step
 from feedsvc.datasets import declarations
-from feedsvc.observations import PoolState, Vitals
+from feedsvc.health.checks import CHECKS
+from feedsvc.observations import AuditState, PoolState, StandbyState, Vitals
 from feedsvc.tracker.figures import Figures
 from feedsvc.tracker.report import Span
 from feedsvc.web import routes
@@ -37,7 +38,8 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_the_projects_own_alerts_are_right() -> None:
     datasets = declarations(REPOSITORY / "config" / "datasets.toml")
-    known = Known(datasets, routes.patterns(), ["read", "bulk", "analytics", "write"])
+    known = Known(datasets, routes.patterns(), ["read", "bulk", "analytics", "write"],
+                  [check.name for check in CHECKS])  # fmt: skip
     rules = load(REPOSITORY / "config" / "alerts.toml", known)
     assert {"database-away", "failing", "slow", "loop-behind"} <= set(rules)
 
@@ -155,6 +157,9 @@ def vitals(**changes: Any) -> Vitals:
         "pools": {"read": PoolState(8, 4, 2, 1), "bulk": PoolState(4, 4, 4, 3)}, "running": 3,
         "leaving": False, "cached_pages": 7, "cached_bytes": 7_000, "evicted_pages": 0,
         "database_answers": True, "redis_answers": None, "listener_hears": True,
+        "health": {"primary": "ok"}, "kept_out": {},
+        "standbys": {"db2:5432": StandbyState(True, 0.5)},
+        "audit": AuditState(50, 100, 0), "keys_age": 90.0,
     }  # fmt: skip
     return Vitals(**{**plain, **changes})
 
@@ -167,6 +172,11 @@ def seen() -> Seen:
         figures.add(("requests", *key, "broken"), failed)
         for name in ("seconds", "first_byte"):
             figures.sketch((name, *key)).add(0.5 if dataset == "clients" else 0.1, 100)
+    # A balancer's probes, which are many, quick, and never fail.
+    figures.add(("requests", "GET", "/ready", "", "complete"), 100_000)
+    for name in ("seconds", "first_byte"):
+        figures.sketch((name, "GET", "/ready", "")).add(0.001, 100_000)
+    figures.add(("audit_dropped",), 8)
     figures.add(("cache", "clients", "memory"), 3)
     figures.add(("cache", "clients", "miss"), 1)
     figures.add(("leases", "read", "busy"), 4)
@@ -176,7 +186,8 @@ def seen() -> Seen:
     figures.sketch(("wait", "bulk")).add(2.0)
     figures.sketch(("query",)).add(0.3)
     figures.sketch(("lag",)).add(0.04)
-    away = vitals(database_answers=False, listener_hears=False, memory=300, cpu_share=0.9)
+    away = vitals(database_answers=False, listener_hears=False, memory=300, cpu_share=0.9,
+                  health={"primary": "degraded", "redis": "down"}, keys_age=95.0)  # fmt: skip
     leaving = vitals(leaving=True, pools={})
     return Seen(Span(figures, 120.0), [vitals(), away, leaving], workers=3)
 
@@ -186,6 +197,8 @@ VALUES: list[tuple[str, Selector, float | None]] = [
     ("error_rate", Selector(dataset="clients"), 0.1),
     ("error_rate", Selector(dataset="budgets"), 0.0),
     ("error_rate", Selector(route="/live"), None),
+    ("error_rate", Selector(route="/ready"), 0.0),
+    ("p50", Selector(route="/ready"), 0.001),
     ("error_rate", Selector(least=201), None),
     ("requests_per_second", Selector(), 200 / 120),
     ("p99", Selector(dataset="clients"), 0.5),
@@ -220,6 +233,12 @@ VALUES: list[tuple[str, Selector, float | None]] = [
     ("machine_cpu_share", Selector(), 0.2),
     ("machine_memory_share", Selector(), 0.25),
     ("disk_share", Selector(), 0.6),
+    ("health", Selector(), 2.0),
+    ("health", Selector(check="primary"), 1.0),
+    ("health", Selector(check="clock"), None),
+    ("audit_waiting_share", Selector(), 0.5),
+    ("audit_dropped_per_minute", Selector(), 4.0),
+    ("keys_age", Selector(), 95.0),
 ]
 
 

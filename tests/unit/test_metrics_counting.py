@@ -8,6 +8,7 @@ from feedsvc.metrics import declarations as d
 from feedsvc.metrics.cells import Cells
 from feedsvc.metrics.observer import Domain, Metrics
 from feedsvc.observations import (
+    AuditState,
     CacheChange,
     CacheLookup,
     DatabaseFault,
@@ -15,7 +16,9 @@ from feedsvc.observations import (
     Observers,
     PoolLease,
     RequestEnded,
+    StandbyState,
     StreamParked,
+    Vitals,
 )
 from feedsvc.sampling import Sampling, Turns
 from feedsvc.tags import exactly
@@ -36,9 +39,9 @@ def ended(**changes: Any) -> RequestEnded:
 class Watched:
     """Metrics, and what they have come to."""
 
-    def __init__(self, sampling: Sampling | None = None) -> None:
+    def __init__(self, sampling: Sampling | None = None, domain: Domain | None = None) -> None:
         self.cells = Cells()
-        domain = Domain([ROUTE, "/live"], ["clients"], ["csv", "json"], ["read"])
+        domain = domain or Domain([ROUTE, "/live"], ["clients"], ["csv", "json"], ["read"])
         self.metrics = Metrics(self.cells, domain, sampling or Sampling(0.1, 16))
         self.series = list(self.cells.series())
         observers = Observers()
@@ -147,3 +150,51 @@ def test_each_observation_is_counted_where_it_belongs(caplog: pytest.LogCaptureF
     assert watched.count(d.PARKED, "clients") == watched.count(d.PARKED, "") == 1
     assert watched.count(d.LISTENER_LOSSES) == 1
     assert not caplog.records
+
+
+def vitals(**changes: Any) -> Vitals:
+    plain: dict[str, Any] = {
+        "at": 0.0, "lags": [], "sampled": 1, "cpu_seconds": 0.0, "cpu_share": 0.5,
+        "memory": 100, "open_files": 50, "most_open_files": 100, "machine_cpu_share": 0.2,
+        "machine_memory": 8, "machine_memory_free": 6, "disk": 100, "disk_free": 40,
+        "pools": {}, "running": 3, "leaving": False, "cached_pages": 7, "cached_bytes": 7_000,
+        "evicted_pages": 0, "database_answers": True, "redis_answers": None,
+        "listener_hears": True, "health": {}, "kept_out": {}, "standbys": {},
+        "audit": AuditState(0, 100, 0), "keys_age": None,
+    }  # fmt: skip
+    return Vitals(**{**plain, **changes})
+
+
+def test_what_health_knows_is_exposed() -> None:
+    domain = Domain(
+        [ROUTE], ["clients", "budgets"], ["csv"], [], checks=["primary", "redis"],
+        standbys=["db2:5432"], publishes=True,
+    )  # fmt: skip
+    seen = Watched(domain=domain)
+    seen.tell(
+        vitals(
+            health={"primary": "down", "redis": "degraded", "http.billing": "ok"},
+            kept_out={"clients": "triggers"},
+            standbys={"db2:5432": StandbyState(serves=False, lag=7.5)},
+            audit=AuditState(12, 100, 5),
+            keys_age=4_000.0,
+        )
+    )
+    seen.tell(
+        vitals(audit=AuditState(12, 100, 8), keys_age=1.0, kept_out={"budgets": "unsuitable"})
+    )
+    assert seen.count(d.HEALTH, "primary") == 2
+    assert seen.count(d.HEALTH, "redis") == 1
+    assert seen.count(d.KEPT_OUT, "clients", "triggers") == 0
+    assert seen.count(d.KEPT_OUT, "budgets", "unsuitable") == 1
+    assert seen.count(d.STANDBY_UP, "db2:5432") == 0
+    assert seen.count(d.STANDBY_LAG, "db2:5432") == 7.5
+    assert seen.count(d.AUDIT_WAITING) == 12
+    assert seen.count(d.AUDIT_DROPPED) == 8
+    assert seen.count(d.KEYS_AGE) == 1.0
+    (build,) = [key for key in seen.series if "feedsvc_build_info" in key]
+    assert all(label in build for label in ("version", "python", "encoder"))
+
+
+def test_an_issuer_that_there_is_not_has_no_age() -> None:
+    assert not [key for key in Watched().series if "jwks_age" in key]

@@ -109,3 +109,57 @@ def test_the_operators_page_has_every_metric_and_every_figure() -> None:
     for name, figure in FIGURES.items():
         row = f"| `{name}` | {', '.join(sorted(figure.selectors))} | {figure.what} |"
         assert row in page, row
+
+
+FAILING = r"""
+rule_files: [{rules}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'feedsvc_requests_total{{job="f", route="/ready", outcome="complete"}}'
+        values: '0+60000x20'
+      - series: 'feedsvc_requests_total{{job="f", route="/v1/feeds", outcome="complete"}}'
+        values: '0+90x20'
+      - series: 'feedsvc_requests_total{{job="f", route="/v1/feeds", outcome="failed"}}'
+        values: '0+10x20'
+      - series: 'feedsvc_health_state{{job="f", check="redis"}}'
+        values: '0x5 2x20'
+      - series: 'feedsvc_dataset_kept_out{{job="f", dataset="vendors", reason="triggers"}}'
+        values: '0x5 1x20'
+      - series: 'feedsvc_dataset_kept_out{{job="f", dataset="rates", reason="unsuitable"}}'
+        values: '1x25'
+      - series: 'feedsvc_replica_up{{job="f", replica="db2:5432"}}'
+        values: '1x5 0x20'
+      - series: 'feedsvc_audit_dropped_total{{job="f"}}'
+        values: '0x10 5x20'
+      - series: 'feedsvc_jwks_age_seconds{{job="f"}}'
+        values: '600x4 4000x20'
+    promql_expr_test:
+      - expr: sum by (alertname) (ALERTS{{alertstate="firing"}})
+        eval_time: 4m
+        exp_samples: []
+      - expr: sum by (alertname) (ALERTS{{alertstate="firing"}})
+        eval_time: 18m
+        exp_samples:
+{fire}
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here to check them with")
+def test_prometheus_fires_for_what_health_knows_and_for_feeds_among_probes(tmp_path: Path) -> None:
+    """One feed in ten fails, among six hundred times as many probes that don't."""
+    named = ("Failing", "Unhealthy", "TriggersChanged", "StandbyLost", "AuditLost", "KeysOld")
+    fire = "\n".join(
+        f"          - {{labels: '{{alertname=\"Feedsvc{name}\"}}', value: 1}}" for name in named
+    )
+    file = tmp_path / "test.yml"
+    file.write_text(FAILING.format(rules=CONFIG / "prometheus-rules.yml", fire=fire))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
