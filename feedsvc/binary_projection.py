@@ -1,6 +1,7 @@
 """Rows in PostgreSQL's binary form, for the native encoder to make records of.
 
-What the encoder has no kind for comes as JSON or as text that PostgreSQL makes, in the same row. So
+What the encoder has no kind for, and what a CSV file has in another style, comes as JSON or as text
+that PostgreSQL makes, in the same row. So
 the records are those of `projection` and `csv_projection`, byte for byte.
 """
 
@@ -9,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from feedsvc.csv_projection import may_run
+from feedsvc.csv_values import csv_text, is_restyled
 from feedsvc.datasets import Column
 from feedsvc.projection import reference, scalar_text
 from streams import encoder
+from streams.csv_record import PLAIN_CSV, CsvStyle
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,15 @@ def binary_row(
     columns: Sequence[Column],
     order: Iterable[Column],
     form: Literal["json", "csv"],
-    *,
-    guard: bool = False,
+    style: CsvStyle = PLAIN_CSV,
 ) -> BinaryRow:
     """A row of these columns, with what else the tokens of this order take."""
     row = _Row()
     for column in columns:
-        guarded = guard and may_run(column)
-        if column.sent_as in encoder.KINDS:
+        guarded = style.guard and may_run(column)
+        if is_restyled(column, style):
+            row.add(csv_text(column, style), encoder.Column(column.name, "text"))
+        elif column.sent_as in encoder.KINDS:
             row.add_native(column, encoder.Column(column.name, column.sent_as, guarded))
         elif form == "json":
             row.add(f"to_json({reference(column)})", encoder.Column(column.name, "json"))

@@ -7,8 +7,9 @@ text first takes the tests that most texts pass, and only the rest takes the lon
 from collections.abc import Sequence
 from typing import Final
 
+from feedsvc.csv_values import csv_text
 from feedsvc.datasets import Column
-from feedsvc.projection import PLAIN_TEXTS, reference, scalar_text
+from feedsvc.projection import PLAIN_TEXTS, reference
 from streams.csv_record import CsvStyle
 
 # Letters of pg_type.typcategory of what nobody typed as text: numbers, dates and times, booleans,
@@ -47,7 +48,10 @@ def csv_record(columns: Sequence[Column], style: CsvStyle) -> str:
 
 def _field(column: Column, style: CsvStyle) -> str:
     """One field: guarded, quoted where it must be, and nothing at all for NULL."""
-    value = scalar_text(column)
+    value = csv_text(column, style)
+    if style.quote_all:
+        apostrophe = f"{_apostrophe(value)} || " if style.guard and may_run(column) else ""
+        return f"'\"' || coalesce(replace({apostrophe}{value}, '\"', '\"\"'), '') || '\"'"
     if column.kind in _NEVER_QUOTED or _is_plain_enum(column):
         return f"coalesce({value}, '')"
     if column.kind in PLAIN_TEXTS:

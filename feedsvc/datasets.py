@@ -28,7 +28,7 @@ KEY_ORDER: Final = "key"
 RESERVED: Final = frozenset(
     {"columns", "limit", "order", "after", "since", "live", "export", "ticket"}
     | {"format", "frames", "progress", "last_event_id"}
-    | {"header", "bom", "delimiter", "guard"}
+    | {"header", "bom", "delimiter", "guard", "decimal", "datetime", "tz", "quote"}
 )
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]

@@ -6,24 +6,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from feedsvc import parameters
+from feedsvc.csv_parameters import CSV_STYLES, csv_style
 from feedsvc.datasets import KEY_ORDER, RESERVED, Column, Dataset, Op, OrderColumn
 from feedsvc.errors import BadParameter, NotAcceptable
 from feedsvc.literals import uuid_text
 from streams import negotiation, tokens
-from streams.csv_record import PLAIN_CSV, CsvStyle, csv_record
+from streams.csv_record import PLAIN_CSV, csv_record
 from streams.formats import CSV, END_ID, FORMATS, NDJSON, SSE, Format, Layout
 
 MOST_ROWS: Final = 2**63 - 1
 
 _SECONDS: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _FLAG: Final = {"0": False, "1": True}
-_DELIMITERS: Final = {",": ",", ";": ";", "tab": "\t"}
-_GUARDS: Final = {"on": True, "off": False}
 _ITEM: Final = re.compile(r"""(?:"((?:[^"]|"")*)"|((?:[^",][^,]*)?))(,|\Z)""")
 _TO_COME: Final = ("since", "live")
 _PARAMETERS: Final = ("columns", "limit", "order", "after", "export", "format")
 _FORMAT_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
-    CSV.name: ("header", "bom", "delimiter", "guard"),
+    CSV.name: ("header", "bom", *CSV_STYLES),
     NDJSON.name: ("frames", "progress"),
     SSE.name: ("progress", "last_event_id"),
 }
@@ -88,7 +87,7 @@ class FeedQuery:
             frames=parameters.choice(given, "frames", _FLAG, False),
             header=parameters.choice(given, "header", _FLAG, True),
             bom=parameters.choice(given, "bom", _FLAG, False),
-            csv=_csv_style(given) if form is CSV else PLAIN_CSV,
+            csv=csv_style(given) if form is CSV else PLAIN_CSV,
         )
         return cls(
             dataset=dataset,
@@ -143,13 +142,6 @@ def _refuse_what_is_not_for(form: Format, given: Mapping[str, str], dataset: Dat
             raise BadParameter(what, parameter=name, allowed=offered)
         if name not in RESERVED and _filter_name(name, dataset) is None:
             raise parameters.unknown(name, (*offered, *_filter_names(dataset)))
-
-
-def _csv_style(given: Mapping[str, str]) -> CsvStyle:
-    return CsvStyle(
-        delimiter=parameters.choice(given, "delimiter", _DELIMITERS, ","),
-        guard=parameters.choice(given, "guard", _GUARDS, True),
-    )
 
 
 def _columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:

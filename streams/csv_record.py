@@ -16,10 +16,17 @@ _FORMULA_WITHIN: Final = re.compile(r"[,;\t|]\ufeff*[=@\t\r\n\uff1d\uff0b\uff0d\
 
 @dataclass(frozen=True, slots=True)
 class CsvStyle:
-    """How a CSV file is written: its delimiter, and whether formulas are disarmed."""
+    """How a CSV file is written.
+
+    `guard` disarms formulas. With a `zone` timestamps are in it, as spreadsheets read them, and
+    without are as in JSON.
+    """
 
     delimiter: str = ","
     guard: bool = False
+    quote_all: bool = False
+    decimal_comma: bool = False
+    zone: str | None = None
 
 
 PLAIN_CSV: Final = CsvStyle()
@@ -39,6 +46,6 @@ def _csv_field(field: str, style: CsvStyle) -> str:
 
 
 def _is_quoted(field: str, style: CsvStyle) -> bool:
-    if any(special in field for special in (style.delimiter, '"', "\r", "\n")):
+    if style.quote_all or any(special in field for special in (style.delimiter, '"', "\r", "\n")):
         return True
     return style.guard and _FORMULA_WITHIN.search(field) is not None

@@ -51,6 +51,7 @@ def fingerprint(dataset: Dataset, page_size: int) -> str:
     """
     columns = tuple(dataset.columns.values())
     held_to = dataset.tenant, dataset.client, dataset.shared_with_clients
-    encoders = json_record(columns), csv_record(columns, CsvStyle(guard=True))
+    styles = CsvStyle(guard=True), CsvStyle(";", decimal_comma=True, zone="UTC")
+    encoders = json_record(columns), *(csv_record(columns, style) for style in styles)
     parts = dataset.name, dataset.relation, columns, held_to, dataset.tags, page_size, encoders
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -16,7 +16,7 @@ def native_row(query: FeedQuery) -> tuple[BinaryRow, encoder.Plan]:
     form: Literal["json", "csv"] = "csv" if query.format is CSV else "json"
     order = [part.column for part in query.order]
     style = query.layout.csv
-    row = binary_row(query.columns, order, form, guard=style.guard)
+    row = binary_row(query.columns, order, form, style)
     plan = encoder.Plan(
         row.columns,
         form,
@@ -24,6 +24,7 @@ def native_row(query: FeedQuery) -> tuple[BinaryRow, encoder.Plan]:
         keys=row.keys,
         delimiter=style.delimiter,
         guard=style.guard,
+        quote_all=style.quote_all,
     )
     return row, plan
 

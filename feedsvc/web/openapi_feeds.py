@@ -54,6 +54,23 @@ _FEED_PARAMETERS: Final[Sequence[Json]] = (
     parameter("bom", "With csv: a byte order mark, for Excel.", {"enum": ["0", "1"]}),
     parameter("delimiter", "With csv.", {"enum": [",", ";", "tab"]}),
     parameter("guard", "With csv: the formula guard.", {"enum": ["on", "off"]}),
+    parameter(
+        "decimal",
+        "With csv: what stands before decimals. A comma only with another delimiter.",
+        {"enum": ["point", "comma"]},
+    ),
+    parameter(
+        "datetime",
+        "With csv: timestamps as in JSON, or as `2026-05-30 17:30:00` without an offset.",
+        {"enum": ["iso", "excel"]},
+    ),
+    parameter(
+        "tz",
+        "With csv and `datetime=excel`: the time zone of timestamps, by its name in the IANA "
+        "database; UTC if left out.",
+        {"type": "string"},
+    ),
+    parameter("quote", "With csv: quote every field, NULL too.", {"enum": ["minimal", "all"]}),
     parameter("Last-Event-ID", "With sse: resume; wins.", {"type": "string"}, "header"),
     parameter("If-None-Match", "For a page: its ETag.", {"type": "string"}, "header"),
 )

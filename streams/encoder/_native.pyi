@@ -17,6 +17,7 @@ class Plan:
         keys: Sequence[int] = (),
         delimiter: str = ",",
         guard: bool = False,
+        quote_all: bool = False,
     ) -> Plan: ...
 
 @final

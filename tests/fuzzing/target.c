@@ -13,7 +13,7 @@
 
 enum { AS_CSV = 1, GUARDED = 2, SENT = 4, LIMITED = 8, RAW_HEAD = 16, BETWEEN = 32 };
 enum { MOST_COLUMNS = 8, MOST_ROWS = 64, MOST_BYTES = 1 << 16 };
-enum { IS_ARRAY = 0x80, IS_HIDDEN = 0x40, KIND = 0x3f };
+enum { IS_ARRAY = 0x80, IS_HIDDEN = 0x40, KIND = 0x3f, QUOTE_ALL = 4 };
 
 static const char copy_head[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0";
 
@@ -51,8 +51,9 @@ static Plan *plan_of(Script *script, uint8_t flags)
 {
     static const char delimiters[] = {',', ';', '\t', 'x'};
     size_t columns = 1 + next_byte(script) % MOST_COLUMNS;
-    char delimiter = delimiters[next_byte(script) % 4];
-    Plan *plan = plan_new(columns, columns, flags & AS_CSV, delimiter, flags & GUARDED);
+    uint8_t chosen = next_byte(script);
+    CsvStyle style = {delimiters[chosen % 4], flags & GUARDED, chosen & QUOTE_ALL};
+    Plan *plan = plan_new(columns, columns, flags & AS_CSV, style);
     require(plan != NULL, "no memory");
     size_t keys = 0;
     for (size_t i = 0; i < columns; i++) {

@@ -14,12 +14,35 @@ from tests.support.service import Running, serving
 SOURCES = ("cells", "projected")
 """Two datasets over the one table: by the usual way, and as PostgreSQL itself encodes."""
 
+# amount, ratio, price, whole, at, local, day, note
+AMOUNTS = (
+    ("1234.50", "0.25", "1.5", "7", "2026-05-30 15:30:00.999999+00", "2026-05-30 17:30:00.5",
+     "2026-05-30", "a;b"),
+    ("-0.05", "-1e-7", "-2.5e20", "-9", "2026-12-31 23:59:59+00", "2026-01-01", "0044-03-15 BC",
+     "=1"),
+    ("NaN", "NaN", "Infinity", "0", "infinity", "-infinity", "infinity", ""),
+    ("-Infinity", "-Infinity", "NaN", "1", "-infinity", "infinity", "-infinity", None),
+    ("3", None, None, None, "0044-03-15 12:00:00+00 BC", "0044-03-15 12:00:00.7 BC", None, "1,5"),
+    ("1e20", "1e300", "0.1", "2", "294276-12-31 23:59:59.9+00", "294276-12-31 23:59:59.9",
+     "10000-01-01", "x"),
+    ("0.000", "2", "3", "4", "4714-11-24 00:00:00+00 BC", "4714-11-24 00:00:00 BC", "2000-02-29",
+     "'"),
+    ("1.10", "0.5", "0.5", "5", "2026-03-29 01:00:00+00", "2026-03-29 02:30:00", "2026-03-29", "y"),
+)  # fmt: skip
+
 _DATASET = """
 [{name}]
 relation = "{schema}.cells"
 columns = ["id", "cell", "short", "whole", "amount", "real", "day", "at", "yes"]
 key = ["id"]
+shared = true
+source = "{source}"
+
+[{name}_amounts]
+relation = "{schema}.amounts"
+key = ["id"]
 orders = {{ at = ["at"], amount = ["amount"] }}
+tags = []
 shared = true
 source = "{source}"
 
@@ -45,9 +68,14 @@ async def cells_served(
             whole int NOT NULL, amount numeric NOT NULL, real float8 NOT NULL,
             day date NOT NULL, at timestamptz NOT NULL, yes boolean NOT NULL
         );
+        CREATE TABLE {schema}.amounts (
+            id int PRIMARY KEY, amount numeric NOT NULL, ratio float8, price real, whole bigint,
+            at timestamptz NOT NULL, local timestamp, day date, clock time, note text,
+            list numeric[], doc jsonb, cash money
+        );
+        CREATE INDEX ON {schema}.amounts (at, id);
+        CREATE INDEX ON {schema}.amounts (amount, id);
         CREATE TABLE {schema}.headed (id int PRIMARY KEY, "=1+1" int, "a;=2" int, " +b" int);
-        CREATE INDEX ON {schema}.cells (at, id);
-        CREATE INDEX ON {schema}.cells (amount, id);
         GRANT USAGE ON SCHEMA {schema} TO {servers.LOGIN};
         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {servers.LOGIN};
     """)
@@ -55,6 +83,13 @@ async def cells_served(
         f"INSERT INTO {schema}.cells VALUES ($1, $2, $2::text, -1, -2.50, '-1e300',"
         " '-infinity', '-infinity', false)",
         list(enumerate(CELLS)),
+    )
+    await admin.executemany(
+        f"INSERT INTO {schema}.amounts SELECT ($1::text[])[1]::int, ($1::text[])[2]::numeric,"
+        " ($1::text[])[3]::float8, ($1::text[])[4]::real, ($1::text[])[5]::bigint,"
+        " ($1::text[])[6]::timestamptz, ($1::text[])[7]::timestamp, ($1::text[])[8]::date,"
+        " '17:30', ($1::text[])[9], '{1.5,-2.25}', '{\"a\": 1.5}', '-1234.5'",
+        [([str(number), *row],) for number, row in enumerate(AMOUNTS)],
     )
     declared = folder / "datasets.toml"
     declared.write_text(

@@ -55,11 +55,13 @@ def guarded(text: str) -> str:
     return "'" + text if is_run(text) else text
 
 
-def field(text: str | None, delimiter: str = ",", *, guard: bool = True) -> str:
+def field(
+    text: str | None, delimiter: str = ",", *, guard: bool = True, quote_all: bool = False
+) -> str:
     """The field of a text; None is NULL."""
     if text is None:
-        return ""
-    quoted = text == "" or bool({delimiter, '"', "\r", "\n"} & {*text})
+        return '""' if quote_all else ""
+    quoted = quote_all or text == "" or bool({delimiter, '"', "\r", "\n"} & {*text})
     shown = guarded(text) if guard else text
     if quoted or (guard and holds_formula(text)):
         return '"' + shown.replace('"', '""') + '"'

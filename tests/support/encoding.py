@@ -37,12 +37,17 @@ class Form:
 
 
 DELIMITERS = (",", ";", "\t")
+STYLES = (
+    CsvStyle(";", True, decimal_comma=True, zone="Asia/Kolkata"),
+    CsvStyle("\t", True, quote_all=True, zone="America/New_York"),
+    CsvStyle(",", False, quote_all=True),
+)
 
 
 def forms(*delimiters: str) -> tuple[Form, ...]:
-    """JSON, and CSV with and without a guard."""
-    guards = (True, False)
-    return Form("json"), *(Form("csv", CsvStyle(d, guard)) for d in delimiters for guard in guards)
+    """JSON, and CSV with and without a guard, and in styles of other countries."""
+    guarded = [CsvStyle(delimiter, guard) for delimiter in delimiters for guard in (True, False)]
+    return Form("json"), *(Form("csv", style) for style in (*guarded, *STYLES))
 
 
 @dataclass(frozen=True)
@@ -83,13 +88,14 @@ class Source:
         return Encoded([row[0] for row in rows], last)
 
     def _planned(self, form: Form) -> tuple[BinaryRow, encoder.Plan]:
-        row = binary_row(self.columns, self.order, form.name, guard=form.style.guard)
+        row = binary_row(self.columns, self.order, form.name, form.style)
         return row, encoder.Plan(
             row.columns,
             form.name,
             keys=row.keys,
             delimiter=form.style.delimiter,
             guard=form.style.guard,
+            quote_all=form.style.quote_all,
         )
 
     async def copied(self, form: Form, chunks: random.Random | None = None) -> Encoded:

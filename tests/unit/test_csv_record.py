@@ -2,6 +2,7 @@
 
 import csv
 import io
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -15,16 +16,21 @@ from tests.support.wire import sent_row
 
 every_delimiter = pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 every_guard = pytest.mark.parametrize("guard", [True, False])
+every_quote = pytest.mark.parametrize("quote_all", [True, False])
 TOUCHY = st.text(st.sampled_from(",;\t|=@+-＝＋－＠＜ｆ\ufeff\r\n\"' 1a(é"), max_size=24)
 TEXTS = st.sampled_from(csv_rule.CELLS) | TOUCHY | st.text()
 
 
 @every_delimiter
 @every_guard
+@every_quote
 @given(fields=st.lists(TEXTS, min_size=1))
-def test_a_record_is_written_by_the_rules(delimiter: str, guard: bool, fields: list[str]) -> None:
-    expected = delimiter.join(csv_rule.field(text, delimiter, guard=guard) for text in fields)
-    assert csv_record(fields, CsvStyle(delimiter, guard)) == expected
+def test_a_record_is_written_by_the_rules(
+    delimiter: str, guard: bool, quote_all: bool, fields: list[str]
+) -> None:
+    rule = partial(csv_rule.field, delimiter=delimiter, guard=guard, quote_all=quote_all)
+    style = CsvStyle(delimiter, guard, quote_all)
+    assert csv_record(fields, style) == delimiter.join(map(rule, fields))
 
 
 @every_delimiter
@@ -37,15 +43,16 @@ def test_a_csv_record_reads_back(delimiter: str, fields: list[str]) -> None:
 @needs_encoder
 @every_delimiter
 @every_guard
+@every_quote
 @given(texts=st.lists(st.none() | TEXTS, min_size=1))
 def test_the_encoder_writes_a_text_by_the_rules(
-    delimiter: str, guard: bool, texts: list[str | None]
+    delimiter: str, guard: bool, quote_all: bool, texts: list[str | None]
 ) -> None:
     columns = [encoder.Column(f"c{n}", "text", guard) for n, _ in enumerate(texts)]
-    plan = encoder.Plan(columns, "csv", delimiter=delimiter, guard=guard)
+    plan = encoder.Plan(columns, "csv", delimiter=delimiter, guard=guard, quote_all=quote_all)
     encoding = encoder.Encoder(plan)
     encoding.feed_records([sent_row([None if t is None else t.encode() for t in texts])])
     batch = encoding.take()
     assert batch is not None
-    expected = delimiter.join(csv_rule.field(text, delimiter, guard=guard) for text in texts)
-    assert bytes(batch).decode() == expected
+    rule = partial(csv_rule.field, delimiter=delimiter, guard=guard, quote_all=quote_all)
+    assert bytes(batch).decode() == delimiter.join(map(rule, texts))

@@ -15,7 +15,11 @@ from tests.support.wire_values import MALFORMED, WELL_FORMED
 
 def plans(kind: str) -> Sequence[Plan]:
     column = Column("x", kind, guarded=True)
-    return Plan([column], "json"), Plan([column], "csv", delimiter=";")
+    return (
+        Plan([column], "json"),
+        Plan([column], "csv", delimiter=";"),
+        Plan([column], "csv", guard=True, quote_all=True),
+    )
 
 
 @pytest.mark.parametrize(("kind", "data", "text"), WELL_FORMED)

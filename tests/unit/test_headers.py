@@ -124,8 +124,13 @@ def test_another_page_has_another_tag() -> None:
         headers.entity_tag(query(format="csv", header="0"), page(RECORDS)),
         headers.entity_tag(query(format="csv", delimiter=";"), page(RECORDS)),
         headers.entity_tag(query(format="csv", bom="1"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", guard="off"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", quote="all"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", delimiter=";", decimal="comma"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", datetime="excel"), page(RECORDS)),
+        headers.entity_tag(query(format="csv", datetime="excel", tz="Asia/Tokyo"), page(RECORDS)),
     }
-    assert len(tags) == 9
+    assert len(tags) == 14
 
 
 @pytest.mark.parametrize(

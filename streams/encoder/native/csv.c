@@ -81,8 +81,9 @@ static bool holds_formula(const uint8_t *text, size_t size)
 /* Whether a field must be quoted for what it holds. */
 static bool must_be_quoted(const Column *column, const uint8_t *text, size_t size)
 {
-    return holds_special(text, size, (uint8_t)column->delimiter) ||
-           (column->quotes_formulas && holds_formula(text, size));
+    const CsvStyle *style = &column->style;
+    return style->quote_all || holds_special(text, size, (uint8_t)style->delimiter) ||
+           (style->guard && holds_formula(text, size));
 }
 
 /* The text with its quotes doubled. */
@@ -143,6 +144,16 @@ static bool runs(const uint8_t *text, size_t size)
     size_t skipped = marks(text, size);
     uint8_t first = text[skipped];
     return (first != '+' && first != '-') || !is_phone_number(text + skipped, size - skipped);
+}
+
+char *quoted_csv(const Column *column, const uint8_t *data, size_t size, char *to)
+{
+    *to++ = '"';
+    to = column->kind->csv(column, data, size, to);
+    if (to == NULL)
+        return NULL;
+    *to++ = '"';
+    return to;
 }
 
 char *text_csv(const Column *column, const uint8_t *data, size_t size, char *to)

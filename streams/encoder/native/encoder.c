@@ -106,6 +106,8 @@ static char *put_fields(Encoder *encoder, char *to)
             to = column->write(column, field->data, field->size, to);
         else if (!plan->is_csv)
             to = PUT(to, "null");
+        else if (plan->style.quote_all)
+            to = PUT(to, "\"\"");
         if (to == NULL) {
             encoder->column = i;
             return NULL;

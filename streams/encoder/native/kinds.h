@@ -36,6 +36,12 @@ typedef struct {
 
 enum { VARIABLE = -1 };
 
+typedef struct {
+    char delimiter;
+    bool guard;     /* quoted also where another delimiter would make a formula of a field */
+    bool quote_all; /* NULL too */
+} CsvStyle;
+
 typedef struct Column {
     const Kind *kind;
     const Kind *element; /* of an array's items, else NULL */
@@ -43,9 +49,8 @@ typedef struct Column {
     char *lead;          /* what comes before the value, SLACK bytes longer than it says */
     size_t lead_size;
     bool is_csv;
-    bool guarded;         /* prefixed where a spreadsheet would run it */
-    bool quotes_formulas; /* quoted where another delimiter would make a formula of it */
-    char delimiter;
+    bool guarded; /* prefixed where a spreadsheet would run it */
+    CsvStyle style;
 } Column;
 
 /* The kind of this name, NULL where there is none. An array's is `array_kind`. */
@@ -66,6 +71,7 @@ Writer uuid_text, uuid_json, inet_text, inet_json, cidr_text, cidr_json;
 Writer macaddr_text, macaddr_json, macaddr8_text, macaddr8_json;
 Writer text_text, text_json, text_csv, char_text, char_json, char_csv, bytea_text, bytea_json;
 Writer json_json, json_csv, jsonb_json, jsonb_csv, array_json, array_csv;
+Writer quoted_csv; /* of kinds whose CSV is their bare text, which has nothing to be doubled */
 
 Room text_room, bytea_room, json_room, numeric_room, inet_room, array_room;
 

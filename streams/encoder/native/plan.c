@@ -9,7 +9,7 @@ const char no_memory[] = "out of memory";
 
 enum { NULL_WIDTH = 4 };
 
-Plan *plan_new(size_t columns, size_t keys, bool is_csv, char delimiter, bool guard)
+Plan *plan_new(size_t columns, size_t keys, bool is_csv, CsvStyle style)
 {
     Plan *plan = calloc(1, sizeof *plan);
     if (plan == NULL)
@@ -19,8 +19,7 @@ Plan *plan_new(size_t columns, size_t keys, bool is_csv, char delimiter, bool gu
     plan->column_count = columns;
     plan->key_count = keys;
     plan->is_csv = is_csv;
-    plan->delimiter = delimiter;
-    plan->guard = guard;
+    plan->style = style;
     plan->room = 1 + SLACK;
     if (plan->columns == NULL || plan->keys == NULL || plan_set_between(plan, "", 0) != NULL) {
         plan_free(plan);
@@ -81,7 +80,7 @@ static bool set_lead(Plan *plan, size_t index, const char *name, size_t name_siz
     char *to = column->lead;
     if (plan->is_csv) {
         if (!first)
-            *to++ = plan->delimiter;
+            *to++ = plan->style.delimiter;
     } else {
         *to++ = first ? '{' : ',';
         to = put_json_string(to, (const uint8_t *)name, name_size);
@@ -89,6 +88,12 @@ static bool set_lead(Plan *plan, size_t index, const char *name, size_t name_siz
     }
     column->lead_size = (size_t)(to - column->lead);
     return true;
+}
+
+static Writer *csv_writer(const Column *column)
+{
+    const Kind *kind = column->kind;
+    return column->style.quote_all && kind->csv == kind->text ? quoted_csv : kind->csv;
 }
 
 const char *plan_set_column(Plan *plan, size_t index, const char *name, size_t name_size,
@@ -103,15 +108,15 @@ const char *plan_set_column(Plan *plan, size_t index, const char *name, size_t n
     column->element = is_array ? scalar : NULL;
     column->is_csv = plan->is_csv;
     column->guarded = guarded;
-    column->quotes_formulas = plan->guard;
-    column->delimiter = plan->delimiter;
+    column->style = plan->style;
     if (name == NULL)
         return NULL;
     if (!set_lead(plan, index, name, name_size))
         return no_memory;
-    column->write = plan->is_csv ? column->kind->csv : column->kind->json;
+    column->write = plan->is_csv ? csv_writer(column) : column->kind->json;
     uint32_t width = column->kind->size == VARIABLE ? 0 : column->kind->width;
     plan->room += column->lead_size + (width > NULL_WIDTH ? width : NULL_WIDTH);
+    plan->room += plan->style.quote_all ? 2 : 0;
     return NULL;
 }
 

@@ -12,13 +12,12 @@ typedef struct Plan {
     char *between; /* what stands between two records, SLACK bytes longer than it says */
     size_t between_size;
     bool is_csv;
-    bool guard; /* of the whole CSV file; which of its columns are text is theirs to say */
-    char delimiter;
+    CsvStyle style;
     size_t room; /* what any row may need, apart from values whose size differs */
 } Plan;
 
 /* A plan without columns yet; NULL where there is no memory. */
-Plan *plan_new(size_t columns, size_t keys, bool is_csv, char delimiter, bool guard);
+Plan *plan_new(size_t columns, size_t keys, bool is_csv, CsvStyle style);
 void plan_free(Plan *plan);
 
 /* These say what is wrong, or NULL. Columns are set in their order; one without a name is read for

@@ -70,14 +70,14 @@ static bool form_is_known(const char *form, const char *delimiter, Py_ssize_t si
 }
 
 static Plan *make_plan(PyObject *columns, PyObject *keys, const char *form, const char *between,
-                       Py_ssize_t between_size, char delimiter, bool guard)
+                       Py_ssize_t between_size, CsvStyle style)
 {
     Plan *plan = NULL;
     PyObject *column_tuple = PySequence_Tuple(columns);
     PyObject *key_tuple = keys == NULL ? PyTuple_New(0) : PySequence_Tuple(keys);
     if (column_tuple != NULL && key_tuple != NULL) {
         plan = plan_new((size_t)PyTuple_Size(column_tuple), (size_t)PyTuple_Size(key_tuple),
-                        strcmp(form, "csv") == 0, delimiter, guard);
+                        strcmp(form, "csv") == 0, style);
         if (plan == NULL)
             PyErr_NoMemory();
     }
@@ -92,18 +92,20 @@ static Plan *make_plan(PyObject *columns, PyObject *keys, const char *form, cons
 
 static PyObject *plan_object_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"columns", "form", "between", "keys", "delimiter", "guard", NULL};
+    static char *names[] = {"columns", "form", "between", "keys", "delimiter", "guard", "quote_all",
+                            NULL};
     PyObject *columns, *keys = NULL;
     const char *form, *between = "", *delimiter = ",";
     Py_ssize_t between_size = 0, delimiter_size = 1;
-    int guard = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "Os|$y#Os#p:Plan", names, &columns, &form,
-                                     &between, &between_size, &keys, &delimiter, &delimiter_size,
-                                     &guard))
+    int guard = 0, quote_all = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "Os|$y#Os#pp:Plan", names, &columns,
+                                     &form, &between, &between_size, &keys, &delimiter,
+                                     &delimiter_size, &guard, &quote_all))
         return NULL;
     if (!form_is_known(form, delimiter, delimiter_size))
         return NULL;
-    Plan *plan = make_plan(columns, keys, form, between, between_size, delimiter[0], guard != 0);
+    CsvStyle style = {delimiter[0], guard != 0, quote_all != 0};
+    Plan *plan = make_plan(columns, keys, form, between, between_size, style);
     if (plan == NULL)
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -126,13 +128,15 @@ static PyType_Slot slots[] = {
     {Py_tp_new, plan_object_new},
     {Py_tp_dealloc, plan_object_free},
     {Py_tp_doc,
-     "Plan(columns, form, *, between=b'', keys=(), delimiter=',', guard=False)\n--\n\n"
+     "Plan(columns, form, *, between=b'', keys=(), delimiter=',', guard=False,"
+     " quote_all=False)\n--\n\n"
      "The columns of a query's rows, and what a record of them looks like.\n\n"
      "`columns` are Column tuples, `form` is json or csv. `between` is written between two\n"
      "records of a batch. `keys` are indexes of the columns whose texts make a row's token, in\n"
      "the token's order. `delimiter` is one ASCII character. With `guard` a CSV field is quoted\n"
-     "also where a reader that splits at another delimiter would find a formula in it. Raises\n"
-     "ValueError for a kind that there isn't, or that can't be a key."},
+     "also where a reader that splits at another delimiter would find a formula in it; with\n"
+     "`quote_all` every one is, NULL too. Raises ValueError for a kind that there isn't, or that\n"
+     "can't be a key."},
     {0, NULL},
 };
 
