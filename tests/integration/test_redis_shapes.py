@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+import redis
 
 from feedsvc.redis_link import RedisAwayError, RedisLink, RedisRefusedError
 from feedsvc.settings import Redis as RedisSettings
@@ -116,6 +118,51 @@ async def test_every_shape_answers(shape: Shape, tmp_path: Path) -> None:
         told = await link.write("EVAL", script, 2, "{one}:a", "{one}:b")
         assert told == [b"{one}:a", None]
         await link.close()
+
+
+async def test_users_may_stand_in_options() -> None:
+    """Of the servers and of their sentinels, each with a password of its own."""
+    with watched() as three, ExitStack() as stack:
+        for server in three.servers:
+            with redis.Redis.from_url(server.url) as client:
+                client.acl_setuser("feeds", enabled=True, passwords=["+one"], keys="*",
+                                   channels="*", categories=["+@all"])  # fmt: skip
+        own = redis.Redis(port=three.sentinel_port, password=three.sentinel_password)
+        stack.enter_context(own).acl_setuser(
+            "looker", enabled=True, passwords=["+two"], channels="*", categories=["+@all"]
+        )
+        at = f"redis+sentinel://127.0.0.1:{three.sentinel_port}/{SERVICE}"
+        good = {"username": "feeds", "password": "one", "sentinel_username": "looker",
+                "sentinel_password": "two"}  # fmt: skip
+        assert await is_reached(f"{at}?{urlencode(good)}")
+        for wrong in ("username", "sentinel_username"):
+            without = {name: value for name, value in good.items() if name != wrong}
+            assert not await is_reached(f"{at}?{urlencode(without)}"), "the default user's password"
+            assert not await is_reached(f"{at}?{urlencode(good | {wrong: 'nobody'})}")
+        [host, port] = three.servers[0].host, three.servers[0].port
+        assert await is_reached(f"redis://{host}:{port}?username=feeds&password=one")
+        assert not await is_reached(f"redis://{host}:{port}?username=nobody&password=one")
+
+
+async def is_reached(url: str) -> bool:
+    link = RedisLink(url, RedisSettings(timeout=1.0))
+    await link.open()
+    try:
+        return link.state == "answers"
+    finally:
+        await link.close()
+
+
+async def test_the_ciphers_are_those_of_the_option(tmp_path: Path) -> None:
+    one, other = "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"
+    given = certificates(tmp_path)
+    with redis_running("redis") as server:
+        [node] = server.nodes
+        async with tls_in_front(node.port, given, ciphers=one) as port:
+            url = f"rediss://:{node.password}@127.0.0.1:{port}?ssl_ca_certs={given.authority}"
+            assert await is_reached(url)
+            assert await is_reached(f"{url}&ssl_ciphers={one}")
+            assert not await is_reached(f"{url}&ssl_ciphers={other}")
 
 
 @pytest.mark.parametrize("shape", [by_tls, by_cluster_and_tls], ids=lambda shape: shape.__name__)

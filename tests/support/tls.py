@@ -26,10 +26,13 @@ class Certificates:
     authority: Path
     server: Path
 
-    def context(self) -> ssl.SSLContext:
-        """What the server presents itself with."""
+    def context(self, ciphers: str | None = None) -> ssl.SSLContext:
+        """What the server presents itself with; with `ciphers` by TLS 1.2 and these alone."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.server)
+        if ciphers is not None:
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
         return context
 
 
@@ -48,9 +51,11 @@ def certificates(folder: Path) -> Certificates:
 
 
 @asynccontextmanager
-async def tls_in_front(target: int, given: Certificates, port: int = 0) -> AsyncIterator[int]:
+async def tls_in_front(
+    target: int, given: Certificates, port: int = 0, ciphers: str | None = None
+) -> AsyncIterator[int]:
     """The port behind which this local port is reached by TLS, and without it as before."""
-    context, loop = given.context(), asyncio.get_running_loop()
+    context, loop = given.context(ciphers), asyncio.get_running_loop()
     carried: set[asyncio.Task[None]] = set()
     with socket.create_server(("127.0.0.1", port)) as listener:
         listener.setblocking(False)
