@@ -23,7 +23,6 @@ import pytest
 
 from feedsvc.embedded import start_postgres
 from tests.support import sse
-from tests.support.patience import patience
 from tests.support.servers import LOGIN, PASSWORD, as_login, throw_away_folder
 from tests.support.service import Running, bearer, serving
 from tests.support.sources import COPY_AT_ONCE
@@ -324,8 +323,10 @@ async def test_a_restart_in_mid_stream_is_an_outage_that_ends_with_it(site: Site
             assert int(down.retry_after or "") > 0
             assert down.seconds < 2.0
         for path in ("/ready", "/live"):
-            asked = await site.ask(path)
-            assert (asked.status, asked.seconds < patience(0.05)) == (200, True)
+            # The best of many: a machine that has more to do makes any one of them late.
+            asked = [await site.ask(path) for _ in range(20)]
+            assert {answer.status for answer in asked} == {200}
+            assert min(answer.seconds for answer in asked) < 0.05
     finally:
         await asyncio.to_thread(site.postgres.start)
     back = time.monotonic()

@@ -4,10 +4,10 @@ import asyncio
 import csv
 import io
 import json
+import re
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import pytest
 from yarl import URL
 
 from feedsvc.cache.shared import Shared
+from feedsvc.settings import Redis as RedisSettings
 from tests.support.cache_figures import reports, until_all_listen
+from tests.support.exposed import exposed
 from tests.support.locks import locked, readers, until_somebody_reads
-from tests.support.patience import patience
 from tests.support.redis_server import RunningRedis, redis_running
 from tests.support.service import NO_REDIS, REPOSITORY, Running, bearer, serving
 
+REDIS_TIMEOUT = RedisSettings().timeout
 OWN, OTHER = "rosewood", "atelier-blanc"
 PAGE = "/v1/feeds/clients?limit=20&format=ndjson"
 
@@ -73,6 +75,14 @@ async def get(
     async with session.get(path, headers={**bearer(tenant, role, client), **headers}) as answer:
         assert answer.status == 200, await answer.text()
         return answer.headers["Cache-Status"], await answer.read()
+
+
+async def cache_seconds(session: aiohttp.ClientSession, path: str) -> float:
+    """How long the cache took to answer, or not."""
+    async with session.get(path, headers=bearer()) as answer:
+        found = re.search(r"cache;dur=([0-9.]+)", answer.headers["Server-Timing"])
+        assert found is not None
+        return float(found[1]) / 1_000
 
 
 async def heard(session: aiohttp.ClientSession) -> None:
@@ -301,7 +311,13 @@ async def test_five_hundred_at_once_run_one_query(
     redis: RunningRedis,
     workers: int,
 ) -> None:
-    settings = {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": f"cold{workers}"}
+    settings = {
+        "REDIS_URL": redis.url,
+        "FEEDSVC_REDIS__PREFIX": f"cold{workers}",
+        # However long it takes a busy machine to begin with all of them.
+        "FEEDSVC_CACHE__WAIT_TIMEOUT": "60",
+        "FEEDSVC_POOLS__READ__QUERY_TIMEOUT": "60",
+    }
     path, admin = "/v1/feeds/vendors?limit=40", bearer(OWN, "admin")
     with serving(world_url, settings=settings, arguments=[f"--workers={workers}"]) as running:
         await until_all_listen(running.url, workers, admin)
@@ -310,7 +326,9 @@ async def test_five_hundred_at_once_run_one_query(
             async with locked(world_admin_url, "wedding.vendors"):
                 asked = [asyncio.create_task(get(session, path)) for _ in range(500)]
                 await until_somebody_reads(world)
-                await asyncio.sleep(1.5)
+                async with aiohttp.ClientSession(running.url) as beside, asyncio.timeout(30):
+                    while (await exposed(beside)).total("feedsvc_requests_running") < 500:
+                        await asyncio.sleep(0.05)
                 reading = await readers(world)
             answers = await asyncio.gather(*asked)
         told = await reports(running.url, workers, admin)
@@ -321,10 +339,13 @@ async def test_five_hundred_at_once_run_one_query(
 
 
 @asynccontextmanager
-async def from_redis_alone(url: str, world_url: str) -> AsyncIterator[aiohttp.ClientSession]:
+async def from_redis_alone(
+    url: str, world_url: str, **more: str
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A service that keeps nothing in its own memory."""
     settings = {
         "REDIS_URL": url, "FEEDSVC_REDIS__PREFIX": "alone", "FEEDSVC_CACHE__MEMORY_BYTES": "0",
+        **more,
     }  # fmt: skip
     with serving(world_url, settings=settings) as running:
         connector = aiohttp.TCPConnector(limit=500)
@@ -335,10 +356,14 @@ async def from_redis_alone(url: str, world_url: str) -> AsyncIterator[aiohttp.Cl
 
 async def test_five_hundred_at_once_do_not_make_redis_look_away(world_url: str) -> None:
     """Their answers are late by what this process does meanwhile, and that is not Redis's fault."""
+    # Less than 500 requests take; but a machine of which others want much may hold up Redis, too.
+    timeout = {"FEEDSVC_REDIS__TIMEOUT": "0.5"}
     with redis_running() as server:
-        async with from_redis_alone(server.url, world_url) as session:
+        async with from_redis_alone(server.url, world_url, **timeout) as session:
             paths = [f"{PAGE}&order={order}" for order in ("newest", "oldest", "name")]
             expected = {path: (await get(session, path))[1] for path in paths}
+            for path in paths:
+                await until_it_is_kept(session, path)
             for _ in range(3):
                 asked = [get(session, paths[number % 3]) for number in range(500)]
                 for number, (status, body) in enumerate(await asyncio.gather(*asked)):
@@ -399,48 +424,55 @@ async def test_whatever_befalls_redis_every_answer_is_right(how: str, world_url:
     with redis_running() as server:
         async with from_redis_alone(server.url, world_url) as session:
             _, expected = await get(session, PAGE)
-            status, _ = await get(session, PAGE)
-            assert "detail=redis" in status
+            await until_it_is_kept(session, PAGE)
             _, foreign = await get(session, PAGE, OTHER)
             await befall(how, server, await page_of(OTHER, server))
             try:
-                late = []
                 for number in range(12):
-                    began = time.monotonic()
                     status, body = await get(session, PAGE)
-                    late.append(time.monotonic() - began)
                     assert body == expected != foreign
                     found = how in KEPT or (how not in GONE and number > 0)
                     assert ("detail=redis" in status) is found, status
+                    if number == 0 and how not in (*KEPT, *GONE):
+                        await until_it_is_kept(session, PAGE)
                     # What is not in Redis yet can't be kept there, either.
                     other = f"{PAGE}&columns=id&order={('newest', 'name')[number % 2]}"
                     assert (await get(session, other))[1].count(b"\n") == 20
-                told = await figures(session)
+                states = {**dict.fromkeys(KEPT, "refuses"), **dict.fromkeys(GONE, "away")}
+                told = await until_redis(session, states.get(how, "answers"))
+                if how == "frozen":  # would Redis be waited for each time, none would be sooner
+                    waited = [await cache_seconds(session, PAGE) for _ in range(12)]
+                    assert min(waited) < REDIS_TIMEOUT
             finally:
                 await undo(how, server)
-            # Once it may be late by the deadline; then nobody waits.
-            assert sorted(late)[-2] < patience(0.2)
-            assert max(late) < patience(0.5)
-            states = {**dict.fromkeys(KEPT, "refuses"), **dict.fromkeys(GONE, "away")}
-            assert told["redis"] == states.get(how, "answers")
             assert (told["redis_refusals"] > 0) is (how in KEPT or how == "another type")
             # Back to normal by itself: kept anew, and found.
             await until_it_is_kept(session, f"{PAGE}&columns=id,status&order=newest")
             assert (await get(session, PAGE))[1] == expected
 
 
+async def until_redis(session: aiohttp.ClientSession, state: str) -> Any:
+    """The cache's figures as soon as Redis is so; that it refuses is forgotten after a second."""
+    async with asyncio.timeout(30):
+        while True:
+            await get(session, f"{PAGE}&columns=id")
+            if (told := await figures(session))["redis"] == state:
+                return told
+
+
 async def page_of(tenant: str, server: RunningRedis) -> bytes:
-    """What is in Redis for this tenant."""
-    async with server.client() as client:
-        for name in server.keys("alone:page:*"):
-            envelope: bytes = await client.get(name)
-            if f'\\"{tenant}\\",\\"member\\"'.encode() in envelope:
-                return envelope
-    raise AssertionError("it is not there")
+    """The tenant's page in Redis, as soon as it is there: it is put there behind the answer."""
+    async with server.client() as client, asyncio.timeout(30):
+        while True:
+            for name in server.keys("alone:page:*"):
+                envelope: bytes = await client.get(name)
+                if f'\\"{tenant}\\",\\"member\\"'.encode() in envelope:
+                    return envelope
+            await asyncio.sleep(0.02)
 
 
 async def until_it_is_kept(session: aiohttp.ClientSession, path: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while "detail=redis" not in (await get(session, path))[0]:
             await asyncio.sleep(0.1)
 
@@ -463,9 +495,12 @@ async def test_stale_once_while_it_is_read_anew(world_url: str, tmp_path: Path) 
             status, again = await get(session, PAGE)
             assert status.startswith("feedsvc; hit; ttl=-")
             assert again == body
-            await asyncio.sleep(0.15)
-            status, _ = await get(session, PAGE)
-            assert status == "feedsvc; hit; ttl=0; detail=memory"
+            # Read anew meanwhile: it is fresh as soon as it is asked for soon enough behind that.
+            async with asyncio.timeout(30):
+                while status != "feedsvc; hit; ttl=0; detail=memory":
+                    assert "; hit; ttl=" in status
+                    status, again = await get(session, PAGE)
+                    assert again == body
 
 
 async def test_what_was_hot_is_there_after_a_restart(
@@ -503,11 +538,22 @@ async def test_who_is_paging_finds_the_next_page_read(client: aiohttp.ClientSess
             seen += [row["id"] for row in await answer.json()]
             link = answer.links.get("next")
             path = str(URL(link["url"]).relative()) if link else None
-        await asyncio.sleep(0.15)
+        await until_read_ahead(client, "timeline", len(statuses) - 1)
     assert len(set(seen)) == len(seen)
     assert sum("; hit;" in status for status in statuses[2:]) >= 5
     told = (await figures(client))["datasets"]["timeline"]["prefetches"]
     assert told["used"] >= 5
+
+
+async def until_read_ahead(session: aiohttp.ClientSession, dataset: str, pages: int) -> None:
+    """Waits for so many pages that were read ahead; a while alone, for not every chance is taken.
+
+    What was read is counted once it is there for who asks for it.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            while (await figures(session))["datasets"][dataset]["prefetches"]["read"] < pages:
+                await asyncio.sleep(0.02)
 
 
 async def test_reading_ahead_stops_where_nobody_goes_on(world_url: str) -> None:
@@ -521,16 +567,21 @@ async def test_reading_ahead_stops_where_nobody_goes_on(world_url: str) -> None:
             assert len(keys) > 100
 
             async def ask_behind(some: list[int]) -> Any:
-                for key in some:
+                for number, key in enumerate(some, 1):
                     await get(session, f"/v1/feeds/timeline?limit=3&columns=id&after={key}")
-                    await asyncio.sleep(0.03)
-                await asyncio.sleep(0.3)
-                await get(session, f"/v1/feeds/timeline?limit=5&columns=id&after={some[0]}")
+                    await until_read_ahead(session, "timeline", min(number, 10))
+                return await told()
+
+            async def told() -> Any:
                 return (await figures(session))["datasets"]["timeline"]["prefetches"]
 
             first = await ask_behind(keys[:60:4])
+            async with asyncio.timeout(30):
+                while first["wasted"] < 10:  # which is noticed when somebody asks
+                    await asyncio.sleep(0.1)
+                    await get(session, f"/v1/feeds/timeline?limit=5&columns=id&after={keys[0]}")
+                    first = await told()
             assert first["used"] == 0
-            assert first["wasted"] >= 10
             then = await ask_behind(keys[62:100:2])
             assert then["read"] - first["read"] <= 2, "one of twenty chances is taken all the same"
 

@@ -304,7 +304,9 @@ async def test_nothing_that_a_standby_shows_is_believed() -> None:
         await standby.close()
         assert not any(seen.sees(xid) for xid in range(3, 10_000))
         async with listening(server.url()) as made:
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(30):
+                while made.changes.is_beginning:
+                    await asyncio.sleep(0.02)
             assert not made.ledger.listening
         # A standby without a primary waits for it when it is asked to stop.
         await asyncio.to_thread(server.stop, "immediate")

@@ -450,7 +450,9 @@ def servers_within_reach(account: Account, base: Path) -> dict[str, str]:
 @pytest.mark.skipif(not AS_ROOT, reason="only root can become another user; every test here is one")
 def test_an_ordinary_user(base: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    servers = servers_within_reach(Account(nobody.pw_name, nobody.pw_uid, nobody.pw_gid, True), base)
+    servers = servers_within_reach(
+        Account(nobody.pw_name, nobody.pw_uid, nobody.pw_gid, True), base
+    )
     home = base / "home"
     home.mkdir(mode=0o700)
     os.chown(home, nobody.pw_uid, nobody.pw_gid)

@@ -49,11 +49,33 @@ def ask(connection: socket.socket, path: str, *fields: str) -> bytes:
     return connection.recv(65_536)
 
 
+async def settled_files(process: psutil.Process) -> int:
+    """The number of its open files, once its connections in the background are there too."""
+    async with asyncio.timeout(30):
+        before = -1
+        while (now := process.num_fds()) != before:
+            before = now
+            await asyncio.sleep(1)
+    return now
+
+
+async def until_answered(http: aiohttp.ClientSession) -> None:
+    """Returns once a page can be read."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                async with http.get(PAGE, headers=PAST_THE_CACHE) as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientConnectionError:
+                pass  # it takes no connection just yet
+            await asyncio.sleep(0.1)
+
+
 async def test_out_of_files(world_url: str) -> None:
     with serving(world_url) as service:
         process = psutil.Process(service.pid)
-        await asyncio.sleep(1)
-        most = process.num_fds() + 5
+        most = await settled_files(process) + 5
         before = process.rlimit(resource.RLIMIT_NOFILE)
         process.rlimit(resource.RLIMIT_NOFILE, (most, before[1]))
         lines = len(service.log)
@@ -71,8 +93,8 @@ async def test_out_of_files(world_url: str) -> None:
         for connection in crowd:
             connection.close()
         process.rlimit(resource.RLIMIT_NOFILE, before)
-        await asyncio.sleep(0.5)
         async with aiohttp.ClientSession(service.url, headers=bearer()) as http:
+            await until_answered(http)
             for _ in range(20):
                 async with http.get(PAGE, headers=PAST_THE_CACHE) as answer:
                     assert answer.status == 200

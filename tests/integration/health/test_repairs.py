@@ -147,11 +147,15 @@ async def test_sessions_that_were_left_behind_are_ended(
         url_of(prepared), server_settings={"application_name": "feedsvc bulk"}
     )
     others = await asyncpg.connect(url_of(prepared), server_settings={"application_name": "psql"})
-    await asyncio.sleep(2.5)  # twice as long as the pools of this service keep one, and more
-    outcome, what = await repair(http, "sessions", dry=True)
-    assert (outcome, str(left.get_server_pid()) in what) == ("would", True)
-    assert await left.fetchval("SELECT 1") == 1
-    await asyncio.sleep(2.5)
+
+    async def is_left_behind() -> bool:
+        """Whether a repair would end it: idle for twice as long as this service keeps one."""
+        outcome, what = await repair(http, "sessions", dry=True)
+        return outcome == "would" and str(left.get_server_pid()) in what
+
+    await until(is_left_behind, 30)
+    assert await left.fetchval("SELECT 1") == 1, "a dry run ended it"
+    await until(is_left_behind, 30)
     outcome, what = await repair(http, "sessions")
     assert (outcome, str(left.get_server_pid()) in what) == ("done", True)
     await until(lambda: ended(left), SOON)
