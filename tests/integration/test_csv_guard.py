@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import aiohttp
 import asyncpg
@@ -18,6 +20,7 @@ from tests.support.service import bearer
 
 DELIMITERS = {",": ",", ";": ";", "tab": "\t"}
 TYPED = ["-1", "-2.50", "-1e+300", "-infinity", "-infinity", "false"]
+_RECORD = re.compile(rb'(?:"(?:[^"]|"")*"|[^"\r\n])*\r\n')
 every_source = pytest.mark.parametrize("name", SOURCES)
 every_delimiter = pytest.mark.parametrize("parameter", DELIMITERS)
 
@@ -108,6 +111,39 @@ async def test_names_of_columns_are_guarded_too(cells: aiohttp.ClientSession, na
 async def test_columns_are_asked_for_by_their_own_names(cells: aiohttp.ClientSession) -> None:
     path = "cells_headed?format=csv&columns=%3D1%2B1,a%3B%3D2"
     assert await body(cells, path) == b'\'=1+1,"a;=2"\r\n'
+
+
+@every_source
+async def test_a_guarded_file_goes_on_behind_its_key_and_another_behind_its_texts(
+    cells: aiohttp.ClientSession, name: str
+) -> None:
+    """The guard changes what a token is made of, where that is a text."""
+    guarded = f"{name}?format=csv&columns=cell,id"
+    by_key = [id_ for _, id_ in records(await body(cells, guarded))[1:]]
+    assert await _broken(cells, guarded, by_key) == []
+    by_text = f"{guarded}&order=cell"
+    shown = records(await body(cells, by_text))[1:]
+    assert await _broken(cells, by_text, [_token(*row) for row in shown]) != []
+    lossless = f"{by_text}&guard=off"
+    shown = records(await body(cells, lossless))[1:]
+    assert await _broken(cells, lossless, [_token(*row) for row in shown]) == []
+
+
+async def _broken(http: aiohttp.ClientSession, path: str, made: list[str]) -> list[str]:
+    """The tokens behind which what follows is not the rest of the file."""
+    whole = await body(http, path)
+    ends = [match.end() for match in _RECORD.finditer(whole)]
+    rests = [whole[end:] for end in ends[1:]]
+    return [
+        token
+        for token, rest in [*zip(made, rests, strict=True)][::4]
+        if await body(http, f"{path}&header=0&after={quote(token, safe='')}") != rest
+    ]
+
+
+def _token(*values: str) -> str:
+    """A token made by hand of what a file shows."""
+    return ",".join(quote(value, safe="") for value in values)
 
 
 @needs_libreoffice

@@ -35,6 +35,7 @@ _DATASET = """
 relation = "{schema}.cells"
 columns = ["id", "cell", "short", "whole", "amount", "real", "day", "at", "yes"]
 key = ["id"]
+orders = {{ cell = ["cell"] }}
 shared = true
 source = "{source}"
 
