@@ -8,15 +8,17 @@ beyond it is counted, and said in the log and in the table.
 import asyncio
 import itertools
 import logging
+import math
 import time
 from collections import deque
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from feedsvc import identifiers
+from feedsvc.audit_refusals import Entry, Refusals
 from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
 from feedsvc.observations import AuditState, RequestEnded
@@ -33,8 +35,6 @@ _LONGEST_PAUSE: Final = 5.0
 _SAY_EVERY: Final = 60.0  # seconds between lines about one and the same lack
 _LAST_CHANCE: Final = 5.0  # seconds that the last entries get on an orderly stop
 
-Entry = dict[str, Any]
-
 
 class AuditLog:
     """Observes requests and writes them down."""
@@ -48,20 +48,24 @@ class AuditLog:
         self._dropped_ever = 0
         self._said_at = -_SAY_EVERY
         self._set_up = True
+        self._refusals = Refusals()
 
     def observe(self, ended: RequestEnded) -> None:
         """Notes a request to a guarded route, or drops it where too many wait already."""
         if not ended.guarded or not self._settings.enabled:
             return
-        # Whoever has no token can be endless: they must not push out those who have one.
-        unnamed = ended.principal is None
+        if not self._refusals.is_counted(ended):
+            self._add(ended, unnamed=ended.principal is None)
+
+    def _add(self, entry: RequestEnded | Entry, *, unnamed: bool) -> None:
+        """Adds an entry. Callers without a token are endless: they push out none who have one."""
         full = len(self._waiting) >= self._settings.most_waiting
         if full or (unnamed and self._unnamed >= self._settings.most_waiting // 4):
             self._dropped += 1
             self._dropped_ever += 1
             return
         self._unnamed += unnamed
-        self._waiting.append(ended)
+        self._waiting.append(entry)
 
     def state(self) -> AuditState:
         """How much waits, and what was lost."""
@@ -72,16 +76,22 @@ class AuditLog:
         pause = _EVERY
         while True:
             await asyncio.sleep(pause)
+            self._add_refusals(time.time())
             well = await self._write_all()
             pause = _EVERY if well else min(pause * 2, _LONGEST_PAUSE)
 
     async def close(self) -> None:
         """Writes what is left, for an orderly stop loses nothing that PostgreSQL will take."""
+        self._add_refusals(math.inf)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_CHANCE):
                 await self._write_until_empty()
         if lost := len(self._waiting) + self._dropped:
             logger.error("audit: %d entries are lost, for PostgreSQL did not take them", lost)
+
+    def _add_refusals(self, now: float) -> None:
+        for entry in self._refusals.over(now):
+            self._add(entry, unnamed=True)
 
     async def _write_until_empty(self) -> None:
         for pause in itertools.repeat(_EVERY):

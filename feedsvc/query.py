@@ -19,6 +19,7 @@ MOST_ROWS: Final = 2**63 - 1
 _SECONDS: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _FLAG: Final = {"0": False, "1": True}
 _ITEM: Final = re.compile(r"""(?:"((?:[^"]|"")*)"|((?:[^",][^,]*)?))(,|\Z)""")
+_MOST_LISTED: Final = 1_000  # values of `in`
 _TO_COME: Final = ("since", "live")
 _PARAMETERS: Final = ("columns", "limit", "order", "after", "export", "format")
 _FORMAT_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -278,6 +279,9 @@ def _listed(name: str, value: str) -> list[str]:
     item = _ITEM.match(value)
     while item is not None:
         items.append(item[2] if item[1] is None else item[1].replace('""', '"'))
+        if len(items) > _MOST_LISTED:
+            what = f"{name} has more than {_MOST_LISTED:,} values."
+            raise BadParameter(what, parameter=name, allowed=[f"1 to {_MOST_LISTED} values"])
         if not item[3]:
             return items
         item = _ITEM.match(value, item.end())

@@ -13,9 +13,11 @@ from feedsvc.alerts.rules import seconds
 from feedsvc.auth.principal import Principal
 from feedsvc.drain import Drain
 from feedsvc.errors import BadParameter, BadRequest
+from feedsvc.web.asked import stated
 from feedsvc.web.forms import form_of, interval_of
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.live import Event, send_events, ticks
+from feedsvc.web.particulars import PARTICULARS
 from feedsvc.web.rights import only_operators
 
 _PARAMETERS: Final = ("format", "interval", "ticket")
@@ -45,6 +47,9 @@ async def silence(request: web.Request, principal: Principal) -> Work:
     only_operators(principal)
     desk = request.app[SERVICE].observing.alerts
     wanted = _wanted(await request.read(), desk)
+    request[PARTICULARS].query = stated(
+        {"alert": wanted.alert, "for": f"{wanted.seconds:g}s", "reason": wanted.reason}
+    )
     return partial(_silenced, desk, wanted, principal)
 
 

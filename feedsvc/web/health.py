@@ -2,7 +2,6 @@
 
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import orjson
 from aiohttp import web
@@ -11,6 +10,7 @@ from feedsvc import parameters
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.health.repairs import NAMES
+from feedsvc.web.asked import stated
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.particulars import PARTICULARS
 from feedsvc.web.rights import only_operators
@@ -40,7 +40,7 @@ async def _reported(request: web.Request) -> web.Response:
 
 async def _repaired(request: web.Request, names: list[str], *, dry: bool) -> web.Response:
     # What was asked for stands in the body, which nobody else would write down.
-    request[PARTICULARS].query = urlencode({"repairs": ",".join(names), "dry_run": int(dry)})
+    request[PARTICULARS].query = stated({"repairs": ",".join(names), "dry_run": int(dry)})
     together = request.app[SERVICE].together
     together.repairs.admit()
     return _json({"dry_run": dry, "repairs": await together.repair(names, dry=dry)})

@@ -4,7 +4,6 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote_plus
 
 from aiohttp import web
 
@@ -13,12 +12,10 @@ from feedsvc.errors import Problem, Unauthorized
 from feedsvc.observations import RequestEnded, Result
 from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, STAGES
 
-_LONGEST_QUERY: Final = 2_000
-
 
 @dataclass(slots=True)
 class Particulars:
-    """Filled in as they become known; `query` only once the request was found to make sense."""
+    """Filled in as they become known; `query` is made by `feedsvc.web.asked`."""
 
     # The pattern, for a raw path may hold what does not belong in a log.
     route: str
@@ -31,11 +28,6 @@ class Particulars:
     size: int = 0
     problem: Problem | None = None
     """Why the request was refused or broke off, where that has a name."""
-
-    def keep_query(self, raw: str) -> None:
-        """Keeps the query string, without what let the request in."""
-        parts = [p for p in raw.split("&") if unquote_plus(p.partition("=")[0]) != "ticket"]
-        self.query = "&".join(parts)[:_LONGEST_QUERY]
 
     def ended(
         self, request: web.Request, outcome: web.StreamResponse | BaseException

@@ -11,7 +11,9 @@ from feedsvc import own_tables, parameters
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import BadParameter, BadRequest
 from feedsvc.tags import all_under
+from feedsvc.web.asked import stated
 from feedsvc.web.keys import SERVICE, Work
+from feedsvc.web.particulars import PARTICULARS
 from feedsvc.web.rights import only_operators
 
 _INVALIDATE: Final = (files("feedsvc.cache") / "invalidate.sql").read_text()
@@ -36,7 +38,9 @@ async def pools(request: web.Request, principal: Principal) -> Work:
 async def invalidate(request: web.Request, principal: Principal) -> Work:
     """`POST /api/performance/cache/invalidate`: `{"tags": ["clients:rosewood"]}`."""
     only_operators(principal)
-    return partial(_invalidated, request, _tags(await request.read()))
+    tags = _tags(await request.read())
+    request[PARTICULARS].query = stated({"tags": ",".join(tags)})
+    return partial(_invalidated, request, tags)
 
 
 async def _figures(request: web.Request) -> web.Response:

@@ -25,11 +25,12 @@ from feedsvc.web import (
     tickets,
     tracker,
 )
+from feedsvc.web.asked import asked
 from feedsvc.web.keys import RESUMES, SERVICE, STAGES, STANDING, Work
 from feedsvc.web.particulars import PARTICULARS
 
 PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
-"""Judges a request; what it gives back does the work, once the limits have admitted it."""
+"""Judges a request that the limits have admitted; what it gives back does the work."""
 
 _READ: Final = ("GET", "HEAD")
 
@@ -94,17 +95,18 @@ def patterns() -> list[str]:
 
 
 def _authenticated(route: Protected) -> Handler:
-    """Who asks, whether it makes sense, whether it is too much, and only then the work."""
+    """Who asks, whether it is too much, whether it makes sense, and only then the work."""
 
     async def admit(request: web.Request) -> web.StreamResponse:
         known = request[PARTICULARS]
         known.guarded = True
         known.principal = principal = await _principal(request, tickets_will_do=route.tickets)
+        known.query = asked(request)
         request[STAGES].lap("auth")
-        work = await route.handler(request, principal)
-        known.keep_query(request.rel_url.raw_query_string)
+        # Before anything is judged, so that what is refused costs its sender as much.
         request[STANDING] = await request.app[SERVICE].limits.admit(principal, route.limit)
         request[STAGES].lap("limits")
+        work = await route.handler(request, principal)
         return await work()
 
     return admit

@@ -1,6 +1,7 @@
 """The audit log: who read what, when, from where, and what was refused; held back, never forged."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 import pytest
+from yarl import URL
 
 from feedsvc.audit import AuditLog
 from feedsvc.auth.principal import Principal
@@ -88,6 +90,8 @@ async def test_a_page_a_row_the_catalogue_and_a_ticket(
             pass
         found = await entry(world, name)
         assert (found["result"], found["rows"], found["tenant"]) == ("complete", rows, "rosewood")
+        queries = {"audit-page": "limit=3", "audit-row": f"key={key}"}
+        assert found["query"] == queries.get(name, "")
     headers = {**bearer(), "X-Request-ID": "audit-ticket"}
     async with client.post("/v1/tickets", json={"path": FEED}, headers=headers) as answer:
         ticket = (await answer.json())["ticket"]
@@ -116,8 +120,65 @@ async def test_every_refusal(client: aiohttp.ClientSession, world: asyncpg.Conne
         found = await entry(world, name)
         assert (found["result"], found["status"], found["why"]) == ("refused", status, why)
         assert found["tenant"] == (None if status == 401 else "rosewood")
-        assert found["query"] is None, "what was refused may be anything, a token as well"
+        query = path.partition("?")[2]
+        assert found["query"] == (None if status == 401 else query), "what was refused is kept"
         assert str(found["address"]) == "127.0.0.1"
+
+
+async def test_what_tells_which_rows_is_kept_and_no_secret_is(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    """A row's key, where a stream went on, both ends of a long query; no token, anywhere."""
+    stray = bearer()["Authorization"][7:]
+    many = ",".join(map(str, range(100_000_000, 100_000_550)))
+    long = f"{FEED}?limit=3&id.in={many},100000007"
+    asked: dict[str, tuple[str, dict[str, str], str]] = {
+        "kept-row": (f"{FEED}/1%2C2?columns=id", {}, "key=1%2C2&columns=id"),
+        "kept-place": (
+            f"{FEED}?format=sse&limit=3",
+            {"Last-Event-ID": "100000001"},
+            "format=sse&limit=3&Last-Event-ID=100000001",
+        ),
+        "kept-token": (f"{FEED}?limit=3&access_token={stray}", {}, "limit=3"),
+        "kept-strange": (f"{FEED}?limit=3&x={stray}", {}, "limit=3&x=[token]"),
+    }
+    for name, (path, more, query) in asked.items():
+        headers = {**bearer(), "X-Request-ID": name, **more}
+        async with client.get(URL(path, encoded=True), headers=headers):
+            pass
+        assert (await entry(world, name))["query"] == query
+    async with client.get(long, headers={**bearer(), "X-Request-ID": "kept-long"}) as answer:
+        assert answer.status == 200
+    query = long.partition("?")[2]
+    found = (await entry(world, "kept-long"))["query"]
+    assert len(found) < 4_200
+    assert found.startswith(query[:2_000])
+    assert found.endswith(query[-900:])
+    assert hashlib.sha256(query.encode()).hexdigest() in found
+    everything = await world.fetchval("SELECT string_agg(a::text, ' ') FROM feedsvc.audit a")
+    assert stray not in everything
+
+
+async def test_what_an_operator_does_is_kept(
+    client: aiohttp.ClientSession, world: asyncpg.Connection
+) -> None:
+    operator = bearer(operator=True, subject="olga")
+    silence = {"alert": "slow", "for": "0s", "reason": "a test of the log"}
+    asked: dict[str, tuple[str, str, object, str]] = {
+        "did-cache": ("POST", "cache/invalidate", {"tags": ["a:b", "c"]}, "tags=a%3Ab%2Cc"),
+        "did-silence": (
+            "POST", "alerts/silences", silence, "alert=slow&for=0s&reason=a+test+of+the+log",
+        ),
+        "did-look": ("GET", "metrics?range=24h", None, "range=24h"),
+    }  # fmt: skip
+    for name, (method, path, body, query) in asked.items():
+        headers = {**operator, "X-Request-ID": name}
+        async with client.request(
+            method, f"/api/performance/{path}", json=body, headers=headers
+        ) as answer:
+            assert answer.status < 300
+        found = await entry(world, name)
+        assert (found["subject"], found["query"]) == ("olga", query)
 
 
 async def test_a_stream_that_broke_off(
@@ -204,7 +265,9 @@ async def test_while_postgresql_is_slow_so_many_wait_and_the_rest_is_counted(
         async with world.transaction():
             await world.execute("LOCK feedsvc.audit IN ACCESS EXCLUSIVE MODE")
             for number in range(1_000):
-                log.observe(ended(f"flood-{number}", None, status=401, result="refused"))
+                address = f"2001:db8::{number:x}"  # each with an entry of its own
+                flood = ended(f"flood-{number}", None, status=401, result="refused")
+                log.observe(flood._replace(address=address))
             for number in range(90):
                 log.observe(ended(f"slow-{number}", ANN))
             writing = asyncio.create_task(log.run())
@@ -222,6 +285,30 @@ async def test_while_postgresql_is_slow_so_many_wait_and_the_rest_is_counted(
     written = await world.fetchval(count, "slow-%") + await world.fetchval(count, "flood-%")
     assert written + dropped == 1_090
     assert "were dropped" in caplog.text
+
+
+async def test_refusals_without_a_token_are_one_entry_and_a_count_for_an_address_and_minute(
+    world_url: str, world: asyncpg.Connection
+) -> None:
+    async with audit_log(world_url) as log:
+        begun = 1_800_000_000.0
+        for second in range(90):
+            for address in ("192.0.2.1", "192.0.2.2"):
+                refused = ended(f"f-{address}-{second}", None, status=401, result="refused")
+                log.observe(refused._replace(address=address, at=begun + second))
+        log.observe(ended("named", ANN, status=403, result="refused", at=begun))
+        await log.close()
+    sql = "SELECT at, request_id, query FROM feedsvc.audit WHERE address = $1 ORDER BY at, query"
+    for address in ("192.0.2.1", "192.0.2.2"):
+        found = await world.fetch(sql, address)
+        assert [(row["at"].timestamp() - begun, row["request_id"]) for row in found] == [
+            (0, f"f-{address}-0"), (0, None), (60, f"f-{address}-60"), (60, None),
+        ]  # fmt: skip
+        assert [row["query"] for row in found if row["request_id"] is None] == [
+            "requests=59", "requests=29",
+        ]  # fmt: skip
+    named = "SELECT count(*) FROM feedsvc.audit WHERE request_id = 'named'"
+    assert await world.fetchval(named) == 1
 
 
 async def test_an_entry_is_written_once_though_it_was_told_twice(

@@ -97,13 +97,34 @@ async def test_every_answer_tells_what_is_left(limited: Running, world: asyncpg.
         async with http.get(FEED, headers=headers) as answer:
             assert answer.headers["RateLimit"] in ('"requests";r=99;t=1', '"requests";r=98;t=1')
             assert answer.headers["RateLimit-Policy"] == '"requests";q=100;w=2'
-        for _ in range(20):
-            async with http.get("/v1/feeds/clients?limit=x", headers=headers) as answer:
-                assert answer.status == 400
-                assert "RateLimit" not in answer.headers
-        async with http.get("/v1/feeds", headers=headers) as answer:
-            left = int(answer.headers["RateLimit"].split(";")[1].removeprefix("r="))
-            assert left >= 96, "a bad request counted"
+
+
+async def test_what_is_refused_costs_its_sender_as_much(
+    limited: Running, world: asyncpg.Connection
+) -> None:
+    """So nobody has a worker parse for free, and 429 comes before anything is parsed."""
+    headers, seen = await couple(world, 5), Counter[int]()
+    bad = ("/v1/feeds/clients?limit=x", "/v1/feeds/nothing", "/v1/feeds/analytics", "/metrics")
+    async with aiohttp.ClientSession(limited.url) as http, asyncio.timeout(60):
+        while not seen[429]:
+            for path in bad:
+                async with http.get(path, headers=headers) as answer:
+                    seen[answer.status] += 1
+                    assert "RateLimit" in answer.headers
+        assert set(seen) == {400, 403, 404, 429}
+        async with http.get("/v1/feeds/clients?limit=x", headers=bearer()) as answer:
+            assert answer.status == 400, "others are as they were"
+
+
+async def test_a_list_has_at_most_a_thousand_values(limited: Running) -> None:
+    async with aiohttp.ClientSession(limited.url) as http:
+        for count, status in ((1_000, 200), (1_001, 400)):
+            url = f"/v1/feeds/clients?limit=1&id.in={','.join(['1'] * count)}"
+            async with http.get(url, headers=bearer()) as answer:
+                assert answer.status == status
+                body = await answer.json()
+        assert body["parameter"] == "id.in"
+        assert body["allowed"] == ["1 to 1000 values"]
 
 
 def narrow_socket(address: AddrInfoType) -> socket.socket:
