@@ -156,7 +156,7 @@ def _built(
         tokens=tokens,
         tickets=Tickets(made["write"], link, key),
         resumption=Resumption(key),
-        limits=Limiter(settings.limits, link, settings.server.workers),
+        limits=Limiter(settings.limits, link, settings.server.workers * settings.server.instances),
         observers=observers,
         observing=Observing(scene, made["write"], observers),
         pools=made,

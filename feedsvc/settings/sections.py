@@ -29,6 +29,8 @@ class Server(Section):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65_535)
     workers: int = Field(1, ge=1, le=256)
+    # Services like this one behind a balancer: without Redis each holds callers to its share.
+    instances: int = Field(1, ge=1, le=10_000)
     # What tickets, cookies and values in Redis are sealed with, the same for all instances. Where
     # it is left out: the key that signs tokens, or the one that migrations leave in the database.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None

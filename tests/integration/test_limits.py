@@ -15,7 +15,7 @@ from aiohappyeyeballs import AddrInfoType
 
 from tests.support import sse
 from tests.support.redis_server import RunningRedis, redis_running
-from tests.support.service import Running, bearer, serving
+from tests.support.service import NO_REDIS, Running, bearer, serving
 
 PAGE = "/v1/feeds/clients?limit=1&columns=id"
 FEED = "/v1/feeds/clients?columns=id"
@@ -215,3 +215,16 @@ async def test_a_frozen_redis_makes_nobody_wait_and_limits_still_bind(
             assert 45 <= sum(status == 200 for _, status in results) <= 250
             assert {status for _, status in results} == {200, 429}
             assert (await timed(http, bearer()))[1] == 200
+
+
+async def test_without_redis_an_instance_admits_its_share(world_url: str) -> None:
+    """Forty at once, of which one of four instances admits ten."""
+    settings = {
+        **NO_REDIS,
+        "FEEDSVC_SERVER__INSTANCES": "4",
+        "FEEDSVC_LIMITS__MEMBER__BURST": "40",
+        "FEEDSVC_LIMITS__MEMBER__REQUESTS_PER_SECOND": "0.001",
+    }
+    with serving(world_url, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as http:
+            assert await statuses(http, bearer(), 30) == {200: 10, 429: 20}
