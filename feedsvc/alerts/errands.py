@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from feedsvc.alerts.board import Board, Boards
 from feedsvc.alerts.history import History, Standing
@@ -28,6 +28,13 @@ _LOCK_PAUSE: Final = 0.02
 _LOCK_PATIENCE: Final = 2.0
 
 
+class Timing(NamedTuple):
+    """The wall clock that messages are dated by, and the pauses between attempts."""
+
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
 class Errands:
     """Two of them, side by side, for neither the webhook nor PostgreSQL may hold up the other."""
 
@@ -44,6 +51,7 @@ class Errands:
         self._history = history
         self._webhook = webhook
         self._observers = observers
+        self.timing = Timing()
         self._said_at = -_SAY_EVERY
         self._trimmed = time.monotonic()
 
@@ -51,7 +59,7 @@ class Errands:
         """Sends messages in their order, each until it is delivered, until it is cancelled."""
         pause = _TICK
         while True:
-            await asyncio.sleep(pause)
+            await self.timing.sleep(pause)
             board = self._boards.read()
             if self._webhook is None or not board.undelivered or not self._is_mine(board):
                 pause = _TICK
@@ -117,7 +125,7 @@ class Errands:
         outcome = await webhook.deliver(message)
         self._observers.tell(WebhookTried(outcome))
         if outcome == "failed":
-            if time.time() - message["at"] < _STALE:
+            if self.timing.now() - message["at"] < _STALE:
                 return False
             logger.error("alerts: a message could not be delivered for an hour, and is lost")
 

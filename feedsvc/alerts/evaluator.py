@@ -69,7 +69,7 @@ class Evaluator:
             self._give_up()
             return
         is_own = board.owner == self._boards.worker
-        if is_own and time.monotonic() - board.beat < self._task.interval:
+        if is_own and self._boards.clock() - board.beat < self._task.interval:
             return
         present = await self._tracker.present()
         now = time.time()
@@ -100,7 +100,7 @@ class Evaluator:
             self._observers.tell(AlertStates(dict.fromkeys(self._rules, False)))
 
     def _evaluate(self, board: Board, seen: Seen, now: float) -> None:
-        beat = time.monotonic()
+        beat = self._boards.clock()
         # While nobody looked nobody knows how it was.
         passed = min(beat - board.beat, 2 * self._task.interval) if board.owner else 0.0
         before = board.states

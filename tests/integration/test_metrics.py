@@ -47,7 +47,7 @@ async def client(watched: Running) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def until(
-    client: aiohttp.ClientSession, holds: Callable[[Exposed], bool], seconds: float = 10
+    client: aiohttp.ClientSession, holds: Callable[[Exposed], bool], seconds: float = 30
 ) -> Exposed:
     """What is exposed once this holds of it."""
     deadline = time.monotonic() + seconds
@@ -295,6 +295,15 @@ def folder_of(running: Running) -> Path:
                 if word.startswith("--folder="):
                     return Path(word.partition("=")[2])
     raise AssertionError("no worker tells its folder")
+
+
+async def test_while_the_loop_is_late_one_in_so_many_has_its_stages_timed(world_url: str) -> None:
+    """Later than a microsecond it always is."""
+    settings = {"FEEDSVC_METRICS__SHED_ABOVE": "0.000001", "FEEDSVC_METRICS__SHED_TO": "7"}
+    with serving(world_url, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as http:
+            await until(http, lambda now: now.total("feedsvc_stages_sampled") == 7, 60)
+    assert any("stages of 1 in 7 are timed" in line for line in running.log)
 
 
 async def test_what_is_off_says_so(world_url: str) -> None:

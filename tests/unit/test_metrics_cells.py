@@ -100,6 +100,7 @@ def test_a_new_worker_goes_on_where_the_dead_one_had_come_to(folder: Path, start
     assert len(list(folder.iterdir())) == files
     assert together(folder)["feedsvc_parked_streams_total"] == 12
     assert together(folder)["feedsvc_loop_lag_seconds_count"] == 12
+    assert together(folder)["feedsvc_loop_lag_seconds_sum"] == pytest.approx(0.012)
 
 
 def test_nothing_is_exposed_of_a_file_that_is_not_whole(folder: Path, start: Start) -> None:
