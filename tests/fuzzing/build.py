@@ -40,8 +40,7 @@ def _links(program: str, sanitizers: str, source: str) -> bool:
 
 def fuzzer(folder: Path, program: str) -> Path:
     """The fuzzer, built in the folder by this compiler. Raises CalledProcessError."""
-    made = folder / "fuzzer"
-    core = [path for path in sorted(NATIVE.glob("*.c")) if path.name not in _BINDING]
+    made, core = folder / "fuzzer", _core()
     target: list[str | Path] = [f"-I{NATIVE}", HERE / "target.c"]
     if Path(program).name == "clang":
         run(program, *_SANITIZED, "-fsanitize=fuzzer", *target, *core, "-o", made)
@@ -52,6 +51,19 @@ def fuzzer(folder: Path, program: str) -> Path:
         run(program, *_SANITIZED, *counted)
     run(program, *_SANITIZED, *target, HERE / "driver.c", *folder.glob("*.o"), "-o", made)
     return made
+
+
+def allocations(folder: Path, program: str) -> Path:
+    """The encoder under an allocator that fails at its n-th call. Raises CalledProcessError."""
+    made = folder / "allocations"
+    wrapped = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc"
+    sources = HERE / "allocations.c", *_core()
+    run(program, *_SANITIZED, wrapped, f"-I{NATIVE}", *sources, "-o", made)
+    return made
+
+
+def _core() -> list[Path]:
+    return [path for path in sorted(NATIVE.glob("*.c")) if path.name not in _BINDING]
 
 
 def module(folder: Path, program: str) -> dict[str, str]:

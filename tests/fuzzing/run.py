@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.fuzzing import build
 from tests.fuzzing.seeds import seeds
+from tests.support.wire import array, copy_stream, int4, int8, numeric
 
 
 def main() -> int:
@@ -28,6 +29,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="feedsvc-fuzz-") as folder:
         try:
             tested(Path(folder, "module"))
+            print(out_of_memory(build.allocations(Path(folder), program), Path(folder)), end="")
             made = build.fuzzer(Path(folder), program)
             print(fuzzed(made, Path(folder), options.seconds, options.number), end="")
         except subprocess.CalledProcessError as error:
@@ -50,6 +52,17 @@ def fuzzed(program: Path, folder: Path, seconds: int, number: int) -> str:
         lines = build.run(program, *options).splitlines(keepends=True)
         return "".join(line for line in lines if line.startswith("stat::"))
     return build.run(program, str(seconds), str(number), *sorted(corpus.iterdir()))
+
+
+def out_of_memory(program: Path, folder: Path) -> str:
+    """Runs the encoder once for each of its allocations, which then fails; answers its words.
+
+    Raises CalledProcessError where the encoder did not say so or left something behind.
+    """
+    row = int8(1), b'"text"\n' * 1_000, numeric([1, 5000], 0), array(int4(1), None), b"\1{}"
+    stream = folder / "rows"
+    stream.write_bytes(copy_stream([row, [None] * len(row)] * 20))
+    return build.run(program, stream)
 
 
 def tested(folder: Path) -> None:
