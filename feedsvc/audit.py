@@ -48,6 +48,7 @@ class AuditLog:
         self._dropped_ever = 0
         self._said_at = -_SAY_EVERY
         self._set_up = True
+        self._said_not_set_up = False
         self._refusals = Refusals()
 
     def observe(self, ended: RequestEnded) -> None:
@@ -109,7 +110,7 @@ class AuditLog:
             try:
                 async with writing(self._pool) as connection:
                     await connection.execute(_WRITE, orjson.dumps(batch).decode())
-                self._set_up = True
+                self._set_up, self._said_not_set_up = True, False
             except (Unavailable, Timeout) as problem:
                 self._set_up = not isinstance(problem, NotSetUp)
                 self._say(problem)
@@ -143,7 +144,12 @@ class AuditLog:
             self._waiting.append(entry)
 
     def _say(self, problem: Problem) -> None:
-        if time.monotonic() - self._said_at >= _SAY_EVERY:
+        """Says what is lacking now and then; a table that there is not once, for it stays so."""
+        if isinstance(problem, NotSetUp):
+            is_due, self._said_not_set_up = not self._said_not_set_up, True
+        else:
+            is_due = time.monotonic() - self._said_at >= _SAY_EVERY
+        if is_due:
             self._said_at = time.monotonic()
             what = "audit: %d entries wait and %d were dropped: %s"
             logger.warning(what, len(self._waiting), self._dropped, problem.detail)

@@ -103,7 +103,9 @@ class _Alerts:
     def __init__(self, scene: Scene, pool: Pool, tracker: Tracker, observers: Observers) -> None:
         given, place, rules = scene.settings.alerts, scene.workplace, scene.rules
         server = scene.settings.server
-        instance = given.instance or f"{socket.gethostname()}:{server.port}"
+        # Not the port of the settings, which may be 0, or another one in the demo.
+        port = place.listener.getsockname()[1]
+        instance = given.instance or f"{socket.gethostname()}:{port}"
         webhook = None if given.webhook_url is None else Webhook(given)
         boards = Boards(place.folder, place.slot, given.interval)
         history = History(pool, instance)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -415,6 +416,13 @@ async def test_a_database_without_the_table_has_states_and_messages_all_the_same
         await cut_off(proxy)
         await until(lambda: len(receiver.taken("database-away")) == 1)
         put_back(proxy)
+
+
+async def test_an_instance_without_a_name_has_its_host_and_the_port_that_it_listens_on(
+    service: Running, http: aiohttp.ClientSession
+) -> None:
+    """The settings say 0, that is any."""
+    assert (await alerts(http))["instance"] == f"{socket.gethostname()}:{service.port}"
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
