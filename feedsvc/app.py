@@ -43,8 +43,10 @@ from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink
 from feedsvc.replicas import READING, Replicas
 from feedsvc.resumption import Resumption
+from feedsvc.servers import Servers
 from feedsvc.service import Service
 from feedsvc.service_key import ServiceKey, service_key
+from feedsvc.sessions import SessionRefusedError
 from feedsvc.settings import Server, Settings
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
@@ -113,12 +115,12 @@ class _Built(NamedTuple):
     audit_pool: Pool
 
 
-def _audit_pool(settings: Settings, observers: Observers) -> Pool:
+def _audit_pool(settings: Settings, observers: Observers, servers: Servers) -> Pool:
     """A connection that no flood of requests can take from the audit log."""
     of_audit = settings.pools.write.model_copy(
         update={"size": 1, "reserve": 0, "application_name": "feedsvc audit"}
     )
-    return Pool("write", of_audit, settings.database, observers)
+    return Pool("write", of_audit, settings.database, observers, servers)
 
 
 def _built(
@@ -131,14 +133,15 @@ def _built(
     """All parts, none of them open. Raises StartError."""
     rules = alert_rules(settings, datasets)
     observers = Observers(_PATIENCE)
-    made, replicas = _connections(settings, observers)
+    made, replicas = _connections(settings, workplace, observers)
     link = _redis(settings, observers)
-    writing, analytics = _audit_pool(settings, observers), CacheAnalytics(datasets)
+    writing, analytics = _audit_pool(settings, observers, made.servers), CacheAnalytics(datasets)
     audit = AuditLog(writing, settings.audit)
     observers.add(RequestEnded, audit.observe)
     observers.add(RequestEnded, AccessLog().observe)
     analytics.observe(observers)
-    pages, changes = _cache(settings, datasets, link, observers, key)
+    shared = _shared(settings, link, observers, key)
+    pages, changes = _cache(settings, made.servers, datasets, shared, observers)
     drain = Drain()
     severities = {name: rule.severity for name, rule in rules.items()}
     domain = Domain(
@@ -149,7 +152,7 @@ def _built(
     )  # fmt: skip
     scene = Scene(settings, workplace, domain, rules)
     parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
-    probe = DatabaseProbe(settings.database)
+    probe = DatabaseProbe(made.servers)
     service = Service(
         settings=settings,
         datasets=datasets,
@@ -186,6 +189,8 @@ def _work(built: _Built) -> Iterator[Work]:
     service, link, changes, audit, _ = built
     settings = service.settings
     yield service.probe.run()
+    if service.pools.servers.are_several:
+        yield service.pools.servers.run()
     yield service.limits.run()
     yield audit.run()
     yield service.together.health.run()
@@ -222,8 +227,12 @@ def _tell_of_a_death(task: asyncio.Task[None]) -> None:
         logger.critical("a background task died: %s", task.get_coro(), exc_info=task.exception())
 
 
-def _connections(settings: Settings, observers: Observers) -> tuple[Pools, Replicas]:
-    made, replicas = Pools(settings, observers), Replicas(settings, observers)
+def _connections(
+    settings: Settings, workplace: Workplace, observers: Observers
+) -> tuple[Pools, Replicas]:
+    servers = Servers(settings.database, workplace.folder)
+    made = Pools(settings, observers, servers)
+    replicas = Replicas(settings, observers, servers=servers)
     for operation in READING:
         made[operation].standby = partial(replicas.choose, operation)
     return made, replicas
@@ -252,23 +261,28 @@ async def _warm(service: Service, recipe: Recipe) -> None:
 
 def _cache(
     settings: Settings,
+    servers: Servers,
     datasets: Mapping[str, Dataset],
-    link: RedisLink | None,
+    shared: RedisPages | None,
     observers: Observers,
-    key: ServiceKey,
 ) -> tuple[Pages, Changes]:
     oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
     ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
-    shared = None
-    if link is not None and settings.cache.shared:
-        shared = RedisPages(Shared(link), observers, key.seal("pages in redis"))
     size = settings.streams.page_size
     fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
     pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
     watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
-    changes = Changes(settings.database, watch, watch.look, observers)
+    changes = Changes(servers, watch, watch.look, observers)
     pages.catch_up = changes.catch_up
     return pages, changes
+
+
+def _shared(
+    settings: Settings, link: RedisLink | None, observers: Observers, key: ServiceKey
+) -> RedisPages | None:
+    if link is None or not settings.cache.shared:
+        return None
+    return RedisPages(Shared(link), observers, key.seal("pages in redis"))
 
 
 def _redis(settings: Settings, observers: Observers) -> RedisLink | None:
@@ -387,6 +401,7 @@ async def _first_connection(settings: Settings) -> asyncpg.Connection:
         try:
             return await pools.connect(settings.database, application_name="feedsvc start")
         except (
+            SessionRefusedError,
             asyncpg.InvalidAuthorizationSpecificationError,
             asyncpg.InvalidCatalogNameError,
             ValueError,

@@ -20,6 +20,7 @@ from feedsvc import pools
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.faults import told
 from feedsvc.observations import ListenerTurned, Observers
+from feedsvc.servers import Servers
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Changes:
 
     def __init__(
         self,
-        database: Database,
+        database: Database | Servers,
         hearer: Hearer,
         look: Callable[[asyncpg.Connection], Awaitable[None]],
         observers: Observers | None = None,
@@ -188,7 +189,7 @@ class Changes:
 
 
 @asynccontextmanager
-async def _connected(database: Database) -> AsyncIterator[asyncpg.Connection]:
+async def _connected(database: Database | Servers) -> AsyncIterator[asyncpg.Connection]:
     connection = await pools.connect(database, application_name="feedsvc changes")
     try:
         yield connection

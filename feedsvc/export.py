@@ -122,7 +122,7 @@ class Export:
         self._exhausted = False
         self._first = course.keep
         self._began = time.time()
-        self._seen = ""
+        self._seen = self._origin = ""
         self._begun = course.begun
         self._proof = course.proof
         self._proving: asyncio.Task[bool] | None = None
@@ -222,6 +222,7 @@ class Export:
             loaded=self._began,
             cost=now - self._began,
             estimate=self._estimate,
+            origin=self._origin,
         )
 
     async def park(self) -> None:
@@ -295,9 +296,13 @@ class Export:
             self._stages,
             large=self._is_large,
         )
-        connection, self._seen = await self._snapshot.enter_async_context(reading)
-        if self._proof is not None and self._begun is not None and self.snapshots == 1:
-            proof = self._proof(self._begun, Snapshot.parse(self._seen))
+        connection, moment = await self._snapshot.enter_async_context(reading)
+        self._seen, self._origin = moment
+        begun = self._begun
+        # Of another database, or another life of it, transaction numbers prove nothing.
+        is_behind = begun is not None and self.snapshots == 1 and begun.origin == self._origin
+        if self._proof is not None and begun is not None and is_behind:
+            proof = self._proof(begun, Snapshot.parse(self._seen))
             self._proving = asyncio.create_task(proof)
         if self.query.is_framed and self._estimate is None:
             self._estimate = await _planned_rows(connection, self.query, self._principal)

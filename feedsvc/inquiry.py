@@ -7,6 +7,7 @@ from contextlib import suppress
 import asyncpg
 
 from feedsvc import pools
+from feedsvc.servers import Servers
 from feedsvc.settings import Database
 
 Greeting = Callable[[asyncpg.Connection], Awaitable[None]]
@@ -20,7 +21,7 @@ class Inquiry:
 
     def __init__(
         self,
-        database: Database,
+        database: Database | Servers,
         application_name: str,
         deadline: float,
         greeting: Greeting | None = None,

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import parse_qs, urlsplit
 from weakref import WeakSet
 
 import asyncpg
@@ -18,6 +17,8 @@ from feedsvc.faults import told
 from feedsvc.observations import Observers, PoolLease, PoolState
 from feedsvc.places import NoPlaceError, Place, Places, retry_after
 from feedsvc.pool_report import Seen, texts
+from feedsvc.servers import Servers, servers_of
+from feedsvc.sessions import Session
 from feedsvc.settings import Database, PoolSettings, Settings
 from feedsvc.window import Durations, Window
 
@@ -30,25 +31,6 @@ Outcome: TypeAlias = Literal["leased", "busy", "failed", "left"]
 
 logger = logging.getLogger(__name__)
 
-SESSION: Final[Mapping[str, str]] = {
-    # What a value's text depends on. Clients rely on it, so no role's or database's own default
-    # may change it.
-    "timezone": "UTC",
-    "datestyle": "ISO, MDY",
-    "intervalstyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    # A plan made for one tenant can be ruinous for the next: each is planned with its values.
-    "plan_cache_mode": "force_custom_plan",
-    "jit": "off",
-    # If the service itself is gone, neither its queries nor its sessions may stay.
-    "client_connection_check_interval": "1s",
-    "idle_in_transaction_session_timeout": "60s",
-    "default_transaction_read_only": "on",
-    "row_security": "on",
-}
-"""The settings of every session."""
-
 _REFUSALS: Final = {
     "full": "Too many requests wait already for a connection of",
     "vain": "It would take too long to wait for a connection of",
@@ -58,30 +40,15 @@ _LONGEST_RETRY: Final = 60  # seconds
 _LEAST_TO_CONNECT: Final = 0.25  # seconds, for whoever got a place at the last moment
 
 
-class _Connection(asyncpg.Connection):
-    """asyncpg's reset leaves a `SET ROLE` standing; ours does not."""
-
-    def get_reset_query(self) -> str:
-        return "RESET ROLE; RESET SESSION AUTHORIZATION;\n" + super().get_reset_query()
-
-
 async def connect(
-    database: Database, *, application_name: str, timeout: float | None = None
-) -> asyncpg.Connection:
-    """A connection of its own, outside every pool. Raises what asyncpg raises."""
-    return await asyncpg.connect(
-        database.url.get_secret_value(),
-        timeout=timeout or database.connect_timeout,
-        server_settings={**SESSION, "application_name": application_name},
-        **_which_host(database.url.get_secret_value()),
-    )
+    database: Database | Servers, *, application_name: str, timeout: float | None = None
+) -> Session:
+    """A connection of its own, outside every pool.
 
-
-def _which_host(url: str) -> dict[str, Any]:
-    """Of several hosts the primary is meant, whichever it is just now, unless the URL says else."""
-    parts = urlsplit(url)
-    several = "," in parts.netloc and "target_session_attrs" not in parse_qs(parts.query)
-    return {"target_session_attrs": "primary"} if several else {}
+    Raises OldPrimaryError, SessionRefusedError and what asyncpg raises.
+    """
+    named = {"application_name": application_name}
+    return await servers_of(database).connect(named, timeout=timeout)
 
 
 class Pool:
@@ -93,9 +60,11 @@ class Pool:
         settings: PoolSettings,
         database: Database,
         observers: Observers | None = None,
+        servers: Servers | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
+        self.servers = servers or Servers(database)
         self.observers = observers or Observers()
         self.release_timeout = database.release_timeout
         self.leases: dict[Place, Connection] = {}
@@ -109,21 +78,19 @@ class Pool:
         """What went wrong, each with when it last did, by the monotonic clock."""
         self._connect_timeout = database.connect_timeout
         self._places = Places(settings.size, settings.kept_for_small(), settings.most_waiting)
-        self._made: WeakSet[asyncpg.Connection] = WeakSet()
+        self._made: WeakSet[Session] = WeakSet()
         self._waits = Durations()
         self._held = {False: Durations(), True: Durations()}
         self._refused: Window[str] = Window(60, 60.0)
+        connect: Any = self._connect  # whose every parameter asyncpg's stubs would have listed
         self._pool: asyncpg.Pool = asyncpg.create_pool(
             database.url.get_secret_value(),
             min_size=0,
             max_size=settings.size,
             max_inactive_connection_lifetime=settings.idle_timeout,
-            timeout=database.connect_timeout,
             command_timeout=settings.query_timeout,
-            connection_class=_Connection,
-            init=self._remember,
-            server_settings={**SESSION, "application_name": self.application_name},
-            **_which_host(database.url.get_secret_value()),
+            connection_class=Session,
+            connect=connect,
         )
 
     @property
@@ -289,8 +256,14 @@ class Pool:
             self._note("could not connect")
             raise
 
-    async def _remember(self, connection: asyncpg.Connection) -> None:
-        self._made.add(connection)
+    async def _connect(self, _url: str, **given: Any) -> Session:
+        """A new connection, for asyncpg's pool."""
+        given.pop("connection_class")
+        session = await self.servers.connect(
+            {"application_name": self.application_name}, timeout=self._connect_timeout, **given
+        )
+        self._made.add(session)
+        return session
 
     def _note(self, trouble: str) -> None:
         self.troubles[trouble] = time.monotonic()
@@ -307,15 +280,22 @@ class Pool:
 class Pools:
     """Every pool by its name."""
 
-    def __init__(self, settings: Settings, observers: Observers | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observers: Observers | None = None,
+        servers: Servers | None = None,
+    ) -> None:
         sizes: Mapping[Operation, PoolSettings] = {
             "read": settings.pools.read,
             "write": settings.pools.write,
             "analytics": settings.pools.analytics,
             "bulk": settings.pools.bulk,
         }
+        self.servers = servers or Servers(settings.database)
         self._pools = {
-            name: Pool(name, size, settings.database, observers) for name, size in sizes.items()
+            name: Pool(name, size, settings.database, observers, self.servers)
+            for name, size in sizes.items()
         }
 
     def __getitem__(self, name: Operation) -> Pool:

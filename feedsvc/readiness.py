@@ -8,6 +8,7 @@ from typing import Final
 import asyncpg
 
 from feedsvc import pools
+from feedsvc.servers import Servers
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ _DEADLINE: Final = 1.0  # seconds
 class DatabaseProbe:
     """Asks PostgreSQL twice a second, on a connection of its own, whether it answers."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | Servers) -> None:
         self.fault: str | None = "the database has not answered yet"
         """Why the database is of no use, None while it answers."""
         self._database = database

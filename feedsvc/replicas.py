@@ -28,6 +28,7 @@ from feedsvc.inquiry import Inquiry
 from feedsvc.observations import Observers
 from feedsvc.pool_report import report
 from feedsvc.pools import Pool
+from feedsvc.servers import Servers
 from feedsvc.settings import PoolSettings, Settings
 
 logger = logging.getLogger(__name__)
@@ -183,13 +184,14 @@ class Replicas:
         settings: Settings,
         observers: Observers | None = None,
         clock: Callable[[], float] = time.monotonic,
+        servers: Servers | None = None,
     ) -> None:
         self.all = [
             Replica(url.get_secret_value(), settings, observers, clock)
             for url in settings.database.replicas
         ]
         self._clock = clock
-        self._primary = Inquiry(settings.database, "feedsvc replica", _DEADLINE)
+        self._primary = Inquiry(servers or settings.database, "feedsvc replica", _DEADLINE)
         remembered = 4 * settings.database.replica_lag / _INTERVAL
         self._past: deque[Past] = deque(maxlen=max(16, round(remembered)))
         self._identity: Identity | None = None

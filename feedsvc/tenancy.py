@@ -23,11 +23,21 @@ _SHARE: Final = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
 _SNAPSHOT_NAME: Final = re.compile(r"[0-9A-Fa-f-]+")
 
 
+class Moment(NamedTuple):
+    """What a transaction reads: a snapshot as `pg_snapshot` writes it, of one life of a database.
+
+    `origin` is `feedsvc.lineage.Origin` as text.
+    """
+
+    snapshot: str
+    origin: str
+
+
 class Reading(NamedTuple):
-    """A connection in a transaction, and its snapshot as `pg_snapshot` writes it."""
+    """A connection in a transaction, and what it reads."""
 
     connection: Connection
-    snapshot: str
+    moment: Moment
 
 
 class Shared(NamedTuple):
@@ -53,8 +63,8 @@ async def reading(
     stages.pass_over()
     async with pool.lease(large=large) as connection:
         stages.lap("pool")
-        async with _told_who_reads(pool, connection, principal) as snapshot:
-            yield Reading(connection, snapshot)
+        async with _told_who_reads(pool, connection, principal) as moment:
+            yield Reading(connection, moment)
 
 
 @asynccontextmanager
@@ -68,9 +78,9 @@ async def reading_along(
     """
     async with (
         pool.lease(large=True, lent=True) as connection,
-        _told_who_reads(pool, connection, principal, shared) as snapshot,
+        _told_who_reads(pool, connection, principal, shared) as moment,
     ):
-        if snapshot != shared.snapshot:
+        if moment.snapshot != shared.snapshot:
             raise Internal("A connection to the database leads to another server.")
         yield connection
 
@@ -81,15 +91,14 @@ async def _told_who_reads(
     connection: Connection,
     principal: Principal,
     shared: Shared | None = None,
-) -> AsyncIterator[str]:
-    """The transaction itself, as long as the block runs; gives its snapshot."""
+) -> AsyncIterator[Moment]:
+    """The transaction itself, as long as the block runs; gives what it reads."""
     transaction = connection.transaction(isolation="repeatable_read", readonly=True)
     try:
         await transaction.start()
         if shared is not None:
             await _join(connection, shared)
-        snapshot = await _tell_who_reads(connection, principal)
-        yield snapshot
+        yield await _tell_who_reads(pool, connection, principal)
     finally:
         await _end(transaction, connection, pool.release_timeout)
 
@@ -109,10 +118,10 @@ async def _join(connection: Connection, shared: Shared) -> None:
     await connection.execute(f"SET TRANSACTION SNAPSHOT '{shared.name}'")
 
 
-async def _tell_who_reads(connection: Connection, principal: Principal) -> str:
+async def _tell_who_reads(pool: Pool, connection: Connection, principal: Principal) -> Moment:
     """Tells row-level security who the caller is, and makes sure that it was understood.
 
-    Gives the snapshot, which begins with this.
+    Gives the snapshot, which begins with this. Raises OldPrimaryError on an old primary.
 
     Without a tenant no policy lets a row through, which would look like an empty feed.
     """
@@ -120,7 +129,8 @@ async def _tell_who_reads(connection: Connection, principal: Principal) -> str:
     if kept is None or tuple(kept)[:3] != principal.scope or not principal.tenant:
         logger.critical("row-level security was not told who reads; nothing was read")
         raise Internal("The service could not tell the database who asks.")
-    return str(kept[3])
+    timeline = None if kept[4] is None else int(kept[4], 16)
+    return Moment(str(kept[3]), str(pool.servers.check(connection, timeline) or ""))
 
 
 async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:

@@ -36,6 +36,8 @@ class Wanted:
     key: Key
     items: tuple[str, ...]
     dataset: Dataset
+    origin: str = ""
+    """The life of the database that the key is of; no page of another one is kept under it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +46,8 @@ class Page:
 
     `last` is the token of the last record, `more` whether there were rows behind it, `loaded`
     seconds since 1970, `cost` the seconds that reading took, `estimate` the planner's guess at
-    the number of rows of the whole feed, `prefetched` whether it was read before it was asked for.
+    the number of rows of the whole feed, `prefetched` whether it was read before it was asked for,
+    `origin` which database it was read from, and in which of its lives.
     """
 
     records: Sequence[bytes]
@@ -56,6 +59,7 @@ class Page:
     cost: float
     estimate: int | None = None
     prefetched: bool = False
+    origin: str = ""
 
     def age(self) -> float:
         """Seconds since it was read."""
@@ -89,6 +93,7 @@ def pack(key: Key, page: Page, seal: Seal) -> bytes:
         "cost": page.cost,
         "estimate": page.estimate,
         "prefetched": page.prefetched,
+        "origin": page.origin,
         "coding": "zstd" if is_smaller else "identity",
     }
     content = orjson.dumps(head) + b"\n" + body
@@ -131,4 +136,5 @@ def _unpacked(key: Key, envelope: bytes, seal: Seal) -> Page:
         cost=float(head["cost"]),
         estimate=head["estimate"],
         prefetched=bool(head["prefetched"]),
+        origin=str(head["origin"]),
     )

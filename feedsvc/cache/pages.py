@@ -131,7 +131,7 @@ class Pages:
         key = page_key(self.origin, self._fingerprints[dataset.name], principal, query, limit)
         if key in self._oversized:
             return "large"
-        return Wanted(key, lookup_items(dataset.tags, pinned), dataset)
+        return Wanted(key, lookup_items(dataset.tags, pinned), dataset, self.origin)
 
     def at_hand(self, wanted: Wanted, *, quietly: bool = False) -> Found | None:
         """The page, if it is in memory and may be shown; this takes no time."""
@@ -202,7 +202,7 @@ class Pages:
     def keep(self, wanted: Wanted, page: Page) -> None:
         """Keeps a page that was read anyway."""
         self._tell_load(wanted, page)
-        if not self._ledger.listening:
+        if not self._may_be_kept(wanted, page):
             return
         self.memory.put(wanted.key, Held(page, wanted.key))
         if self._shared is not None:
@@ -242,6 +242,10 @@ class Pages:
         if not self._ledger.admits(page.snapshot, wanted.items):
             return "invalidated" if self._ledger.listening else "deaf"
         return "expired" if page.age() > wanted.dataset.fresh else None
+
+    def _may_be_kept(self, wanted: Wanted, page: Page) -> bool:
+        """Whether what is told of changes is of the very database that the page was read from."""
+        return self._ledger.listening and wanted.origin == self.origin == page.origin
 
     def _may_be_shown_stale(self, wanted: Wanted, page: Page) -> bool:
         bounds = wanted.dataset
@@ -349,7 +353,7 @@ class Pages:
         if page is None:
             return _Loaded(None, None)
         self._tell_load(wanted, page)
-        if self._ledger.listening:
+        if self._may_be_kept(wanted, page):
             self.memory.put(wanted.key, Held(page, wanted.key))
             if put and self._shared is not None:
                 await self._shared.put(wanted, page)

@@ -2,7 +2,7 @@
 
 import asyncio
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -11,6 +11,8 @@ from feedsvc.faults import told
 from feedsvc.health.finding import Finding
 from feedsvc.health.parts import Parts
 from feedsvc.health.primary import Answer
+from feedsvc.lineage import OldPrimaryError
+from feedsvc.servers import Host
 
 _INDEXES: Final = (files("feedsvc.health") / "indexes.sql").read_text()
 _STATISTICS: Final = (files("feedsvc.health") / "statistics.sql").read_text()
@@ -29,12 +31,30 @@ async def primary(parts: Parts) -> Finding:
     except asyncpg.TooManyConnectionsError:
         what = "PostgreSQL takes no more connections."
         return Finding("down", what, repairs=("sessions",))
+    except OldPrimaryError as error:
+        return Finding("down", f"PostgreSQL is not read from: {error}.")
     except SILENCE as error:
         return Finding("down", f"PostgreSQL does not answer ({told(error)}).")
     version, took = answer.row["version"], round(answer.took * 1e3, 1)
-    figures = {"version": version, "answer_ms": took}
+    figures: dict[str, Any] = {"version": version, "answer_ms": took}
     if answer.row["standby"]:
         return Finding("down", "database.url leads to a standby: nothing can be written.", figures)
+    return _of_two(parts, figures) or _of_one(answer, figures)
+
+
+def _of_two(parts: Parts, figures: dict[str, Any]) -> Finding | None:
+    """What is wrong where an old primary came back."""
+    primaries = parts.pools.servers.primaries()
+    if len(primaries) < 2:
+        return None
+    present, *others = map(_on_timeline, primaries)
+    figures["primaries"] = [host.name for host in primaries]
+    what = f"There are two primaries: {present} is read from, and not {', '.join(others)}."
+    return Finding("degraded", what, figures)
+
+
+def _of_one(answer: Answer, figures: dict[str, Any]) -> Finding:
+    version, took = figures["version"], figures["answer_ms"]
     if answer.took > _SLOW:
         return Finding("degraded", f"PostgreSQL {version} answers, in {took} ms.", figures)
     return Finding("ok", f"PostgreSQL {version} answers.", figures)
@@ -144,6 +164,11 @@ async def clock(parts: Parts) -> Finding:
         what = f"This machine's clock and PostgreSQL's are {abs(offset):.1f} s apart."
         return Finding("down" if far else "degraded", what, figures)
     return Finding("ok", "This machine's clock and PostgreSQL's agree.", figures)
+
+
+def _on_timeline(host: Host) -> str:
+    timeline = None if host.origin is None else host.origin.timeline
+    return f"{host.name} (timeline {timeline})"
 
 
 async def _answer(parts: Parts) -> Answer | Finding:

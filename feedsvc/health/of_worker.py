@@ -118,7 +118,7 @@ async def _connected(parts: Parts) -> AsyncIterator[tuple[asyncpg.Connection, bo
     """
     name = "feedsvc repair"
     async with asyncio.timeout(_PATIENCE):
-        connection = await pools.connect(parts.settings.database, application_name=name)
+        connection = await pools.connect(parts.pools.servers, application_name=name)
     try:
         async with asyncio.timeout(_PATIENCE):
             pid = await connection.fetchval("select pg_backend_pid()")
@@ -134,7 +134,8 @@ def _left_behind(parts: Parts) -> tuple[list[str], float, float, float, list[int
     idle = max(pool.settings.idle_timeout for pool in given)
     query = max(pool.settings.query_timeout for pool in given)
     names = [pool.application_name for pool in given]
-    names += [f"feedsvc {what}" for what in ("probe", "changes", "health", "replica", "repair")]
+    besides = ("probe", "changes", "health", "hosts", "replica", "repair")
+    names += [f"feedsvc {what}" for what in besides]
     return names, _MARGIN * idle, _MARGIN * _IDLE_IN_TRANSACTION, _MARGIN * query + _GRACE, ours
 
 

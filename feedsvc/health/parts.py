@@ -42,7 +42,7 @@ class Parts:
     def __post_init__(self) -> None:
         disks = self.settings.health.disks or (Path(tempfile.gettempdir()),)
         object.__setattr__(self, "colleagues", Colleagues(self.workplace))
-        object.__setattr__(self, "primary", Primary(self.settings.database))
+        object.__setattr__(self, "primary", Primary(self.pools.servers))
         object.__setattr__(self, "disks", Disks(disks))
 
     async def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from feedsvc.inquiry import Inquiry
+from feedsvc.servers import Servers
 from feedsvc.settings import Database
 
 _QUESTION: Final = (files("feedsvc.health") / "primary.sql").read_text()
@@ -26,7 +27,7 @@ class Answer(NamedTuple):
 class Primary:
     """The primary, on a connection that is kept, so that it answers when no more can be made."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | Servers) -> None:
         self._inquiry = Inquiry(database, "feedsvc health", _DEADLINE)
         self._asking: asyncio.Task[Answer] | None = None
         self._last: Answer | None = None

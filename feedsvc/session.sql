@@ -1,0 +1,20 @@
+-- What a new session is on, and which of the settings that were asked for it began without: a pooler
+-- may have kept them to itself. They are set here, which changes nothing for one that has them.
+-- $1 text[]: the settings' names, $2 text[]: their values.
+select
+    (select s.system_identifier from pg_control_system() s) as cluster,
+    (select d.oid from pg_database d where d.datname = current_database()) as database,
+    case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_lsn()), 8) end
+        as timeline,
+    extract(epoch from pg_postmaster_start_time())::float8 as started,
+    (
+        select coalesce(array_agg(w.name), '{}')
+        from (
+            select
+                asked.name,
+                current_setting(asked.name) as had,
+                set_config(asked.name, asked.value, false) as has
+            from unnest($1::text[], $2::text[]) as asked (name, value)
+        ) w
+        where w.had is distinct from w.has
+    ) as lacking
