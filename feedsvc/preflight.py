@@ -4,13 +4,15 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import catalog, protection
+from feedsvc import catalog, pools, protection
 from feedsvc.datasets import Dataset, declarations
 from feedsvc.findings import Finding
 from feedsvc.read_rights import right_findings
+from feedsvc.sessions import POOLED_BY_TRANSACTION
 from feedsvc.settings import Settings
 from feedsvc.tag_findings import tag_findings
 
+_WHICH: Final = "select pg_backend_pid()"
 _MAY_ADD: Final = "select coalesce(has_table_privilege(to_regclass($1), 'insert'), false)"
 
 
@@ -18,6 +20,8 @@ async def inspect(
     connection: asyncpg.Connection, settings: Settings
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """The datasets, and every finding about them and about the login. Raises DatasetsError."""
+    if await _is_pooled_by_transaction(connection, settings):
+        return {}, [Finding("error", "database.url", POOLED_BY_TRANSACTION)]
     declared = declarations(settings.datasets.file)
     datasets, found = await catalog.resolve(connection, declared)
     findings = await protection.login_findings(connection)
@@ -34,3 +38,18 @@ async def inspect(
             todo = "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
             findings.append(Finding("warning", place, f"{what}, for {why}: {todo}"))
     return datasets, findings
+
+
+async def _is_pooled_by_transaction(connection: asyncpg.Connection, settings: Settings) -> bool:
+    """Whether two sessions that are open at the same time are one and the same to PostgreSQL.
+
+    A pooler that keeps to sessions gives another one to whoever comes while the first is open.
+    """
+    own = await connection.fetchval(_WHICH)
+    if own == connection.get_server_pid():
+        return False  # no pooler stands between
+    other = await pools.connect(settings.database, application_name="feedsvc start")
+    try:
+        return bool(await other.fetchval(_WHICH) == own)
+    finally:
+        other.terminate()

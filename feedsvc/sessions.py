@@ -5,7 +5,6 @@ A pooler may swallow settings that stand in the startup packet (PgBouncer's
 connection is reset. Where even that does not last, the session is refused.
 """
 
-import asyncio
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -34,11 +33,10 @@ SETTINGS: Final[Mapping[str, str]] = {
 """The settings of every session."""
 
 _GREETING: Final = (files("feedsvc") / "session.sql").read_text()
-_POOLED_BY_TRANSACTION: Final = (
+POOLED_BY_TRANSACTION: Final = (
     "a pooler hands out another session for each transaction (PgBouncer's pool_mode = transaction"
     " or statement), so that no setting lasts: let it pool sessions, or name PostgreSQL itself"
 )
-_CLOSE_TIMEOUT: Final = 1.0  # seconds
 
 
 class SessionRefusedError(ConnectionError):
@@ -95,9 +93,9 @@ async def _greet(session: Session, settings: Mapping[str, str]) -> None:
             )
             row = await session.fetchrow(_GREETING, *asked)
     except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError):
-        raise SessionRefusedError(_POOLED_BY_TRANSACTION) from None
+        raise SessionRefusedError(POOLED_BY_TRANSACTION) from None
     if row is None or row["lacking"]:
-        raise SessionRefusedError(_POOLED_BY_TRANSACTION)
+        raise SessionRefusedError(POOLED_BY_TRANSACTION)
     timeline = row["timeline"]
     session.origin = Origin(
         row["cluster"], row["database"], None if timeline is None else int(timeline, 16)
@@ -109,11 +107,3 @@ def origin_of(connection: object) -> Origin | None:
     """Which server's and database's connection it is, also where a pool has wrapped it."""
     origin = getattr(connection, "origin", None)
     return origin if isinstance(origin, Origin) else None
-
-
-async def is_pooled_by_transaction(session: Session, other: Session) -> bool:
-    """Whether two sessions that are open at the same time are one and the same to PostgreSQL."""
-    ask = "select pg_backend_pid()"
-    async with asyncio.timeout(_CLOSE_TIMEOUT):
-        pids = [await each.fetchval(ask) for each in (session, other)]
-    return bool(pids[0] == pids[1])
