@@ -1,0 +1,76 @@
+"""A page and a feed behind one origin: a reverse proxy that cuts the feed's first answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+
+@dataclass
+class Front:
+    """What the page is, what it reported, and which requests for feeds came, with their cookies."""
+
+    upstream: str
+    page: str
+    url: str = ""
+    cut_after: int = 4_096
+    feeds: list[dict[str, str]] = field(default_factory=list)
+    reports: "asyncio.Queue[Any]" = field(default_factory=asyncio.Queue)
+
+    async def answer_page(self, _request: web.Request) -> web.Response:
+        """The page."""
+        return web.Response(text=self.page, content_type="text/html")
+
+    async def take_report(self, request: web.Request) -> web.Response:
+        """What the page has to say."""
+        await self.reports.put(await request.json())
+        return web.Response()
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """A feed, cut off without a proper end when it is asked for first."""
+        is_first = not self.feeds
+        self.feeds.append(dict(request.headers))
+        url = f"{self.upstream}{request.raw_path}"
+        headers = {k: v for k, v in request.headers.items() if k not in ("Host", "Accept-Encoding")}
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http,
+            http.get(URL(url, encoded=True), headers=headers) as given,
+        ):
+            response = web.StreamResponse(status=given.status)
+            for name in ("Content-Type", "Set-Cookie"):
+                for value in given.headers.getall(name, ()):
+                    response.headers.add(name, value)
+            await response.prepare(request)
+            sent = 0
+            async for piece in given.content.iter_any():
+                await response.write(piece[: self.cut_after] if is_first else piece)
+                sent += len(piece)
+                if is_first and sent >= self.cut_after:
+                    assert request.transport is not None
+                    await asyncio.sleep(0.2)  # what was sent is read before the connection ends
+                    request.transport.close()
+                    raise ConnectionResetError
+        return response
+
+
+@asynccontextmanager
+async def fronted(upstream: str, page: str = "") -> AsyncIterator[Front]:
+    """The front of a service for as long as the block runs."""
+    front = Front(upstream, page)
+    app = web.Application()
+    app.router.add_get("/page", front.answer_page)
+    app.router.add_post("/report", front.take_report)
+    app.router.add_get("/v1/feeds/{name}", front.forward)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    front.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield front
+    finally:
+        await runner.cleanup()
