@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,8 +70,15 @@ class Allowance:
 class Limiter:
     """Every caller's standing, as far as this worker knows, and through Redis all workers."""
 
-    def __init__(self, settings: Limits, link: RedisLink | None, workers: int) -> None:
+    def __init__(
+        self,
+        settings: Limits,
+        link: RedisLink | None,
+        workers: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._link = link
         self._workers = workers
         self._allowances = {
@@ -104,7 +111,7 @@ class Limiter:
         near = self._is_near(bucket, policy, cost)
         if not (near and await self._ask(caller, policy, bucket, cost)):
             self._owe((caller, policy.name), bucket, cost * weight)
-        return policy.standing(bucket.debt(time.monotonic()))
+        return policy.standing(bucket.debt(self._clock()))
 
     def admit_at_once(self, principal: Principal, route: RouteClass) -> Standing | None:
         """As `admit` where nobody need be asked; None, and nothing is counted, where one must."""
@@ -119,7 +126,7 @@ class Limiter:
         if self._is_near(bucket, policy, cost):
             return None
         self._owe((caller, policy.name), bucket, cost * self._weight())
-        return policy.standing(bucket.debt(time.monotonic()))
+        return policy.standing(bucket.debt(self._clock()))
 
     def charge(self, principal: Principal, rows: int, size: int) -> None:
         """Counts what was sent. Raises RateLimited where the hour's quota is used up."""
@@ -157,14 +164,14 @@ class Limiter:
 
     async def run(self) -> None:
         """Tells Redis what was used and which streams run, until it is cancelled."""
-        renewed = time.monotonic()
+        renewed = self._clock()
         while True:
             await asyncio.sleep(_TELL_EVERY)
             if self._link is None or not self._link.keeps:
                 continue
             await self._tell()
-            if time.monotonic() - renewed >= _RENEW_EVERY:
-                renewed = time.monotonic()
+            if self._clock() - renewed >= _RENEW_EVERY:
+                renewed = self._clock()
                 await self._renew()
 
     async def close(self) -> None:
@@ -175,7 +182,7 @@ class Limiter:
 
     def _is_near(self, bucket: Bucket, policy: Policy, cost: float) -> bool:
         """Whether all workers together might be at the limit, for all that this one knows."""
-        return bucket.debt(time.monotonic()) + cost > policy.most / 2 / self._workers
+        return bucket.debt(self._clock()) + cost > policy.most / 2 / self._workers
 
     def _weight(self) -> int:
         """Without Redis each worker has its share: a request weighs as much as there are."""
@@ -192,18 +199,18 @@ class Limiter:
             return bucket
 
     def _owe(self, key: tuple[str, str], bucket: Bucket, seconds: float) -> None:
-        bucket.add(seconds, time.monotonic())
+        bucket.add(seconds, self._clock())
         if self._link is not None and len(self._untold) < _MOST_CALLERS:
             self._untold[key] = bucket
 
     def _refuse_above(self, bucket: Bucket, policy: Policy, seconds: float) -> None:
         """Raises RateLimited where a further debt of so many seconds would be too much."""
-        if bucket.excess(seconds, policy, time.monotonic()) > 0:
-            raise _refusal(bucket, policy, seconds)
+        if bucket.excess(seconds, policy, self._clock()) > 0:
+            raise _refusal(bucket, policy, seconds, self._clock())
 
     async def _ask(self, caller: str, policy: Policy, bucket: Bucket, cost: float) -> bool:
         """Has Redis decide, and remember; False where it can't. Raises RateLimited."""
-        told = bucket.tell(time.monotonic())
+        told = bucket.tell(self._clock())
         key = self._key(caller, policy.name)
         question: list[str | int] = ["owe", _micro(told), _micro(cost), _micro(policy.most)]
         try:
@@ -213,9 +220,9 @@ class Limiter:
             if isinstance(error, RedisAwayError):
                 return False
             raise
-        bucket.told(told, debt / 1e6, time.monotonic())
+        bucket.told(told, debt / 1e6, self._clock())
         if not granted:
-            raise _refusal(bucket, policy, cost)
+            raise _refusal(bucket, policy, cost, self._clock())
         return True
 
     async def _tell(self) -> None:
@@ -232,7 +239,7 @@ class Limiter:
 
     async def _report(self, link: RedisLink, debts: Sequence[tuple[_Key, Bucket]]) -> bool:
         """Reports some debts; whether Redis is there to be told more."""
-        now = time.monotonic()
+        now = self._clock()
         told = [bucket.tell(now) for _, bucket in debts]
         commands: list[Command] = [
             ("EVAL", _SCRIPT, 1, self._key(*key), "owe", _micro(seconds), 0, 0)
@@ -243,7 +250,7 @@ class Limiter:
             answers = await link.write_all(commands)
         except RedisAwayError as away:
             answers = [away] * len(debts)
-        now, arrived = time.monotonic(), True
+        now, arrived = self._clock(), True
         for (key, bucket), seconds, answer in zip(debts, told, answers, strict=True):
             try:
                 _, debt = _numbers(answer)
@@ -311,8 +318,7 @@ class Limiter:
         )
 
 
-def _refusal(bucket: Bucket, policy: Policy, seconds: float) -> RateLimited:
-    now = time.monotonic()
+def _refusal(bucket: Bucket, policy: Policy, seconds: float, now: float) -> RateLimited:
     return RateLimited(
         f"This token's limit of {policy.name} is used up.",
         retry_after=math.ceil(max(0.0, bucket.excess(seconds, policy, now))),

@@ -271,7 +271,10 @@ async def test_while_postgresql_is_slow_so_many_wait_and_the_rest_is_counted(
             for number in range(90):
                 log.observe(ended(f"slow-{number}", ANN))
             writing = asyncio.create_task(log.run())
-            await asyncio.sleep(1.0)
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = $1::regclass"
+            async with asyncio.timeout(30):
+                while not await world.fetchval(waits, "feedsvc.audit"):
+                    await asyncio.sleep(0.05)
             assert not writing.done()
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)

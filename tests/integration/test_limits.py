@@ -116,6 +116,20 @@ async def test_what_is_refused_costs_its_sender_as_much(
             assert answer.status == 400, "others are as they were"
 
 
+async def test_tickets_are_limited_apart(limited: Running, world: asyncpg.Connection) -> None:
+    headers, seen = await couple(world, 6), Counter[int]()
+    async with aiohttp.ClientSession(limited.url) as http, asyncio.timeout(60):
+        while not seen[429]:
+            body = {"path": "/v1/feeds/clients"}
+            async with http.post("/v1/tickets", json=body, headers=headers) as answer:
+                seen[answer.status] += 1
+                assert answer.headers["RateLimit-Policy"] == '"tickets";q=50;w=10'
+        assert set(seen) == {201, 429}
+        assert seen[201] >= 40
+        async with http.get(PAGE, headers=headers) as answer:
+            assert answer.status == 200, "requests are counted apart"
+
+
 async def test_a_list_has_at_most_a_thousand_values(limited: Running) -> None:
     async with aiohttp.ClientSession(limited.url) as http:
         for count, status in ((1_000, 200), (1_001, 400)):
@@ -188,7 +202,9 @@ async def test_a_stream_that_uses_up_the_hours_rows_breaks_off_and_says_where(
                 stream = sse.parse(body)
                 taken += sum(len(json.loads(event.data)) for event in stream.of_type("rows"))
                 if errors := stream.of_type("error"):
-                    assert json.loads(errors[0].data)["type"] == "/problems/rate-limited"
+                    problem = json.loads(errors[0].data)
+                    assert problem["type"] == "/problems/rate-limited"
+                    assert problem["after"] == stream.of_type("rows")[-1].last_id
             else:
                 pytest.fail("the quota never held")
     assert 3_000 < taken <= 5_100
