@@ -66,7 +66,7 @@ def binary_row(
         elif column.sent_as in encoder.KINDS:
             row.add_native(column, encoder.Column(column.name, column.sent_as, guarded))
         elif form == "json":
-            row.add(f"to_json({reference(column)})", encoder.Column(column.name, "json"))
+            row.add(f"pg_catalog.to_json({reference(column)})", encoder.Column(column.name, "json"))
         else:
             row.add(scalar_text(column), encoder.Column(column.name, "text", guarded))
     keys = tuple(_key(row, column) for column in order)

@@ -93,10 +93,14 @@ class Declaration(BaseModel):
         return relation_parts(self.relation)
 
     def templates(self, name: str) -> tuple[Template, ...]:
-        """The tags of a dataset of this name: the name itself, its tenant's, those declared."""
-        declared = [Template.parse(text) for text in self.tags]
-        if self.tenant is not None and all(t.columns != (self.tenant,) for t in declared):
-            declared.insert(0, Template.parse(f"{name}:{{{self.tenant}}}"))
+        """The tags of a dataset of this name: the name itself, its tenant's, those declared.
+
+        No template can name a column that has a brace in its name.
+        """
+        declared, tenant = [Template.parse(text) for text in self.tags], self.tenant
+        can_be_named = tenant is not None and not {"{", "}"} & {*tenant}
+        if can_be_named and all(t.columns != (tenant,) for t in declared):
+            declared.insert(0, Template.parse(f"{name}:{{{tenant}}}"))
         return tuple(dict.fromkeys((Template.parse(name), *declared)))
 
 

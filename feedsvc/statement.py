@@ -5,7 +5,7 @@ column's base type, so PostgreSQL's own types judge it and its own operators com
 no parameters; there it is a literal (`quoting`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,7 +13,14 @@ from feedsvc.auth.principal import Principal
 from feedsvc.binary_projection import BinaryRow
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column, Dataset, Op, OrderColumn
-from feedsvc.projection import ALIAS, PLAIN_TEXTS, json_record, json_source, reference, token_value
+from feedsvc.projection import (
+    PLAIN_TEXTS,
+    json_record,
+    json_source,
+    named_columns,
+    reference,
+    token_value,
+)
 from feedsvc.query import MOST_ROWS, FeedQuery, Filter
 from feedsvc.quoting import literal
 from streams.formats import CSV
@@ -115,7 +122,7 @@ def sent(
     """The same rows, each as `record_send` gives it."""
     arguments = _Arguments()
     rows = _rows(query, _conditions(query, principal, after, arguments))
-    sql = f"SELECT record_send(ROW({row.select_list})) {rows}{_limit(limit, arguments)}"
+    sql = f"SELECT pg_catalog.record_send(ROW({row.select_list})) {rows}{_limit(limit, arguments)}"
     return Statement(sql, tuple(arguments.values))
 
 
@@ -142,19 +149,33 @@ def bound(
     arguments = _Arguments()
     conditions = _conditions(query, principal, after, arguments)
     order = [part.column for part in query.order]
-    passed = (
-        f"SELECT {', '.join(map(reference, order))} {_rows(query, conditions)}"
-        f" OFFSET {arguments.count(rows - 1)} LIMIT 1"
-    )
-    sql = f"SELECT {', '.join(map(token_value, order))} FROM ({passed}) AS {ALIAS}"
+    rows_passed = f"{_rows(query, conditions)} OFFSET {arguments.count(rows - 1)} LIMIT 1"
+    passed = f"(SELECT {', '.join(map(reference, order))} {rows_passed})"
+    sql = f"SELECT {', '.join(map(token_value, order))} FROM {named_columns(passed, order)}"
     return Statement(sql, tuple(arguments.values))
 
 
 def _rows(query: FeedQuery, conditions: str, source: str = "") -> str:
-    return (
-        f"FROM {query.dataset.relation} AS {ALIAS} {source} WHERE {conditions} "
-        f"ORDER BY {', '.join(map(_order_term, query.order))}"
-    )
+    order = ", ".join(map(_order_term, query.order))
+    return f"{_unordered(query, conditions, source)} ORDER BY {order}"
+
+
+def _unordered(query: FeedQuery, conditions: str, source: str = "") -> str:
+    named = named_columns(query.dataset.relation, _named(query))
+    return f"FROM {named} {source} WHERE {conditions}"
+
+
+def _named(query: FeedQuery) -> Iterator[Column]:
+    """Every column that a statement for the query may name."""
+    yield from query.columns
+    yield from (part.column for part in query.order)
+    yield from (condition.column for condition in query.filters)
+    yield from _scoped(query.dataset)
+
+
+def _scoped(dataset: Dataset) -> Iterator[Column]:
+    """The columns that a caller is held to."""
+    yield from (column for column in (dataset.tenant, dataset.client) if column is not None)
 
 
 def _limit(limit: int | None, arguments: _Arguments) -> str:
@@ -171,14 +192,22 @@ def _limit(limit: int | None, arguments: _Arguments) -> str:
     return f" LIMIT (SELECT {arguments.count(limit)})"
 
 
-def estimate(query: FeedQuery, principal: Principal) -> Statement:
-    """What the planner thinks the query gives, without its limit: one row, one JSON plan."""
+def counted(query: FeedQuery, principal: Principal, most: int) -> Statement:
+    """How many rows the query gives behind its `after`, at most so many."""
     arguments = _Arguments()
-    sql = (
-        f"EXPLAIN (FORMAT JSON) SELECT FROM {query.dataset.relation} AS {ALIAS} "
-        f"WHERE {_conditions(query, principal, query.after, arguments)}"
-    )
+    rows = _unordered(query, _conditions(query, principal, query.after, arguments))
+    sql = f"SELECT count(*) FROM (SELECT {rows} LIMIT {arguments.count(most)}) AS counted"
     return Statement(sql, tuple(arguments.values))
+
+
+def estimate(query: FeedQuery, principal: Principal) -> Statement:
+    """What the planner thinks the whole feed is: one row, one JSON plan.
+
+    Only of a query without conditions of the caller's own (`totals`).
+    """
+    arguments = _Arguments()
+    rows = _unordered(query, _conditions(query, principal, None, arguments))
+    return Statement(f"EXPLAIN (FORMAT JSON) SELECT {rows}", tuple(arguments.values))
 
 
 def one_row(
@@ -191,9 +220,10 @@ def one_row(
         for column, value in zip(dataset.key, key, strict=True)
     ]
     conditions += _scope(dataset, principal, arguments)
+    source = named_columns(dataset.relation, (*columns, *dataset.key, *_scoped(dataset)))
     sql = (
-        f"SELECT {json_record(columns)} FROM {dataset.relation} AS {ALIAS} "
-        f"{json_source(columns)} WHERE {' AND '.join(conditions)} LIMIT 1"
+        f"SELECT {json_record(columns)} FROM {source} {json_source(columns)} "
+        f"WHERE {' AND '.join(conditions)} LIMIT 1"
     )
     return Statement(sql, tuple(arguments.values))
 

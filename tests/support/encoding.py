@@ -18,7 +18,7 @@ from feedsvc.binary_projection import BinaryRow, binary_row
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column
 from feedsvc.embedded import binaries, start_postgres
-from feedsvc.projection import ALIAS, json_record, json_source, reference, token_value
+from feedsvc.projection import json_record, json_source, named_columns, reference, token_value
 from streams import encoder
 from streams.csv_record import PLAIN_CSV, CsvStyle
 from tests.support.servers import throw_away_folder
@@ -69,12 +69,9 @@ class Source:
 
     def select(self, expressions: str, between: str = "") -> str:
         """A statement over the rows."""
-        relation, _, conditions = self.relation.partition(" WHERE ")
+        rows = named_columns(f"(SELECT * FROM {self.relation})", (*self.columns, *self.order))
         ordered = ", ".join(map(reference, self.order))
-        return (
-            f"SELECT {expressions} FROM {relation} AS {ALIAS} {between}"
-            f" {conditions and f'WHERE {conditions}'} ORDER BY {ordered}"
-        )
+        return f"SELECT {expressions} FROM {rows} {between} ORDER BY {ordered}"
 
     async def projected(self, form: Form) -> Encoded:
         """The rows as the SQL projection makes records of them."""
@@ -119,7 +116,7 @@ class Source:
         """The rows as the encoder makes records of what record_send gives."""
         row, plan = self._planned(form)
         rows = await self.connection.fetch(
-            f"SELECT record_send(r) FROM ({self.select(row.select_list)}) AS r"
+            f"SELECT record_send(r.*) FROM ({self.select(row.select_list)}) AS r"
         )
         encoding = encoder.Encoder(plan)
         encoding.feed_records([row[0] for row in rows])

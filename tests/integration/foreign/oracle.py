@@ -34,7 +34,7 @@ async def objects(
     """`row_to_json` of these columns of a FROM clause with its WHERE, raw line breaks as blanks."""
     shown = ", ".join(map(identifier, columns))
     found = await connection.fetch(
-        f"SELECT translate(row_to_json(r)::text, E'\\n\\r', '  ')"
+        f"SELECT translate(row_to_json(r.*)::text, E'\\n\\r', '  ')"
         f" FROM (SELECT {shown} FROM {rows} ORDER BY {order}) AS r"
     )
     return [row[0] for row in found]
