@@ -43,5 +43,6 @@ def _line(ended: RequestEnded) -> logs.Line:
             "format": ended.format,
             "rows": ended.rows,
             "bytes": ended.size,
+            "source": ended.source,
         },
     )

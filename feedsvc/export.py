@@ -6,7 +6,6 @@ stalled phones cost no connection, and hold back no vacuum.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -16,20 +15,21 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from feedsvc import statement, tenancy
+from feedsvc import tenancy, totals
 from feedsvc.auth.principal import Principal
 from feedsvc.batch_size import BatchSize
 from feedsvc.cache.page import Page, digest_of
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.errors import DatasetUnavailable, Unavailable
 from feedsvc.faults import as_problems, told
-from feedsvc.pools import Connection, Pool
+from feedsvc.pools import Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources import choice
 from feedsvc.sources.source import Answer, Batch, Source
 from feedsvc.timing import Stages
+from feedsvc.totals import Total, total_of
 from streams import tokens
-from streams.frames import Rows, TotalKind
+from streams.frames import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ class Course:
 
     That page's rows are not given again; `proof` tells whether it is what the export's snapshot
     would have given. `keep` gets what the export itself begins with. `choose` says which way the
-    rows come.
+    rows come. For `count_timeout` seconds at most rows are counted, where the format shows how many
+    there are.
     """
 
     chunk_bytes: int
@@ -85,6 +86,7 @@ class Course:
     proof: Proof | None = None
     keep: FirstPage | None = None
     choose: Choose = choice.candidate
+    count_timeout: float = 0.0
 
 
 class Export:
@@ -110,7 +112,9 @@ class Export:
         """Whether the query's limit left rows out."""
         self._principal = principal
         self._position: Sequence[str] | None = query.after
-        self._estimate: int | None = None
+        self._count_timeout = course.count_timeout
+        self._total = totals.UNKNOWN
+        self._is_counted = False
         self._standby: Pool | None = None
         """Where the present snapshot is, if it is not on the primary."""
         self._standby_failed = self._began_on_standby = self._has_read = False
@@ -161,14 +165,15 @@ class Export:
         whole = self._is_large and not self.query.is_framed
         return begins and whole and self.query.dataset.replica and not self._standby_failed
 
-    def total(self) -> tuple[int | None, TotalKind]:
+    def total(self) -> Total:
         """How many rows there will be, as far as is known."""
         if self._exhausted:
-            return self.rows, "exact"
-        if self._estimate is None:
-            return None, "estimate"
-        limit = self._estimate if self.query.limit is None else self.query.limit
-        return max(self.rows, min(self._estimate, limit)), "estimate"
+            return Total(self.rows, "exact")
+        rows, kind = self._total
+        if rows is None:
+            return self._total
+        is_exact = kind == "exact" and self.snapshots == 1 and self.rows <= rows
+        return Total(max(self.rows, rows), "exact" if is_exact else "estimate")
 
     async def begin(self) -> None:
         """Reads the first rows, for `take` to find; behind a page nobody has to wait for them."""
@@ -221,7 +226,7 @@ class Export:
             snapshot=Snapshot.parse(self._seen),
             loaded=self._began,
             cost=now - self._began,
-            estimate=self._estimate,
+            total=self._total.rows,
             origin=self._origin,
         )
 
@@ -304,8 +309,9 @@ class Export:
         if self._proof is not None and begun is not None and is_behind:
             proof = self._proof(begun, Snapshot.parse(self._seen))
             self._proving = asyncio.create_task(proof)
-        if self.query.is_framed and self._estimate is None:
-            self._estimate = await _planned_rows(connection, self.query, self._principal)
+        if self.query.is_framed and not self._is_counted:
+            counting = total_of(connection, self.query, self._principal, self._count_timeout)
+            self._total, self._is_counted = await counting, True
         self._source = await choice.settled(
             self._source, self.query, self._principal, connection, self._position
         )
@@ -326,7 +332,7 @@ class Export:
     def _go_on_from(self, page: Page) -> None:
         self.rows = len(page.records)
         self.snapshots = 1
-        self._estimate = page.estimate
+        self._total = Total(page.total, "estimate")  # as it was when the page was read
         self._exhausted = not page.more
         if page.last is not None:
             self._position = tokens.decode(page.last)
@@ -363,13 +369,6 @@ async def open_export(
         yield export
     finally:
         await export.close()
-
-
-async def _planned_rows(connection: Connection, query: FeedQuery, principal: Principal) -> int:
-    """The planner's guess at the number of rows."""
-    wanted = statement.estimate(query, principal)
-    plans: Any = json.loads(await connection.fetchval(wanted.sql, *wanted.arguments))
-    return int(plans[0]["Plan"]["Plan Rows"])
 
 
 def _position(last: Sequence[str | None]) -> Sequence[str]:

@@ -23,7 +23,8 @@ class RequestEnded(NamedTuple):
     `seconds` passed from its beginning to its end, `first_byte` of them until its head left (None
     where none did), and `stages` tells where they went. `route` is a pattern and never a path.
     `why` is the problem's name behind a refusal or a failure. `guarded` tells whether the route is
-    for principals alone, and `reason` what was wrong with a token, for the log.
+    for principals alone, `reason` what was wrong with a token, for the log, and `source` the way
+    that the rows came.
     """
 
     at: float
@@ -45,6 +46,7 @@ class RequestEnded(NamedTuple):
     rows: int
     size: int
     reason: str | None = None
+    source: str | None = None
 
     @property
     def elapsed_ms(self) -> int:

@@ -14,7 +14,8 @@ class Stages:
         self.started = self._last = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.said: dict[str, str] = {}
-        """What else Server-Timing tells, by its name, a word each."""
+        """What else is known, by its name, a word each. It follows from statistics of all tenants'
+        rows, so it is for operators alone."""
         self.first_byte: float | None = None
         """Seconds from the request's beginning until its head left, None before that."""
 
@@ -53,10 +54,10 @@ class Stages:
         """Whole milliseconds since the request began."""
         return round(self.elapsed() * 1000)
 
-    def server_timing(self) -> str:
-        """The value of a Server-Timing header."""
-        told = [f"{name};desc={word}" for name, word in self.said.items()]
-        return ", ".join([server_timing(self.seconds), *told])
+    def server_timing(self, *, words: bool) -> str:
+        """The value of a Server-Timing header, with or without what is said in `words`."""
+        said = self.said.items() if words else ()
+        return ", ".join([server_timing(self.seconds), *(f"{n};desc={word}" for n, word in said)])
 
 
 def server_timing(seconds: Mapping[str, float]) -> str:

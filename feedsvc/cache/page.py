@@ -45,8 +45,8 @@ class Page:
     """Encoded records in order, and what they were read from. `digest_of` gives its `digest`.
 
     `last` is the token of the last record, `more` whether there were rows behind it, `loaded`
-    seconds since 1970, `cost` the seconds that reading took, `estimate` the planner's guess at
-    the number of rows of the whole feed, `prefetched` whether it was read before it was asked for,
+    seconds since 1970, `cost` the seconds that reading took, `total` the number of rows of the
+    whole feed as far as it was known, `prefetched` whether it was read before it was asked for,
     `origin` which database it was read from, and in which of its lives.
     """
 
@@ -57,7 +57,7 @@ class Page:
     snapshot: Snapshot
     loaded: float
     cost: float
-    estimate: int | None = None
+    total: int | None = None
     prefetched: bool = False
     origin: str = ""
 
@@ -91,7 +91,7 @@ def pack(key: Key, page: Page, seal: Seal) -> bytes:
         "snapshot": str(page.snapshot),
         "loaded": page.loaded,
         "cost": page.cost,
-        "estimate": page.estimate,
+        "total": page.total,
         "prefetched": page.prefetched,
         "origin": page.origin,
         "coding": "zstd" if is_smaller else "identity",
@@ -134,7 +134,7 @@ def _unpacked(key: Key, envelope: bytes, seal: Seal) -> Page:
         snapshot=Snapshot.parse(head["snapshot"]),
         loaded=float(head["loaded"]),
         cost=float(head["cost"]),
-        estimate=head["estimate"],
+        total=head["total"],
         prefetched=bool(head["prefetched"]),
         origin=str(head["origin"]),
     )

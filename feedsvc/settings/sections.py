@@ -207,6 +207,9 @@ class Streams(Section):
     # How much a client must have taken in one go before its rows come by COPY instead of a cursor,
     # which is quicker and dearer to give up.
     copy_after: int = Field(1_048_576, ge=0, le=1 << 40)
+    # How long the rows of a stream that shows progress may be counted before its first row; 0: they
+    # are not counted, and its `total` is null.
+    count_timeout: float = Field(0.2, ge=0, le=60)
     # How long a cursor is kept for a client that makes it wait, while nobody else waits for it.
     patience: float = Field(0.25, ge=0, le=0.8)
     stall_timeout: Seconds = 30.0

@@ -69,6 +69,7 @@ async def answer_stream(
                 proof=partial(service.pages.proves, wanted) if isinstance(wanted, Wanted) else None,
                 keep=_keeper(service, wanted) if page is None else None,
                 choose=partial(choice.candidate, copy_after=settings.copy_after),
+                count_timeout=settings.count_timeout,
             )
             pool = service.pools[query.dataset.pool]
             export = open_export(query, principal, pool, course, request[STAGES])

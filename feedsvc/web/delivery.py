@@ -152,7 +152,9 @@ class Delivery:
 
     def _fields(self) -> dict[str, str]:
         fields = headers.of_feed(self._query, self._export, self.cache_status)
-        fields["Server-Timing"] = self._stages.server_timing()
+        principal = self._request[PARTICULARS].principal
+        words = principal is not None and principal.operator
+        fields["Server-Timing"] = self._stages.server_timing(words=words)
         if self._coding != "identity":
             fields["Content-Encoding"] = self._coding
         return fields

@@ -62,7 +62,7 @@ async def _row(request: web.Request, principal: Principal, wanted: Statement) ->
     request[PARTICULARS].rows, request[PARTICULARS].size = 1, len(record)
     service.limits.charge(principal, 1, len(record))
     response = _json(record)
-    response.headers["Server-Timing"] = stages.server_timing()
+    response.headers["Server-Timing"] = stages.server_timing(words=principal.operator)
     return response
 
 

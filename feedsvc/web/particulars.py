@@ -58,6 +58,7 @@ class Particulars:
             rows=self.rows,
             size=self.size,
             reason=self.problem.reason if isinstance(self.problem, Unauthorized) else None,
+            source=stages.said.get("source"),
         )
 
     def _result(self, outcome: web.StreamResponse | BaseException) -> tuple[int, Result]:
