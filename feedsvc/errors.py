@@ -192,7 +192,8 @@ class UnsupportedContentCoding(Problem):
 class UpgradeRequired(Problem):
     """An HTTP/1.0 client can't tell a whole stream from one that broke off.
 
-    Ask with HTTP/1.1, or for one page with `limit=`: that answer carries its length.
+    Ask with HTTP/1.1, or for one page with `limit=`: that answer carries its length. nginx speaks
+    HTTP/1.0 to what is behind it unless it is told `proxy_http_version 1.1;`.
     """
 
     status = 426

@@ -94,7 +94,7 @@ class Delivery:
         Raises whatever breaks the stream; `break_off` is to be called with it.
         """
         refuse_what_cannot_show_its_end(self._request)
-        response = web.StreamResponse(headers=self._fields())
+        response = web.StreamResponse(headers={**self._fields(), **headers.UNBUFFERED})
         response.enable_chunked_encoding()
         compressor = CODINGS[self._coding]()
         body = Body(self._request, response, compressor, self._settings, export)
@@ -207,6 +207,7 @@ def refuse_what_cannot_show_its_end(request: web.Request) -> None:
     """
     if request.version < HttpVersion11:
         raise UpgradeRequired(
-            "A stream needs HTTP/1.1; a page, with `limit=`, does not.",
+            "A stream needs HTTP/1.1; a page, with `limit=`, does not. nginx asks with HTTP/1.0"
+            " unless it has `proxy_http_version 1.1`.",
             headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"},
         )

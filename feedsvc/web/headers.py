@@ -17,6 +17,8 @@ _NOT_IN_A_FILE_NAME: Final = re.compile(r'[\x00-\x1f\x7f"\\/:*?<>|]+')
 _NOT_IN_A_PLAIN_NAME: Final = re.compile(r'[\x00-\x1f\x7f"%\\/:*?<>|]+')
 _NOT_IN_A_NEXT_LINK: Final = frozenset({"after", "export", "last_event_id", "ticket"})
 
+# nginx would keep a stream back until it has a buffer full; it takes the header for itself.
+UNBUFFERED: Final = {"X-Accel-Buffering": "no"}
 VARY: Final = "Accept, Accept-Encoding, Authorization"
 
 

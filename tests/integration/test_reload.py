@@ -22,6 +22,7 @@ import jwt
 import psutil
 import pytest
 
+from feedsvc.embedded.ports import free_port
 from tests.support.servers import LOGIN, as_login
 from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
 
@@ -190,6 +191,22 @@ async def test_an_old_worker_does_not_stay_for_those_who_scrape_its_metrics(
         await until(lambda: is_handed_over(site, workers), SOON)
         assert not scraping.done()
         scraping.cancel()
+
+
+async def test_where_it_listens_stays_until_a_restart(database: str, tmp_path: Path) -> None:
+    with running(tmp_path, database, 2, "[metrics]\nport = 0\n") as site:
+        line = next(told for told in site.service.log if "metrics: for anyone at " in told)
+        url = line[line.index("http://") :].split()[0].strip('",}')
+        other = free_port()
+        site.write(f'[metrics]\nport = {other}\n[server]\nhost = "127.0.0.9"\n')
+        site.reload()
+        await site.reloaded()
+        assert (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
+        async with aiohttp.request("GET", url) as answer:
+            assert answer.status == 200
+        for elsewhere in (("127.0.0.9", site.service.port), ("127.0.0.1", other)):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(*elsewhere)
 
 
 async def scrape(url: str) -> None:

@@ -1,6 +1,7 @@
 """A body that is broken off while a thread compresses a chunk of it: that, too, can be unpacked."""
 
 import asyncio
+import socket
 import threading
 import time
 import zlib
@@ -91,3 +92,37 @@ async def test_what_a_thread_compresses_still_arrives_before_the_last_words(codi
     head, _, body = arrived.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert READERS[coding]()(unframed(body)) == CHUNK + LAST_WORDS
+
+
+class Tail:
+    """A compressor that keeps everything back until its end: more than any socket takes."""
+
+    def compress(self, chunk: Pieces) -> Pieces:
+        return ()
+
+    def finish(self) -> bytes:
+        return bytes(32 * 1_048_576)
+
+
+async def test_a_client_that_stalls_on_the_last_chunk_is_not_waited_for() -> None:
+    ended = asyncio.get_running_loop().create_future()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        request[STAGES] = Stages()
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        body = Body(request, response, Tail(), Streams(stall_timeout=0.2), Held())
+        await body.start()
+        try:
+            await body.finish()
+        except TimeoutError as error:
+            ended.set_result(error)
+        body.cut()
+        return response
+
+    application = web.Application()
+    application.router.add_get("/", answer)
+    async with TestServer(application) as server, asyncio.timeout(60):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: tests\r\n\r\n")
+            assert isinstance(await ended, TimeoutError)

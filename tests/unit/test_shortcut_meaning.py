@@ -1,0 +1,45 @@
+"""What words meant is forgotten once the database, or what may be cached of it, is another."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from feedsvc.auth.principal import Principal
+from feedsvc.cache.page import Wanted
+from feedsvc.query import FeedQuery
+from feedsvc.service import Service
+from feedsvc.settings import Settings
+from feedsvc.web.page_form import PageForm
+from feedsvc.web.particulars import PARTICULARS, Particulars
+from feedsvc.web.shortcut import REPEATABLE, Repeatable, Said, Shortcut
+from tests.support.datasets import DATASET
+
+PATH = "/v1/feeds/things?limit=5"
+PRINCIPAL = Principal("t", "member", None, 0.0)
+
+
+@pytest.mark.parametrize("changed", [{"origin": "another life"}, {"kept_out": {"things": "why"}}])
+def test_words_mean_nothing_once_the_cache_is_another(changed: dict[str, Any]) -> None:
+    pages = SimpleNamespace(origin="one life", kept_out={})
+    service = SimpleNamespace(
+        settings=Settings(),
+        pages=pages,
+        drain=SimpleNamespace(begun=False),
+        tokens=SimpleNamespace(verify=lambda _: PRINCIPAL),
+    )
+    shortcut = Shortcut(cast("Service", service))
+    request = make_mocked_request("GET", PATH, headers={"Accept": "*/*"})
+    query = FeedQuery.parse({"limit": "5"}, DATASET)
+    form = PageForm(query, "identity", "/v1/feeds/things", {"limit": "5"})
+    request[REPEATABLE] = Repeatable(Wanted("key", (), DATASET), form)
+    request[PARTICULARS] = known = Particulars("/v1/feeds/{dataset}")
+    known.principal = PRINCIPAL
+    answer = SimpleNamespace(status=200, reason="OK", keep_alive=True, headers={})
+    shortcut.remember(request, cast("web.Response", answer))
+    said = Said((PATH, ("*/*",), ()), "Bearer x", None, None, request.headers)
+    assert shortcut.ask(said, None) is not None
+    vars(pages).update(changed)
+    assert shortcut.ask(said, None) is None
