@@ -300,6 +300,7 @@ class Export:
             self._principal,
             self._stages,
             large=self._is_large,
+            dataset=self.query.dataset.name,
         )
         connection, moment = await self._snapshot.enter_async_context(reading)
         self._seen, self._origin = moment

@@ -8,7 +8,7 @@ from typing import Any, Final
 from feedsvc.sizing import Suggestion, suggest
 from feedsvc.window import percentiles
 
-_WHYS: Final = ("full", "vain", "late")
+_WHYS: Final = ("full", "own", "vain", "late")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from feedsvc.datasets import PoolName
 from feedsvc.errors import Busy, DatabaseUnavailable
 from feedsvc.faults import told
 from feedsvc.observations import Observers, PoolLease, PoolState
-from feedsvc.places import NoPlaceError, Place, Places, retry_after
+from feedsvc.places import ANY, Asker, NoPlaceError, Place, Places, retry_after
 from feedsvc.pool_report import Seen, texts
 from feedsvc.servers import Servers, servers_of
 from feedsvc.sessions import Session
@@ -32,6 +32,7 @@ Outcome: TypeAlias = Literal["leased", "busy", "failed", "left"]
 logger = logging.getLogger(__name__)
 
 _REFUSALS: Final = {
+    "own": "Too many of your own requests wait already for a connection of",
     "full": "Too many requests wait already for a connection of",
     "vain": "It would take too long to wait for a connection of",
     "late": "No connection came free in time of",
@@ -77,7 +78,9 @@ class Pool:
         self.troubles: dict[str, float] = {}
         """What went wrong, each with when it last did, by the monotonic clock."""
         self._connect_timeout = database.connect_timeout
-        self._places = Places(settings.size, settings.kept_for_small(), settings.most_waiting)
+        self._places = Places(
+            settings.size, settings.kept_for_small(), settings.most_waiting, share=settings.share
+        )
         self._made: WeakSet[Session] = WeakSet()
         self._waits = Durations()
         self._held = {False: Durations(), True: Durations()}
@@ -116,10 +119,13 @@ class Pool:
         return PoolState(self.settings.size, opened, opened - idle, self.waiting)
 
     @asynccontextmanager
-    async def lease(self, *, large: bool = False, lent: bool = False) -> AsyncIterator[Connection]:
+    async def lease(
+        self, *, large: bool = False, lent: bool = False, asker: Asker = ANY
+    ) -> AsyncIterator[Connection]:
         """A connection for as long as the block runs; `large` where nobody knows how long that is.
 
-        One that is `lent` is to spare, and to be given back as soon as `pressed` is set.
+        `asker` takes turns with others, and is held to its share. One that is `lent` is to spare,
+        and to be given back as soon as `pressed` is set.
 
         Raises Busy if none came free in time or none will, DatabaseUnavailable if none could be
         made in time, and otherwise what asyncpg raises where none could be made.
@@ -127,7 +133,7 @@ class Pool:
         borrowed = self._places.borrow() if lent else None
         if lent and borrowed is None:
             raise Busy(f"No connection of the {self.name} pool is to spare.")
-        place, connection = await self._acquire(borrowed, large=large)
+        place, connection = await self._acquire(borrowed, asker, large=large)
         self.leases[place] = connection
         try:
             yield connection
@@ -208,12 +214,14 @@ class Pool:
             demand=texts(places.demand.seconds()),
         )
 
-    async def _acquire(self, borrowed: Place | None, *, large: bool) -> tuple[Place, Connection]:
+    async def _acquire(
+        self, borrowed: Place | None, asker: Asker, *, large: bool
+    ) -> tuple[Place, Connection]:
         """A place, and a connection to go with it; tells how long that took."""
         began = time.perf_counter()
         outcome: Outcome = "failed"
         try:
-            place = borrowed or await self._place(large=large)
+            place = borrowed or await self._place(asker, large=large)
             try:
                 connection = await self._connected(place)
             except BaseException:
@@ -231,10 +239,11 @@ class Pool:
         finally:
             self.observers.tell(PoolLease(self.name, outcome, time.perf_counter() - began))
 
-    async def _place(self, *, large: bool) -> Place:
+    async def _place(self, asker: Asker, *, large: bool) -> Place:
         began = time.monotonic()
         try:
-            place = await self._places.take(large=large, timeout=self.settings.acquire_timeout)
+            timeout = self.settings.acquire_timeout
+            place = await self._places.take(large=large, timeout=timeout, asker=asker)
         except NoPlaceError as error:
             self._refused.add(error.why)
             self._note("refused somebody")

@@ -13,6 +13,7 @@ from asyncpg.transaction import Transaction
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Internal
 from feedsvc.faults import told
+from feedsvc.places import Asker
 from feedsvc.pools import Connection, Pool, cut, is_lost
 from feedsvc.timing import Stages
 
@@ -54,14 +55,17 @@ async def reading(
     stages: Stages,
     *,
     large: bool = False,
+    dataset: str | None = None,
 ) -> AsyncIterator[Reading]:
     """A read-only snapshot in which row-level security knows the caller.
 
     Raises Busy and what asyncpg raises. The caller's settings end with the transaction, so
-    nothing of one caller can be left on a connection for the next. `large` is as for `Pool.lease`.
+    nothing of one caller can be left on a connection for the next. `large` is as for `Pool.lease`;
+    the caller, and the dataset, take turns with others for a connection.
     """
     stages.pass_over()
-    async with pool.lease(large=large) as connection:
+    asker = Asker((*principal.scope, principal.subject), dataset)
+    async with pool.lease(large=large, asker=asker) as connection:
         stages.lap("pool")
         async with _told_who_reads(pool, connection, principal) as moment:
             yield Reading(connection, moment)

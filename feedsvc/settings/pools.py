@@ -15,6 +15,9 @@ class PoolSettings(Section):
     reserve: int | None = Field(None, ge=0)
     # How many may wait for a connection; whoever comes then gets 503 at once.
     most_waiting: int = Field(500, ge=0, le=1_000_000)
+    # The part of the connections, rounded up, that one principal or one dataset may have at a time,
+    # and of those that may wait the part that may be one principal's. 1 for no such bound.
+    share: float = Field(0.75, gt=0, le=1)
     # How long a request may wait for a connection before it gets 503.
     acquire_timeout: Seconds = 2.0
     # How long PostgreSQL may take for the next rows before the request gets 504.

@@ -54,7 +54,8 @@ async def row(request: web.Request, principal: Principal) -> Work:
 async def _row(request: web.Request, principal: Principal, wanted: Statement) -> web.Response:
     service, stages = request.app[SERVICE], request[STAGES]
     with as_problems(service.observers):
-        async with tenancy.reading(service.pools["read"], principal, stages) as reading:
+        pool, dataset = service.pools["read"], request[PARTICULARS].dataset
+        async with tenancy.reading(pool, principal, stages, dataset=dataset) as reading:
             record = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
     stages.lap("db")
     if record is None:

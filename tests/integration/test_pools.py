@@ -24,6 +24,8 @@ SCHEMA = f"""
 CREATE SCHEMA app;
 CREATE VIEW app.endless AS
     SELECT n, pg_sleep(0.005) IS NULL AS awake FROM generate_series(1, 100000) AS n ORDER BY n;
+CREATE VIEW app.late AS
+    SELECT n, pg_sleep(0.25) IS NULL AS awake FROM generate_series(1, 1) AS n;
 CREATE TABLE app.quick (n int PRIMARY KEY);
 INSERT INTO app.quick SELECT generate_series(1, 1000);
 GRANT USAGE ON SCHEMA app TO {LOGIN};
@@ -139,7 +141,7 @@ async def test_who_would_wait_in_vain_gets_503_at_once(http: aiohttp.ClientSessi
         assert detail.startswith("It would take too long to wait")
         assert retry >= 2 * WAITS
         told = await pools(http)
-    assert told["bulk"]["refused"] == {"full": 0, "vain": 1, "late": 0}
+    assert told["bulk"]["refused"] == {"full": 0, "own": 0, "vain": 1, "late": 0}
 
 
 async def test_who_comes_while_too_many_wait_gets_503_at_once(http: aiohttp.ClientSession) -> None:
@@ -148,6 +150,39 @@ async def test_who_comes_while_too_many_wait_gets_503_at_once(http: aiohttp.Clie
     details = sorted(detail for detail, _ in both)
     assert details[0].startswith("No connection came free in time")
     assert details[1].startswith("Too many requests wait already")
+
+
+async def test_a_flood_of_one_principal_delays_no_other_one(database: str, tmp_path: Path) -> None:
+    """With 30 pages in line, each of which takes a quarter of a second."""
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text(
+        DATASETS.replace('relation = "app.endless"', 'relation = "app.late"').replace(
+            "shared = true", "shared = true\ncache = false"
+        )
+    )
+    settings = {"FEEDSVC_POOLS__READ__SIZE": "4", "FEEDSVC_POOLS__READ__ACQUIRE_TIMEOUT": "60"}
+    page = "/v1/feeds/endless_read?limit=1"
+    with serving(as_login(database), datasets=datasets, settings=settings) as running:
+        async with aiohttp.ClientSession(running.url) as http:
+            flood = [asyncio.create_task(status(http, page, "flood")) for _ in range(30)]
+            await until_waiting(http, 20)
+            assert (await pools(http))["read"]["in_use"] == 3, "it has more than its share"
+            # It waits for no turn: the fourth connection is not the flood's to take.
+            assert await status(http, "/v1/feeds/quick_read?limit=1", "other") == 200
+            assert sum(task.done() for task in flood) < 20, "it waited behind the flood"
+            assert set(await asyncio.gather(*flood)) == {200}
+
+
+async def status(http: aiohttp.ClientSession, path: str, subject: str) -> int:
+    async with http.get(path, headers=bearer(subject=subject)) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def until_waiting(http: aiohttp.ClientSession, count: int) -> None:
+    async with asyncio.timeout(30):
+        while (await pools(http))["read"]["waiting"] < count:
+            await asyncio.sleep(0.01)
 
 
 async def test_what_is_told_of_the_pools(http: aiohttp.ClientSession, database: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedsvc.places import Experience, NoPlaceError, Place, Places, retry_after
+from feedsvc.places import Asker, Experience, NoPlaceError, Place, Places, retry_after
 
 
 class Clock:
@@ -284,3 +284,107 @@ def test_no_place_is_ever_lost_or_given_twice(size: int, reserve: int, seed: int
 @pytest.mark.parametrize(("wait", "seconds"), [(None, 2), (0.0, 1), (0.2, 1), (3.1, 4), (1e6, 60)])
 def test_retry_after_is_whole_seconds_within_reason(wait: float | None, seconds: int) -> None:
     assert retry_after(wait, 60) == seconds
+
+
+def asker(principal: str, dataset: str | None = None) -> Asker:
+    return Asker((principal,), dataset)
+
+
+async def settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_principals_take_turns_however_many_one_of_them_has_in_line() -> None:
+    places = Places(1, 0, 100)
+    first = await places.take(large=False, timeout=60, asker=asker("flood"))
+    served: list[str] = []
+
+    async def ask(who: str) -> None:
+        place = await places.take(large=False, timeout=60, asker=asker(who))
+        served.append(who)
+        places.give_back(place)
+
+    asking = [asyncio.create_task(ask("flood")) for _ in range(20)]
+    await settle()
+    asking += [asyncio.create_task(ask(who)) for who in ("one", "two", "one")]
+    await settle()
+    places.give_back(first)
+    await asyncio.gather(*asking)
+    assert served[:6] == ["flood", "one", "two", "flood", "one", "flood"]
+
+
+async def test_nobody_has_more_than_a_share_and_the_rest_is_the_others() -> None:
+    places = Places(8, 2, 100, share=0.75)
+    small = [await places.take(large=False, timeout=60, asker=asker("flood")) for _ in range(6)]
+    assert not places.may_have(asker("flood"), large=False)
+    waiting = asyncio.create_task(places.take(large=False, timeout=60, asker=asker("flood")))
+    await settle()
+    assert (places.in_use, places.waiting) == (6, 1)
+    await places.take(large=False, timeout=60, asker=asker("other"))
+    assert not waiting.done(), "a place is free, and not for it"
+    places.give_back(small.pop())
+    assert (await waiting).asker == asker("flood")
+
+
+async def test_of_large_work_the_share_is_of_what_large_work_may_have() -> None:
+    places = Places(5, 1, 100, share=0.75)
+    for _ in range(3):
+        await places.take(large=True, timeout=60, asker=asker("one"))
+    assert not places.may_have(asker("one"), large=True)
+    assert places.may_have(asker("one"), large=False)
+    assert places.may_have(asker("two"), large=True)
+
+
+async def test_a_dataset_that_hangs_leaves_places_to_the_others() -> None:
+    places = Places(4, 0, 100, share=0.75)
+    for who in ("one", "two", "three"):
+        await places.take(large=False, timeout=60, asker=asker(who, "locked"))
+    waiting = asyncio.create_task(
+        places.take(large=False, timeout=60, asker=asker("four", "locked"))
+    )
+    await settle()
+    assert not waiting.done()
+    # Not even the same principal waits behind it with another dataset.
+    await places.take(large=False, timeout=60, asker=asker("four", "fine"))
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert places.waiting == 0
+
+
+async def test_of_the_line_too_a_principal_has_but_a_share() -> None:
+    places = Places(1, 0, 4, share=0.75)
+    await places.take(large=False, timeout=60, asker=asker("flood"))
+    asking = [
+        asyncio.create_task(places.take(large=False, timeout=60, asker=asker("flood")))
+        for _ in range(3)
+    ]
+    await settle()
+    with pytest.raises(NoPlaceError, match="own"):
+        await places.take(large=False, timeout=60, asker=asker("flood"))
+    asking.append(asyncio.create_task(places.take(large=False, timeout=60, asker=asker("other"))))
+    await settle()
+    assert places.waiting == 4
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_a_long_line_of_one_principal_is_no_reason_to_send_another_one_away() -> None:
+    clock = Clock()
+    places = Places(1, 0, 1_000, clock)
+    for _ in range(10):
+        place = await places.take(large=False, timeout=60, asker=asker("flood"))
+        clock.now += 1.0
+        places.give_back(place)
+    await places.take(large=False, timeout=60, asker=asker("flood"))
+    asking = [
+        asyncio.create_task(places.take(large=False, timeout=900, asker=asker("flood")))
+        for _ in range(200)
+    ]
+    await settle()
+    assert places.guess(large=False, asker=asker("flood")) == pytest.approx(201)
+    assert places.guess(large=False, asker=asker("other")) == pytest.approx(2)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
