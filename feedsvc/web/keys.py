@@ -7,9 +7,12 @@ from aiohttp import web
 
 from feedsvc.auth.principal import Principal
 from feedsvc.service import Service
+from feedsvc.tally import Tally
 from feedsvc.timing import Stages
 
 SERVICE: Final = web.AppKey("service", Service)
+SHORTAGES: Final = web.AppKey("shortages", dict[str, Tally])
+"""What requests were refused for, however many they were, each once in a while in the log."""
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 # Absent where the client was gone before it could be asked. For the audit, and for no log.
 CLIENT_ADDRESS: Final = web.RequestKey("client_address", str)

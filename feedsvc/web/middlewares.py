@@ -16,11 +16,13 @@ from feedsvc.errors import (
     NotFound,
     Problem,
     RequestTimeout,
+    Unavailable,
 )
+from feedsvc.tally import Tally
 from feedsvc.timing import Stages
 from feedsvc.web import cors, problems, resumption, security
 from feedsvc.web.address import client_address
-from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, SERVICE, STAGES, STANDING
+from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, SERVICE, SHORTAGES, STAGES, STANDING
 from feedsvc.web.particulars import PARTICULARS, Particulars
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,7 @@ async def tell_problems(request: web.Request, handler: Handler) -> web.StreamRes
         raise  # the client is gone, or a stream was broken off: there is nobody to tell
     except Problem as problem:
         if problem.status >= 500:
-            logger.warning("%s: %s", request[REQUEST_ID], problem, exc_info=problem.__cause__)
+            _log(request, problem)
         return _answer(request, problem)
     except LateBodyError:
         return _answer(request, RequestTimeout("The body did not arrive in time."))
@@ -84,6 +86,15 @@ async def tell_problems(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception:
         logger.exception("%s: unforeseen", request[REQUEST_ID])
         return _answer(request, Internal("The service failed in a way that it did not foresee."))
+
+
+def _log(request: web.Request, problem: Problem) -> None:
+    """Logs a failure with its cause; a mere shortage, which may meet thousands, with its count."""
+    if problem.__cause__ is None and isinstance(problem, Unavailable):
+        line = f"%d requests were refused: {problem.detail.replace('%', '%%')}"
+        request.app[SHORTAGES].setdefault(line, Tally(line)).add()
+    else:
+        logger.warning("%s: %s", request[REQUEST_ID], problem, exc_info=problem.__cause__)
 
 
 async def mark(request: web.Request, response: web.StreamResponse) -> None:

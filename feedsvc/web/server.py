@@ -10,7 +10,7 @@ from feedsvc.settings import Server
 from feedsvc.web import cors, middlewares, routes
 from feedsvc.web.connection import Connection
 from feedsvc.web.door import Door
-from feedsvc.web.keys import SERVICE
+from feedsvc.web.keys import SERVICE, SHORTAGES
 from feedsvc.web.shortcut import Shortcut
 
 _BACKLOG: Final = 1_024
@@ -23,6 +23,7 @@ def application(service: Service) -> web.Application:
         client_max_size=service.settings.server.max_body,
     )
     app[SERVICE] = service
+    app[SHORTAGES] = {}
     app.on_response_prepare.append(middlewares.mark)
     routes.add_to(app)
     return app

@@ -144,6 +144,15 @@ async def test_who_would_wait_in_vain_gets_503_at_once(http: aiohttp.ClientSessi
     assert told["bulk"]["refused"] == {"full": 0, "own": 0, "vain": 1, "late": 0}
 
 
+async def test_a_flood_of_refusals_is_counted_and_not_logged_one_by_one(
+    http: aiohttp.ClientSession, service: Running
+) -> None:
+    async with running(http, "endless", 2):
+        await asyncio.gather(*(refusal(http, "/v1/feeds/quick") for _ in range(60)))
+    said = "requests were refused: Too many requests wait already for a connection of the bulk pool"
+    assert 1 <= sum(said in line for line in service.log) <= 10
+
+
 async def test_who_comes_while_too_many_wait_gets_503_at_once(http: aiohttp.ClientSession) -> None:
     async with running(http, "endless", 2):
         both = await asyncio.gather(*(refusal(http, "/v1/feeds/quick") for _ in range(2)))

@@ -46,7 +46,7 @@ async def test_an_answer_in_time_is_not_missed() -> None:
     watch = Watch()
     for _ in range(5):
         answer = watch.begin()
-        await asyncio.sleep(SECONDS / 2)
+        await asyncio.sleep(SECONDS / 4)
         answer.set_result(None)
         watch.deadline.forget(answer)
     assert watch.missed == []
