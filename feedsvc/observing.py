@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from feedsvc.alerts.board import Boards
 from feedsvc.alerts.desk import Desk
-from feedsvc.alerts.errands import Errands
+from feedsvc.alerts.errands import Errands, Target
 from feedsvc.alerts.evaluator import Evaluator, Task
+from feedsvc.alerts.group import Group
 from feedsvc.alerts.history import History
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.webhook import Webhook
@@ -106,13 +107,16 @@ class _Alerts:
         # Not the port of the settings, which may be 0, or another one in the demo.
         port = place.listener.getsockname()[1]
         instance = given.instance or f"{socket.gethostname()}:{port}"
-        webhook = None if given.webhook_url is None else Webhook(given)
+        target = None
+        if given.webhook_url is not None:
+            group = None if given.group is None else Group(pool, given.group, instance)
+            target = Target(Webhook(given), group)
         boards = Boards(place.folder, place.slot, given.interval)
         history = History(pool, instance)
-        task = Task(instance, given.interval, server.workers, webhook is not None)
+        task = Task(instance, given.interval, server.workers, target is not None)
         self._interval = given.interval
         self._evaluator = Evaluator(rules, boards, tracker, observers, task)
-        self._errands = Errands(rules, boards, history, webhook, observers)
+        self._errands = Errands(rules, boards, history, target, observers)
         self.desk = Desk(rules, boards, history, self._errands, instance)
 
     def work(self, drain: Drain) -> Iterator[Coroutine[Any, Any, None]]:

@@ -33,7 +33,8 @@ class Board:
     """`at` is when it was last evaluated, seconds since 1970.
 
     `undelivered` and `unwritten` are messages for the webhook and events for PostgreSQL, the oldest
-    first: whoever owns the board next goes on with them. `silences` are the latest ones by alert.
+    first: whoever owns the board next goes on with them. `silences` are the latest ones by alert,
+    `alone` the alerts that were sent without asking the group, for PostgreSQL was away.
     """
 
     owner: str = ""
@@ -44,6 +45,7 @@ class Board:
     silences: dict[str, Json] = field(default_factory=dict)
     undelivered: list[Json] = field(default_factory=list)
     unwritten: list[Json] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
 
     def silence(self, alert: str, now: float) -> Json | None:
         """The silence that is upon this alert, if there is one."""

@@ -278,6 +278,9 @@ class Alerts(Section):
     interval: float = Field(5.0, ge=0.2, le=60)
     # What messages and the history call this service; its host and port where it is left out.
     instance: str | None = Field(None, min_length=1, max_length=200)
+    # Instances that share a cause: of theirs the webhook gets one message that an alert begins, and
+    # one that it is over for all.
+    group: str | None = Field(None, min_length=1, max_length=200)
     webhook_url: SecretStr | None = None
     # What messages are signed with; whoever gets them has it too.
     webhook_key: SecretStr | None = None

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from feedsvc.alerts.board import Board, Boards
-from feedsvc.alerts.errands import Errands, Timing
+from feedsvc.alerts.errands import Errands, Target, Timing
 from feedsvc.alerts.evaluator import Evaluator, Task
 from feedsvc.alerts.history import History, Standing
 from feedsvc.alerts.rules import Rule
@@ -116,8 +116,8 @@ class Past:
 
 def errands(driven: Driven, past: Past, webhook: "Hook | None" = None, **timing: Any) -> Errands:
     made = Errands(
-        {AWAY: driven.rule}, driven.boards, cast("History", past), cast("Webhook | None", webhook),
-        Observers(),
+        {AWAY: driven.rule}, driven.boards, cast("History", past),
+        None if webhook is None else Target(cast("Webhook", webhook)), Observers(),
     )  # fmt: skip
     made.timing = Timing(**timing)
     return made

@@ -1,0 +1,1 @@
+DROP TABLE feedsvc.alert_members, feedsvc.alert_incidents;
