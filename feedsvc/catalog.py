@@ -19,6 +19,7 @@ from feedsvc.datasets import (
     quote_identifier,
 )
 from feedsvc.findings import Finding
+from feedsvc.secret_columns import secret_looking
 from streams import encoder
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
@@ -41,14 +42,20 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table or view as the catalog has it. `kind` is `pg_class.relkind`."""
+    """A table or view as the catalog has it. `kind` is `pg_class.relkind`.
+
+    `login` is whose rights these are, quoted. `partitioned_by` are the columns that decide into
+    which partition a row goes, at any depth; None where an expression does.
+    """
 
     kind: str
+    login: str
     owned: bool
     columns: Mapping[str, Column]
     unreadable: frozenset[str]
     incomparable: frozenset[str]
     indexes: tuple[Index, ...]
+    partitioned_by: tuple[str, ...] | None
 
 
 async def resolve(
@@ -116,7 +123,9 @@ def _relation(row: Mapping[str, Any]) -> Relation:
     )
     unreadable = frozenset(c["name"] for c in plain if not c["readable"])
     incomparable = frozenset(c["name"] for c in plain if not c["comparable"])
-    return Relation(row["relkind"], row["owned"], columns, unreadable, incomparable, indexes)
+    by = None if row["partitioned_by_expression"] else tuple(row["partitioned_by"])
+    kind, login, owned = row["relkind"], row["login"], row["owned"]
+    return Relation(kind, login, owned, columns, unreadable, incomparable, indexes, by)
 
 
 def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset:
@@ -175,6 +184,7 @@ def _findings(name: str, declaration: Declaration, relation: Relation | None) ->
     yield from _key_findings(name, declaration, relation)
     yield from _order_findings(name, declaration, relation)
     yield from _filter_findings(name, declaration, relation)
+    yield from _secret_findings(name, declaration, relation)
     yield from _source_findings(name, declaration, relation)
 
 
@@ -229,7 +239,9 @@ def _unknown_columns(name: str, declaration: Declaration, relation: Relation) ->
                 what = f"{declaration.relation} has no column {column!r}; it has {known}"
                 yield Finding("error", place, what)
             elif column in relation.unreadable:
-                yield Finding("error", place, f"the service's login may not read {column!r}")
+                what = f"the service's login may not read {column!r}"
+                grant = f"SELECT ({quote_identifier(column)}) ON {_quoted(declaration)}"
+                yield Finding("error", place, what, (f"GRANT {grant} TO {relation.login}",))
             elif column in seen:
                 yield Finding("error", place, f"{column!r} stands there twice")
             seen.add(column)
@@ -249,13 +261,33 @@ def _key_findings(name: str, declaration: Declaration, relation: Relation) -> It
     yield from _ordered_findings(name, "key", declaration.key, declaration, relation)
     if relation.kind in _VIEW_KINDS:
         what = f"{declaration.relation} is a view, so nothing proves that the key is unique"
-        yield Finding("warning", f"{name}.key", what)
-        return
+        kind = "these relations are views, so nothing proves that their keys are unique"
+        yield Finding("warning", f"{name}.key", what, kind=kind)
+    elif not _is_proven(declaration, relation):
+        yield _unproven(name, declaration, relation)
+
+
+def _is_proven(declaration: Declaration, relation: Relation) -> bool:
+    """Whether a unique index proves that the key tells one row of a tenant from another."""
     within = {*declaration.key, *([declaration.tenant] if declaration.tenant else [])}
-    if not any(i.unique and {c for c, _ in i.columns} <= within for i in relation.indexes):
-        listed = ", ".join(declaration.key)
-        what = f"no unique index of {declaration.relation} proves that ({listed}) is unique"
-        yield Finding("error", f"{name}.key", what)
+    return any(i.unique and {c for c, _ in i.columns} <= within for i in relation.indexes)
+
+
+def _unproven(name: str, declaration: Declaration, relation: Relation) -> Finding:
+    """The index that would prove it, with the columns that a partitioned table's has to have."""
+    place, listed = f"{name}.key", ", ".join(declaration.key)
+    what = f"no unique index of {declaration.relation} proves that ({listed}) is unique"
+    if relation.partitioned_by is None:
+        what += ", nor can one, for the table is partitioned by an expression: serve a view of it"
+        return Finding("error", place, what)
+    known = dict.fromkeys([*([declaration.tenant] if declaration.tenant else []), *declaration.key])
+    missing = [column for column in relation.partitioned_by if column not in known]
+    if missing:
+        key = json.dumps([*declaration.key, *missing], ensure_ascii=False)
+        what += f"; a unique index needs the partition's column too, so write key = {key}"
+    columns = ", ".join(quote_identifier(column) for column in (*known, *missing))
+    statement = f"{_concurrently('CREATE UNIQUE INDEX', relation)} ON {_quoted(declaration)}"
+    return Finding("error", place, what, (f"{statement} ({columns})",))
 
 
 def _order_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
@@ -267,10 +299,13 @@ def _order_findings(name: str, declaration: Declaration, relation: Relation) -> 
     if relation.kind in _VIEW_KINDS:
         return
     for order, parts in _orders(declaration, relation.columns).items():
+        if order == KEY_ORDER and not _is_proven(declaration, relation):
+            continue  # the index that proves the key serves its order
         if not _is_served(parts, declaration, relation):
             statement = _index_statement(declaration, relation, parts)
-            what = f"no index serves it, so each page sorts anew: {statement}"
-            yield Finding("warning", f"{name}.orders.{order}", what)
+            what = "no index serves it, so each page sorts anew"
+            kind = "no index serves these orders, so each page of them sorts anew"
+            yield Finding("warning", f"{name}.orders.{order}", what, (statement,), kind)
 
 
 def _ordered_findings(
@@ -304,6 +339,18 @@ def _filter_findings(name: str, declaration: Declaration, relation: Relation) ->
         if senseless:
             what = f"{', '.join(senseless)} can't be used on {known.type}"
             yield Finding("error", place, what)
+
+
+def _secret_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
+    if not declaration.shared:
+        return
+    shown = declaration.columns or [c for c in relation.columns if c not in relation.unreadable]
+    if named := secret_looking(shown):
+        listed = ", ".join(map(repr, named))
+        what = (
+            f"{listed} may be secret, and shared = true shows every tenant: list the others alone"
+        )
+        yield Finding("warning", f"{name}.columns", what)
 
 
 def _is_served(parts: Sequence[OrderColumn], declaration: Declaration, relation: Relation) -> bool:
@@ -347,7 +394,6 @@ def _varying(parts: Sequence[OrderColumn], tenant: str | None) -> list[OrderColu
 def _index_statement(
     declaration: Declaration, relation: Relation, parts: Sequence[OrderColumn]
 ) -> str:
-    quoted = ".".join(quote_identifier(part) for part in declaration.relation_parts())
     varying = _varying(parts, declaration.tenant)
     turn = all(part.descending for part in varying)
     columns = [quote_identifier(declaration.tenant)] if declaration.tenant else []
@@ -355,6 +401,14 @@ def _index_statement(
         quote_identifier(part.column.name) + " DESC" * (part.descending and not turn)
         for part in varying
     ]
+    statement = _concurrently("CREATE INDEX", relation)
+    return f"{statement} ON {_quoted(declaration)} ({', '.join(columns)})"
+
+
+def _concurrently(statement: str, relation: Relation) -> str:
     # PostgreSQL can't make a partitioned table's index without a lock on it.
-    concurrently = "" if relation.kind == _PARTITIONED else "CONCURRENTLY "
-    return f"CREATE INDEX {concurrently}ON {quoted} ({', '.join(columns)})"
+    return statement if relation.kind == _PARTITIONED else f"{statement} CONCURRENTLY"
+
+
+def _quoted(declaration: Declaration) -> str:
+    return ".".join(quote_identifier(part) for part in declaration.relation_parts())

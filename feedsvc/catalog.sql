@@ -172,7 +172,21 @@ indexes as (
 select
     w.ordinal::int as ordinal,
     w.relkind::text as relkind,
+    quote_ident(current_user) as login,
     pg_has_role(w.relowner, 'member') as owned,
+    array(
+        select distinct a.attname::text
+        from pg_partition_tree(w.oid) part
+        join pg_partitioned_table p on p.partrelid = part.relid
+        cross join lateral unnest(p.partattrs::int2[]) as k (attnum)
+        join pg_attribute a on a.attrelid = part.relid and a.attnum = k.attnum
+        order by 1
+    ) as partitioned_by,
+    exists (
+        select from pg_partition_tree(w.oid) part
+        join pg_partitioned_table p on p.partrelid = part.relid
+        where 0 = any (p.partattrs)
+    ) as partitioned_by_expression,
     columns.columns::text as columns,
     coalesce(indexes.indexes, '[]')::text as indexes
 from wanted w

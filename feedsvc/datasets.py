@@ -36,6 +36,7 @@ _Tag = Annotated[str, AfterValidator(lambda text: Template.parse(text).text)]
 _Columns = Annotated[tuple[str, ...], Field(min_length=1)]
 _IDENTIFIER: Final = r'(?:"(?:[^"]|"")+"|[^".\s]+)'
 _RELATION: Final = re.compile(rf"({_IDENTIFIER})\.({_IDENTIFIER})")
+_BARE: Final = re.compile(_IDENTIFIER)
 
 
 def _is_relation(text: str) -> str:
@@ -51,8 +52,10 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # schema.name; a name alone is looked for on the login's search path.
     relation: str
-    key: _Columns
+    # The primary key where it is left out, without the tenant's column.
+    key: _Columns = ()
     title: str = ""
     columns: _Columns | None = None
     orders: dict[_Name, _Columns] = {}
@@ -113,6 +116,13 @@ def relation_parts(relation: str) -> tuple[str, str]:
     return schema, name
 
 
+def named_parts(relation: str) -> tuple[str | None, str]:
+    """Schema, None where there is none, and name. Raises ValueError for anything else."""
+    if _BARE.fullmatch(relation):
+        return None, _unquoted(relation)
+    return relation_parts(relation)
+
+
 def _unquoted(identifier: str) -> str:
     if identifier.startswith('"'):
         return identifier[1:-1].replace('""', '"')
@@ -123,21 +133,42 @@ class DatasetsError(Exception):
     """The datasets file can't be read; each line of the message names a key and its mistake."""
 
 
-_DECLARATIONS = TypeAdapter(dict[_Name, Declaration])
+_NAME: Final = TypeAdapter(_Name)
 
 
 def declarations(file: Path) -> dict[str, Declaration]:
     """The declarations of a datasets file. Raises DatasetsError."""
+    found, mistakes = read(file)
+    if mistakes:
+        raise DatasetsError("\n".join(mistakes))
+    return found
+
+
+def read(file: Path) -> tuple[dict[str, Declaration], list[str]]:
+    """The declarations that can be understood, and a line for each mistake in the others."""
     try:
         plain = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DatasetsError(f"{file}: {error.strerror}") from None
+        return {}, [f"{file}: {error.strerror}"]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DatasetsError(f"{file}: {error}") from None
-    try:
-        return _DECLARATIONS.validate_python(plain)
-    except ValidationError as error:
-        raise DatasetsError("\n".join(_mistake(file, item) for item in error.errors())) from None
+        return {}, [f"{file}: {error}"]
+    found: dict[str, Declaration] = {}
+    mistakes: list[str] = []
+    for name, given in plain.items():
+        wrong = []
+        try:
+            _NAME.validate_python(name)
+        except ValidationError as error:
+            wrong += [_mistake(file, {**item, "loc": (name,)}) for item in error.errors()]
+        try:
+            found[name] = Declaration.model_validate(given)
+        except ValidationError as error:
+            for item in error.errors():
+                wrong.append(_mistake(file, {**item, "loc": (name, *item["loc"])}))
+        if wrong:
+            found.pop(name, None)
+        mistakes += wrong
+    return found, mistakes
 
 
 def _mistake(file: Path, item: Mapping[str, Any]) -> str:

@@ -1,18 +1,21 @@
 """What must hold before the service answers: its login, and its datasets on the real relations."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
 
 from feedsvc import catalog, pools, protection
-from feedsvc.datasets import Dataset, declarations
+from feedsvc.datasets import Dataset, Declaration, declarations
 from feedsvc.findings import Finding
 from feedsvc.read_rights import right_findings
+from feedsvc.resolution import resolved
 from feedsvc.sessions import POOLED_BY_TRANSACTION
 from feedsvc.settings import Settings
 from feedsvc.tag_findings import tag_findings
 
 _WHICH: Final = "select pg_backend_pid()"
+_SET_UP: Final = "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
 _MAY_ADD: Final = "select coalesce(has_table_privilege(to_regclass($1), 'insert'), false)"
 
 
@@ -20,9 +23,24 @@ async def inspect(
     connection: asyncpg.Connection, settings: Settings
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """The datasets, and every finding about them and about the login. Raises DatasetsError."""
+    if unusable := await session_findings(connection, settings):
+        return {}, unusable
+    declared, unresolved = await resolved(connection, declarations(settings.datasets.file))
+    datasets, findings = await inspected(connection, settings, declared)
+    return datasets, [*unresolved, *findings]
+
+
+async def session_findings(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
+    """Why sessions of this database can't be used, whatever the datasets are."""
     if await _is_pooled_by_transaction(connection, settings):
-        return {}, [Finding("error", "database.url", POOLED_BY_TRANSACTION)]
-    declared = declarations(settings.datasets.file)
+        return [Finding("error", "database.url", POOLED_BY_TRANSACTION)]
+    return []
+
+
+async def inspected(
+    connection: asyncpg.Connection, settings: Settings, declared: Mapping[str, Declaration]
+) -> tuple[dict[str, Dataset], list[Finding]]:
+    """The same for declarations that have a schema and a key."""
     datasets, found = await catalog.resolve(connection, declared)
     findings = await protection.login_findings(connection)
     findings += found
@@ -35,8 +53,9 @@ async def inspect(
     ):
         if wanted and not await connection.fetchval(_MAY_ADD, f"feedsvc.{table}"):
             why = f"the login can't write to feedsvc.{table}"
-            todo = "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
-            findings.append(Finding("warning", place, f"{what}, for {why}: {todo}"))
+            text = f"{what}, for {why}: {_SET_UP}"
+            kind = f"neither is kept, for the login can't write to the service's tables: {_SET_UP}"
+            findings.append(Finding("warning", place, text, kind=kind))
     return datasets, findings
 
 

@@ -14,6 +14,7 @@ from feedsvc.findings import Finding
 _RELATIONS_SQL: Final = (files("feedsvc") / "protection.sql").read_text()
 _LOGIN_SQL: Final = (files("feedsvc") / "login.sql").read_text()
 _TABLES: Final = frozenset("rp")
+LOGIN_PLACE: Final = "database.url"
 _SEE: Final = "see docs/row-level-security.md"
 _UNBOUND: Final = {"m": "a materialized view", "f": "a foreign table"}
 
@@ -87,7 +88,7 @@ async def login_findings(connection: asyncpg.Connection) -> list[Finding]:
         for column, what in _LOGIN_FAULTS.items():
             if role[column]:
                 mend = "give the service a login of its own that has nothing but SELECT"
-                findings.append(Finding("error", "database.url", f"{who} {what}: {mend}"))
+                findings.append(Finding("error", LOGIN_PLACE, f"{who} {what}: {mend}"))
     return findings
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc.datasets import Declaration, declarations, quote_identifier, relation_parts
+from feedsvc.resolution import resolved
 from feedsvc.tags import Template, text_of
 from feedsvc.told_tables import TYPES, Saying, Table, one_line, trigger_name
 
@@ -28,6 +29,7 @@ _MODES: Final = {
     "R": "is not enabled as ALWAYS, but as REPLICA, which tells of replicated writes alone",
 }
 """What is wrong with a trigger, by pg_trigger's `tgenabled`."""
+REMEDY: Final = "run `feedsvc migrate triggers`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Plan:
 
 async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> Plan:
     """What the datasets call for. Raises what asyncpg raises."""
-    cached = {name: declaration for name, declaration in declared.items() if declaration.cache}
+    complete, _ = await resolved(connection, declared)
+    cached = {name: declaration for name, declaration in complete.items() if declaration.cache}
     asked = [_Asked(name, d, d.relation_parts(), own=True) for name, d in cached.items()]
     asked += [
         _Asked(name, declaration, relation_parts(watched), own=False)
@@ -65,7 +68,11 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
     rows = await connection.fetch(_REACHED, schemas, names)
     tables: dict[tuple[str, str], Table] = {}
     used: dict[str, set[tuple[str, str]]] = {name: set() for name in cached}
-    impossible: dict[str, str] = {}
+    impossible = {
+        name: f"there is no {d.relation}, or it has no key"
+        for name, d in declared.items()
+        if d.cache and name not in complete
+    }
     for row in rows:
         one, place = asked[row["ordinal"] - 1], (row["schema"], row["name"])
         why = _impossible(one, row)
@@ -147,7 +154,7 @@ async def drifted(connection: asyncpg.Connection, wanted: Plan) -> dict[str, str
     found: dict[str, str] = {}
     for name, places in wanted.used.items():
         for place in sorted(places & faults.keys()):
-            found.setdefault(name, f"{faults[place]}; run `feedsvc migrate triggers`")
+            found.setdefault(name, f"{faults[place]}; {REMEDY}")
     return found
 
 

@@ -5,7 +5,7 @@ and `REDIS_URL` are understood too. Times are seconds, sizes bytes.
 """
 
 from feedsvc.settings.effective import Settings, mask_url
-from feedsvc.settings.loading import SettingsError, load, settings_file
+from feedsvc.settings.loading import SettingsError, load, named_files, settings_file
 from feedsvc.settings.pools import AnalyticsPool, BulkPool, Pools, PoolSettings, ReadPool, WritePool
 from feedsvc.settings.sections import (
     Alerts,
@@ -57,5 +57,6 @@ __all__ = [
     "WritePool",
     "load",
     "mask_url",
+    "named_files",
     "settings_file",
 ]

@@ -1,7 +1,8 @@
 """Settings read from a file and the environment, or refused with what is wrong with them."""
 
 import os
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
 
 from feedsvc.settings.effective import PLAIN_VARIABLES, PREFIX, PlainVariables, Settings
+from feedsvc.settings.sections import Datasets
 
 _DEFAULT_FILE: Final = Path("config/feedsvc.toml")
 
@@ -48,6 +50,28 @@ def load(file: Path | None = None) -> Settings:
     datasets = settings.datasets.model_copy(update={"file": base / settings.datasets.file})
     alerts = settings.alerts.model_copy(update={"file": _alerts_file(base, settings.alerts.file)})
     return settings.model_copy(update={"datasets": datasets, "alerts": alerts})
+
+
+def named_files(file: Path | None = None) -> tuple[Path, Path | None]:
+    """The datasets and the alerts file, also of settings that can't be loaded otherwise."""
+    try:
+        path = settings_file(file)
+        plain = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (SettingsError, OSError, ValueError):
+        path, plain = file, {}
+    base = path.parent if path else Path()
+    datasets = _named(plain, "datasets") or str(Datasets().file)
+    alerts = _named(plain, "alerts")
+    return base / datasets, _alerts_file(base, Path(alerts) if alerts else None)
+
+
+def _named(plain: Mapping[str, Any], section: str) -> str | None:
+    """The file that a section names, as text, where it names one."""
+    stands = plain.get(section)
+    text = stands.get("file") if isinstance(stands, Mapping) else None
+    return os.environ.get(f"{PREFIX}{section}__file".upper()) or (
+        text if isinstance(text, str) else None
+    )
 
 
 def _alerts_file(base: Path, named: Path | None) -> Path | None:

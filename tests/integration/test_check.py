@@ -54,7 +54,8 @@ cache = false
 # Each dataset with one mistake, and the line that must name it.
 MISTAKES = {
     "no-relation": ('relation = "shop.good"', "relation: there is no table or view shop.good"),
-    "no-schema": ('relation = "goods"', "relation: a relation is written schema.name"),
+    "no-schema": ('relation = "goods"', "relation: there is no table or view goods on"),
+    "no-name": ('relation = "a.b.c"', "relation: a relation is written schema.name"),
     "no-rights": ('relation = "shop.kept_back"', "relation: the login may not read shop.kept_back"),
     "no-column": ('columns = ["Code"]', "columns: shop.goods has no column 'Code'; it has tenant"),
     "twice": ('columns = ["id", "id"]', "columns: 'id' stands there twice"),
@@ -121,6 +122,17 @@ def feedsvc(
         timeout=60,
         check=False,
     )
+
+
+async def pasted(url: str, output: str) -> None:
+    """Runs the statements that `check` printed, as somebody who pastes them would."""
+    connection = await asyncpg.connect(url)
+    try:
+        for line in output.splitlines():
+            if line.startswith("  "):
+                await connection.execute(line)
+    finally:
+        await connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +205,7 @@ def test_check_names_every_key_that_a_datasets_file_can_not_have(
     assert (done.returncode, done.stdout) == (1, "")
     places = [line.removeprefix(f"feedsvc: {datasets}: ") for line in done.stderr.splitlines()]
     assert sorted(place.partition(": ")[0] for place in places) == [
-        "Goods", "Goods.key", "Goods.relation", "goods.filters.n.1", "goods.key",
+        "Goods", "Goods.relation", "goods.filters.n.1", "goods.key",
         "goods.orders.By", "goods.orderz", "goods.pool", "goods.relation",
     ]  # fmt: skip
     assert "goods.orderz: there is no such key" in places
@@ -283,22 +295,21 @@ async def test_a_missing_index_is_a_warning_until_the_statement_that_is_printed_
     datasets.write_text(f"{GOOD}[goods.orders]\n{orders}{PARTED}")
     env = environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets))
     warned = feedsvc("check", env=env)
-    *warnings, count = warned.stdout.splitlines()
-    begins = f"{datasets}: warning: "
-    assert warnings == [
-        f"{begins}goods.orders.{name}: no index serves it, so each page sorts anew: "
-        f'CREATE INDEX CONCURRENTLY ON "shop"."goods" ({columns})'
-        for name, (_, columns) in ORDERS.items()
+    warning, *statements, count = warned.stdout.splitlines()
+    places = [*(f"goods.orders.{name}" for name in ORDERS), "parted.orders.mixed"]
+    assert warning == (
+        f"{datasets}: warning: {', '.join(places)}: no index serves these orders, so each page "
+        "of them sorts anew"
+    )
+    assert statements == [
+        f'  CREATE INDEX CONCURRENTLY ON "shop"."goods" ({columns});'
+        for columns in dict.fromkeys(columns for _, columns in ORDERS.values())
     ] + [
         # PostgreSQL makes a partitioned table's index in no other way.
-        f"{begins}parted.orders.mixed: no index serves it, so each page sorts anew: "
-        'CREATE INDEX ON "shop"."parted" ("tenant", "id", "at" DESC)'
+        '  CREATE INDEX ON "shop"."parted" ("tenant", "id", "at" DESC);'
     ]
     assert (warned.returncode, count) == (0, "2 datasets can be served")
-    connection = await asyncpg.connect(shop)
-    for warning in warnings:
-        await connection.execute(warning[warning.index("CREATE INDEX") :])
-    await connection.close()
+    await pasted(shop, warned.stdout)
     mended = feedsvc("check", env=env)
     assert (mended.returncode, mended.stdout) == (0, "2 datasets can be served\n")
 

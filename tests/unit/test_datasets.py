@@ -12,7 +12,9 @@ from feedsvc.datasets import (
     declarations,
     order_columns,
     quote_identifier,
+    read,
 )
+from feedsvc.secret_columns import secret_looking
 
 Write = Callable[[str], Path]
 
@@ -117,7 +119,6 @@ def test_a_minimal_declaration_has_cautious_defaults(write: Write) -> None:
     [
         (MINIMAL + "colour = 1", "feed.colour: there is no such key"),
         ('[feed]\nkey = ["id"]', "feed.relation: "),
-        ('[feed]\nrelation = "a.b"', "feed.key: "),
         ('[feed]\nrelation = "a.b"\nkey = []', "feed.key: "),
         ('[feed]\nrelation = "a.b"\nkey = "id"', "feed.key: "),
         (MINIMAL + 'pool = "huge"', "feed.pool: "),
@@ -148,7 +149,26 @@ def test_each_mistake_has_a_line(write: Write) -> None:
     with pytest.raises(DatasetsError) as caught:
         declarations(write("[a]\nx = 1\n[b]\ny = 1"))
     places = {line.split(": ")[1] for line in str(caught.value).splitlines()}
-    assert places == {"a.relation", "a.key", "a.x", "b.relation", "b.key", "b.y"}
+    assert places == {"a.relation", "a.x", "b.relation", "b.y"}
+
+
+def test_datasets_without_a_mistake_are_read_beside_those_with_one(write: Write) -> None:
+    found, mistakes = read(write(MINIMAL + '[Bad]\nrelation = "a.b"\n[other]\nrelation = 1'))
+    assert list(found) == ["feed"]
+    assert [line.split(": ")[1] for line in mistakes] == ["Bad", "other.relation"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "pwd_hash", "apiKey", "IBAN", "resetToken", "card_number", "client-secret"],
+)
+def test_a_column_named_like_a_secret_is_noticed(name: str) -> None:
+    assert secret_looking(["id", name]) == [name]
+
+
+@pytest.mark.parametrize("name", ["pinned", "spin", "key", "tokenized", "hashtag", "card"])
+def test_a_column_with_such_letters_in_another_word_is_not(name: str) -> None:
+    assert secret_looking([name]) == []
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
