@@ -281,6 +281,17 @@ class DatasetUnavailable(Unavailable):
     title = "Dataset unavailable"
 
 
+class DatasetLocked(Unavailable):
+    """Another session holds a lock on what the dataset reads, such as an ALTER TABLE that waits.
+
+    Other datasets are served. Ask again in a moment; the operator finds the session under `locks`
+    in `/api/performance/health`.
+    """
+
+    name = "dataset-locked"
+    title = "Dataset locked"
+
+
 class NotSetUp(Unavailable):
     """The service's own tables, for tickets and the audit log, are not in this database.
 

@@ -10,6 +10,7 @@ import asyncpg
 from feedsvc.errors import (
     BadParameter,
     DatabaseUnavailable,
+    DatasetLocked,
     DatasetUnavailable,
     Internal,
     Problem,
@@ -34,7 +35,11 @@ _PROBLEMS: Final[tuple[tuple[tuple[type[Exception], ...], Callable[[], Problem]]
         lambda: BadParameter("PostgreSQL can't take one of the values of the request."),
     ),
     (
-        (TimeoutError, asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError),
+        (asyncpg.LockNotAvailableError,),
+        lambda: DatasetLocked("Another session holds a lock on what the dataset reads.", 5),
+    ),
+    (
+        (TimeoutError, asyncpg.QueryCanceledError),
         lambda: Timeout("PostgreSQL took too long over the next rows."),
     ),
     (

@@ -268,9 +268,11 @@ class Pool:
     async def _connect(self, _url: str, **given: Any) -> Session:
         """A new connection, for asyncpg's pool."""
         given.pop("connection_class")
-        session = await self.servers.connect(
-            {"application_name": self.application_name}, timeout=self._connect_timeout, **given
-        )
+        settings = {
+            "application_name": self.application_name,
+            "lock_timeout": f"{max(1, round(self.settings.longest_lock() * 1e3))}ms",
+        }
+        session = await self.servers.connect(settings, timeout=self._connect_timeout, **given)
         self._made.add(session)
         return session
 

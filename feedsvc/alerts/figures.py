@@ -187,6 +187,10 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "rate_limited_per_minute": Figure(
         _per_minute(lambda f, _: f.total("problems", "rate-limited")), "answers of 429"
     ),
+    "locked_per_minute": Figure(
+        _per_minute(lambda f, _: f.total("problems", "dataset-locked")),
+        "requests that met another session's lock",
+    ),
     "query_p95": Figure(_quantile("query", 0.95), "seconds until PostgreSQL gave the first rows"),
     "database_away": Figure(
         _away(lambda v: v.database_answers), "part of the workers that PostgreSQL does not answer"

@@ -34,6 +34,7 @@ CHECKS: Final = (
     Check("primary", of_database.primary, "primary", vital=True),
     Check("connections", of_database.connections, "connections"),
     Check("transactions", of_database.transactions, "transactions"),
+    Check("locks", of_database.locks, "locks", every=1.0),
     Check("replicas", of_database.replicas, "replicas"),
     Check("indexes", of_database.indexes, "indexes", every=15.0),
     Check("statistics", of_database.statistics, "statistics", every=60.0),

@@ -15,10 +15,13 @@ from feedsvc.lineage import OldPrimaryError
 from feedsvc.servers import Host
 
 _INDEXES: Final = (files("feedsvc.health") / "indexes.sql").read_text()
+_LOCKS: Final = (files("feedsvc.health") / "locks.sql").read_text()
 _STATISTICS: Final = (files("feedsvc.health") / "statistics.sql").read_text()
 _SLOW: Final = 0.25  # seconds
 _DEADLINE: Final = 0.7  # seconds
 _MOST_NAMED: Final = 5
+_LONG_LOCK: Final = 1.0  # seconds
+_MOST_LOCKS: Final = 50
 
 SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable)
 """What a question is answered with where PostgreSQL is of no use."""
@@ -112,6 +115,27 @@ async def replicas(parts: Parts) -> Finding:
         return Finding("ok", f"All {len(everyone)} standbys are read from.", figures)
     named = "; ".join(f"{r.name}: {r.fault or 'nothing was heard of it lately'}" for r in out)
     return Finding("degraded", f"The primary stands in, for {named}.", figures, ("breakers",))
+
+
+async def locks(parts: Parts) -> Finding:
+    """Whether no session of the service waits for another session's lock."""
+    try:
+        rows = [dict(row) for row in await _fetched(parts, _LOCKS)]
+    except SILENCE:
+        return _not_known()
+    held_up = [row for row in rows if row["seconds"] >= _LONG_LOCK]
+    for row in rows:
+        row["seconds"] = round(row["seconds"], 1)
+    figures = {"waits": rows[:_MOST_LOCKS]}
+    if not held_up:
+        return Finding("ok", "No request waits for a lock.", figures)
+    named = "; ".join(
+        f"session {row['waiting']} waits for session {row['blocking']}"
+        f" ({row['relation'] or 'a transaction'}, {row['wanted']} against"
+        f" {row['held'] or 'what is ahead of it'}) for {row['seconds']:.1f} s"
+        for row in held_up[:_MOST_NAMED]
+    )
+    return Finding("degraded", f"Locks hold up requests: {named}.", figures)
 
 
 async def indexes(parts: Parts) -> Finding:

@@ -22,6 +22,9 @@ class PoolSettings(Section):
     acquire_timeout: Seconds = 2.0
     # How long PostgreSQL may take for the next rows before the request gets 504.
     query_timeout: Seconds = 15.0
+    # How long it may wait for another session's lock before the request gets 503: a third of
+    # query_timeout, and at most 5 s, if left out.
+    lock_timeout: Seconds | None = None
     # How long a connection is kept that nobody needs.
     idle_timeout: Seconds = 300.0
     # What PostgreSQL shows of the sessions; "feedsvc " and the pool's name if left out.
@@ -32,6 +35,16 @@ class PoolSettings(Section):
         if self.reserve is not None and self.reserve >= self.size:
             raise ValueError("reserve must be less than size, for nothing would be left to exports")
         return self
+
+    @model_validator(mode="after")
+    def _gives_up_locks_first(self) -> Self:
+        if self.lock_timeout is not None and self.lock_timeout >= self.query_timeout:
+            raise ValueError("lock_timeout must be less than query_timeout, or it says nothing")
+        return self
+
+    def longest_lock(self) -> float:
+        """How many seconds a lock is waited for."""
+        return self.lock_timeout or min(5.0, self.query_timeout / 3)
 
     def kept_for_small(self) -> int:
         """How many connections are for small requests alone."""

@@ -210,6 +210,7 @@ VALUES: list[tuple[str, Selector, float | None]] = [
     ("broken_per_minute", Selector(), 5.0),
     ("broken_per_minute", Selector(dataset="budgets"), 0.0),
     ("rate_limited_per_minute", Selector(), 1.0),
+    ("locked_per_minute", Selector(), 0.0),
     ("query_p95", Selector(), 0.3),
     ("database_away", Selector(), 1 / 3),
     ("database_faults_per_minute", Selector(), 3.0),
