@@ -383,9 +383,9 @@ async def _datasets(settings: Settings, tokens: Tokens) -> tuple[dict[str, Datas
     finally:
         await connection.close(timeout=_CLOSE_TIMEOUT)
     for finding in findings:
-        if finding.severity == "warning":
+        if finding.severity == "warning" or finding.passes:
             logger.warning("%s: %s", finding.place, finding.what)
-    errors = [str(finding) for finding in findings if finding.severity == "error"]
+    errors = [str(f) for f in findings if f.severity == "error" and not f.passes]
     if errors:
         raise StartError("\n".join(errors))
     return datasets, key

@@ -247,6 +247,19 @@ class Unavailable(Problem):
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
 
 
+class DataFault(Problem):
+    """A value in the database can't be read or calculated: the request is not at fault.
+
+    Asking again gives the same until the dataset's owner mends it. The operator finds the cause in
+    the service's log, beside this answer's `request_id`. Other columns or other rows, by `columns`
+    or a filter, may be had meanwhile.
+    """
+
+    status = 500
+    name = "data-fault"
+    title = "Fault in the data"
+
+
 class DatabaseUnavailable(Unavailable):
     """PostgreSQL can't be reached, is restarting, or broke off. Ask again in a moment."""
 
@@ -290,6 +303,16 @@ class DatasetLocked(Unavailable):
 
     name = "dataset-locked"
     title = "Dataset locked"
+
+
+class NotFilled(DatasetUnavailable):
+    """A materialized view behind the dataset holds no data yet.
+
+    Its operator fills it with `REFRESH MATERIALIZED VIEW`; `feedsvc check` names it.
+    """
+
+    name = "not-filled"
+    title = "Not filled"
 
 
 class NotSetUp(Unavailable):

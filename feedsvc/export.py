@@ -15,19 +15,20 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from feedsvc import tenancy, totals
+from feedsvc import statement, tenancy, totals
 from feedsvc.auth.principal import Principal
 from feedsvc.batch_size import BatchSize
 from feedsvc.cache.page import Page, digest_of
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.errors import DatasetUnavailable, Unavailable
 from feedsvc.faults import as_problems, told
-from feedsvc.pools import Pool
+from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources import choice
 from feedsvc.sources.source import Answer, Batch, Source
 from feedsvc.timing import Stages
 from feedsvc.totals import Total, total_of
+from feedsvc.trial import refuse_bad_values, refuse_what_is_no_text
 from streams import tokens
 from streams.frames import Rows
 
@@ -122,6 +123,7 @@ class Export:
         self._snapshot = AsyncExitStack()
         self._source = course.choose(query, principal)
         self._has_begun = False
+        self._connection: Connection | None = None
         self._ahead: asyncio.Task[Answer] | None = None
         self._exhausted = False
         self._first = course.keep
@@ -286,6 +288,8 @@ class Export:
         if self._first is not None:
             wanted = min(wanted, self._first.rows_left)
         answer = await self._source.read(wanted, exactly=self._first is not None)
+        if answer.batch is not None and self._connection is not None:
+            refuse_what_is_no_text(self._connection, memoryview(answer.batch.body))
         self._has_read = True
         self._batch_size.learn(answer.batch, time.monotonic() - began)
         return answer
@@ -313,6 +317,7 @@ class Export:
         if self.query.is_framed and not self._is_counted:
             counting = total_of(connection, self.query, self._principal, self._count_timeout)
             self._total, self._is_counted = await counting, True
+        self._connection = connection
         self._source = await choice.settled(
             self._source, self.query, self._principal, connection, self._position
         )
@@ -327,7 +332,7 @@ class Export:
 
     async def _end_snapshot(self) -> None:
         snapshot, self._snapshot = self._snapshot, AsyncExitStack()
-        self._has_begun, self._standby = False, None
+        self._has_begun, self._standby, self._connection = False, None, None
         await snapshot.aclose()
 
     def _go_on_from(self, page: Page) -> None:
@@ -365,7 +370,12 @@ async def open_export(
     export = Export(query, principal, pool, course, stages)
     try:
         with as_problems(pool.observers):
-            await export.begin()
+            try:
+                await export.begin()
+            except asyncpg.DataError:
+                await export.close()
+                await refuse_bad_values(pool, statement.values_of(query, principal))
+                raise
         stages.lap("db")
         yield export
     finally:

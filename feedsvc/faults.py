@@ -8,11 +8,12 @@ from typing import Final
 import asyncpg
 
 from feedsvc.errors import (
-    BadParameter,
     DatabaseUnavailable,
+    DataFault,
     DatasetLocked,
     DatasetUnavailable,
     Internal,
+    NotFilled,
     Problem,
     Timeout,
 )
@@ -21,22 +22,30 @@ from feedsvc.observations import DatabaseFault, Observers
 # The first that fits counts: asyncio's TimeoutError is an OSError too, but a deadline of ours.
 _PROBLEMS: Final[tuple[tuple[tuple[type[Exception], ...], Callable[[], Problem]], ...]] = (
     (
-        # No parameter is calculated with: it is a view's own expression that fails on a row.
+        # Parameters are judged before, and by `trial` where that was not enough. So it is a value
+        # in the database, or a view's expression or function that fails on a row.
         (
-            asyncpg.DivisionByZeroError,
-            asyncpg.InvalidArgumentForLogarithmError,
-            asyncpg.InvalidArgumentForPowerFunctionError,
-            asyncpg.SubstringError,
+            asyncpg.DataError,
+            asyncpg.CardinalityViolationError,
+            asyncpg.CaseNotFoundError,
+            asyncpg.IntegrityConstraintViolationError,
+            asyncpg.PLPGSQLError,
+            asyncpg.ExternalRoutineError,
+            asyncpg.ExternalRoutineInvocationError,
+            asyncpg.DataCorruptedError,
+            asyncpg.IndexCorruptedError,
+            UnicodeDecodeError,
         ),
-        lambda: Internal("The dataset can't be calculated for one of its rows."),
-    ),
-    (
-        (asyncpg.DataError,),
-        lambda: BadParameter("PostgreSQL can't take one of the values of the request."),
+        lambda: DataFault("A value of the dataset can't be read or calculated."),
     ),
     (
         (asyncpg.LockNotAvailableError,),
         lambda: DatasetLocked("Another session holds a lock on what the dataset reads.", 5),
+    ),
+    (
+        # Behind the lock's, which is one of these.
+        (asyncpg.ObjectNotInPrerequisiteStateError,),
+        lambda: NotFilled("A materialized view behind the dataset was never filled.", 30),
     ),
     (
         (TimeoutError, asyncpg.QueryCanceledError),
@@ -79,7 +88,14 @@ def problem_of(error: Exception) -> Problem:
     for kinds, problem in _PROBLEMS:
         if isinstance(error, kinds):
             return problem()
+    if isinstance(error, asyncpg.PostgresError) and _is_raised_by_hand(error):
+        return DataFault("A function behind the dataset refuses one of its rows.")
     return Internal("The service failed in a way that it did not foresee.")
+
+
+def _is_raised_by_hand(error: asyncpg.PostgresError) -> bool:
+    """Whether it is of PL/pgSQL's RAISE, which may bear a number of its author's own."""
+    return getattr(error, "server_source_function", None) == "exec_stmt_raise"
 
 
 @contextmanager

@@ -10,7 +10,8 @@ class Finding:
     """A mistake (`error`: the service refuses to start) or something to mend (`warning`).
 
     `sql` are statements that mend it. `kind` is the sentence that replaces `what` in a report
-    where several warnings of a kind stand on one line.
+    where several warnings of a kind stand on one line. A mistake that `passes` keeps no service
+    from starting: it may come and go while that runs.
     """
 
     severity: Literal["error", "warning"]
@@ -18,6 +19,7 @@ class Finding:
     what: str
     sql: tuple[str, ...] = ()
     kind: str | None = None
+    passes: bool = False
 
     def __str__(self) -> str:
         mend = f": {'; '.join(self.sql)}" if self.sql else ""

@@ -17,7 +17,8 @@ _SQL: Final = (files("feedsvc") / "read_rights.sql").read_text()
 class Read:
     """A relation that a dataset's query reads, and as which role; names are quoted as SQL has them.
 
-    `is_always_empty` where row-level security lets this reader see no row, whatever there is.
+    `is_always_empty` where row-level security lets this reader see no row, whatever there is;
+    not `is_filled` is a materialized view without data, which PostgreSQL refuses to read.
     """
 
     ordinal: int
@@ -29,6 +30,7 @@ class Read:
     may_read: bool
     may_enter: bool
     is_always_empty: bool
+    is_filled: bool
 
 
 async def relations_read(
@@ -77,6 +79,10 @@ def _findings(name: str, reads: list[Read], declaration: Declaration) -> Iterato
             behind = "" if read.is_itself else f", which is behind {declaration.relation}"
             what = f"{who} may not read {read.name}{behind}"
             yield Finding("error", place, what, (select_grant(read, read.reader),))
+        if not read.is_filled:
+            what = f"{read.name} is a materialized view without data, so each request is 503"
+            refresh = f"REFRESH MATERIALIZED VIEW {read.name}"
+            yield Finding("error", place, what, (refresh,), passes=True)
         # Those of one tenant's rows are looked at by feedsvc.protection.
         if read.is_always_empty and declaration.shared and declaration.tenant is None:
             who = "the login" if read.as_login else read.reader

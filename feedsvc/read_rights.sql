@@ -90,7 +90,8 @@ select
     j.reader = me.oid as as_login,
     bool_and(j.may_read) as may_read,
     bool_and(j.may_enter) as may_enter,
-    bool_or(j.is_always_empty) as is_always_empty
+    bool_or(j.is_always_empty) as is_always_empty,
+    bool_and(c.relispopulated) as is_filled
 from judged j
 cross join me
 join pg_class c on c.oid = j.oid

@@ -60,22 +60,28 @@ class _Arguments:
 
     def __init__(self) -> None:
         self.values: list[str | list[str]] = []
+        self._placeholders: list[str] = []
 
     def scalar(self, value: str, column: Column) -> str:
-        self.values.append(value)
-        return f"${len(self.values)}::text::{column.base}"
+        return self._add(value, f"text::{column.base}")
 
     def text(self, value: str) -> str:
-        self.values.append(value)
-        return f"${len(self.values)}::text"
+        return self._add(value, "text")
 
     def array(self, values: Sequence[str], column: Column) -> str:
-        self.values.append(list(values))
-        return f"${len(self.values)}::text[]::{column.base}[]"
+        return self._add(list(values), f"text[]::{column.base}[]")
 
     def count(self, value: int) -> str:
-        self.values.append(str(value))
-        return f"${len(self.values)}::text::bigint"
+        return self._add(str(value), "text::bigint")
+
+    def alone(self) -> Statement:
+        """The values, and nothing that they are compared with."""
+        return Statement(f"SELECT {', '.join(self._placeholders)}", tuple(self.values))
+
+    def _add(self, value: str | list[str], cast: str) -> str:
+        self.values.append(value)
+        self._placeholders.append(f"${len(self.values)}::{cast}")
+        return self._placeholders[-1]
 
 
 class _Literals:
@@ -210,16 +216,36 @@ def estimate(query: FeedQuery, principal: Principal) -> Statement:
     return Statement(f"EXPLAIN (FORMAT JSON) SELECT {rows}", tuple(arguments.values))
 
 
+def values_of(query: FeedQuery, principal: Principal) -> Statement:
+    """The query's values alone, as its statements have them."""
+    arguments = _Arguments()
+    _conditions(query, principal, query.after, arguments)
+    return arguments.alone()
+
+
+def values_of_key(dataset: Dataset, key: Sequence[str], principal: Principal) -> Statement:
+    """The same for a row's key."""
+    arguments = _Arguments()
+    _identified(dataset, key, principal, arguments)
+    return arguments.alone()
+
+
+def _identified(
+    dataset: Dataset, key: Sequence[str], principal: Principal, arguments: _Arguments
+) -> list[str]:
+    conditions = [
+        f"{reference(column)} = {arguments.scalar(value, column)}"
+        for column, value in zip(dataset.key, key, strict=True)
+    ]
+    return conditions + _scope(dataset, principal, arguments)
+
+
 def one_row(
     dataset: Dataset, columns: Sequence[Column], key: Sequence[str], principal: Principal
 ) -> Statement:
     """The row that has this key, as a JSON object."""
     arguments = _Arguments()
-    conditions = [
-        f"{reference(column)} = {arguments.scalar(value, column)}"
-        for column, value in zip(dataset.key, key, strict=True)
-    ]
-    conditions += _scope(dataset, principal, arguments)
+    conditions = _identified(dataset, key, principal, arguments)
     source = named_columns(dataset.relation, (*columns, *dataset.key, *_scoped(dataset)))
     sql = (
         f"SELECT {json_record(columns)} FROM {source} {json_source(columns)} "

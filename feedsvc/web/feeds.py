@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, Final
 
+import asyncpg
 import orjson
 from aiohttp import web
 
@@ -13,6 +14,7 @@ from feedsvc.errors import Forbidden, NotAcceptable, NotFound
 from feedsvc.faults import as_problems
 from feedsvc.query import FeedQuery, parse_columns, parse_key
 from feedsvc.statement import Statement
+from feedsvc.trial import refuse_bad_values, refuse_what_is_no_text
 from feedsvc.web import headers
 from feedsvc.web.answers import answer_page, answer_stream
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
@@ -48,15 +50,24 @@ async def row(request: web.Request, principal: Principal) -> Work:
         raise NotFound(f"No row can have this key: {error}.") from None
     if request.method == "HEAD":
         return _answering(_json(b""))
-    return partial(_row, request, principal, statement.one_row(dataset, columns, key, principal))
+    wanted = statement.one_row(dataset, columns, key, principal)
+    values = statement.values_of_key(dataset, key, principal)
+    return partial(_row, request, principal, wanted, values)
 
 
-async def _row(request: web.Request, principal: Principal, wanted: Statement) -> web.Response:
+async def _row(
+    request: web.Request, principal: Principal, wanted: Statement, values: Statement
+) -> web.Response:
     service, stages = request.app[SERVICE], request[STAGES]
+    pool, dataset = service.pools["read"], request[PARTICULARS].dataset
     with as_problems(service.observers):
-        pool, dataset = service.pools["read"], request[PARTICULARS].dataset
-        async with tenancy.reading(pool, principal, stages, dataset=dataset) as reading:
-            record = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
+        try:
+            async with tenancy.reading(pool, principal, stages, dataset=dataset) as reading:
+                record = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
+                refuse_what_is_no_text(reading.connection, record or b"")
+        except asyncpg.DataError:
+            await refuse_bad_values(pool, values)
+            raise
     stages.lap("db")
     if record is None:
         raise NotFound("There is no row with this key.")

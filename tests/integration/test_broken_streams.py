@@ -237,9 +237,9 @@ async def test_a_backend_that_is_terminated_leaves_a_prefix_without_an_end(
     [
         ("terminate", "database-unavailable", 503),
         ("sleep", "timeout", 504),
-        ("XX001", "internal", 500),  # data_corrupted
-        ("P0001", "internal", 500),  # raise_exception: a kind that no list foresees
-        ("22012", "internal", 500),  # division_by_zero: the view's mistake, not the client's
+        ("XX001", "data-fault", 500),  # data_corrupted
+        ("P0001", "data-fault", 500),  # raise_exception: a kind that no list foresees
+        ("22012", "data-fault", 500),  # division_by_zero: the view's mistake, not the client's
         ("57014", "timeout", 504),  # query_canceled
     ],
 )
