@@ -29,6 +29,7 @@ from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
 from feedsvc.datasets import Dataset, DatasetsError, declarations
 from feedsvc.drain import Drain
+from feedsvc.faults import told
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.readiness import Readiness
@@ -384,7 +385,7 @@ async def _datasets(settings: Settings, tokens: Tokens) -> tuple[dict[str, Datas
         await connection.close(timeout=_CLOSE_TIMEOUT)
     for finding in findings:
         if finding.severity == "warning" or finding.passes:
-            logger.warning("%s: %s", finding.place, finding.what)
+            logger.warning("%s", finding.text)
     errors = [str(f) for f in findings if f.severity == "error" and not f.passes]
     if errors:
         raise StartError("\n".join(errors))
@@ -397,6 +398,7 @@ async def _first_connection(settings: Settings) -> asyncpg.Connection:
         raise StartError("database.url must be set, or DATABASE_URL")
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.database.startup_timeout
+    is_told = False
     while True:
         try:
             return await pools.connect(settings.database, application_name="feedsvc start")
@@ -410,4 +412,8 @@ async def _first_connection(settings: Settings) -> asyncpg.Connection:
         except (OSError, asyncpg.PostgresError) as error:
             if loop.time() >= deadline:
                 raise StartError(f"database.url: the database does not answer: {error}") from None
+            if not is_told:
+                what = "waiting up to %g s for the database to answer: %s"
+                logger.warning(what, settings.database.startup_timeout, told(error))
+                is_told = True
             await asyncio.sleep(_RETRY)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import StrEnum
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Final, NoReturn, TypeVar
@@ -73,6 +74,24 @@ class LineName(StrEnum):
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The settings file.")]
 LineArgument = Annotated[LineName, typer.Argument(help="Which line of migrations.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"feedsvc {version('feedsvc')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it and exit."
+        ),
+    ] = False,
+) -> None:
+    """Stream PostgreSQL's rows as JSON, CSV, NDJSON and server-sent events."""
 
 
 def main() -> None:
@@ -165,10 +184,12 @@ def monitor(
     """Show a running service in the terminal, over its own endpoints, until Ctrl-C."""
     from feedsvc.monitor.monitor import Wish, export, show  # noqa: PLC0415 - as for migrations
 
-    wish = Wish(url.rstrip("/"), token or _operator_token(config), interval, count)
+    address = url if "://" in url else f"http://{url}"
+    wish = Wish(address.rstrip("/"), token or _operator_token(config), interval, count)
     work = export if as_json or not sys.stdout.isatty() else show
     with suppress(KeyboardInterrupt):
-        asyncio.run(work(wish))
+        if not asyncio.run(work(wish)):
+            raise typer.Exit(1)
 
 
 @cli.command()

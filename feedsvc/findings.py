@@ -21,9 +21,14 @@ class Finding:
     kind: str | None = None
     passes: bool = False
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """Place, sentence and statements on one line, as a log has them."""
         mend = f": {'; '.join(self.sql)}" if self.sql else ""
-        return f"{self.severity}: {self.place}: {self.what}{mend}"
+        return f"{self.place}: {self.what}{mend}"
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.text}"
 
 
 def report(findings: Iterable[Finding]) -> Iterator[str]:

@@ -15,6 +15,8 @@ select
     exists (
         select from pg_shdepend d
         where d.refclassid = 'pg_authid'::regclass and d.refobjid = r.oid and d.deptype = 'o'
+            -- Every login may make large objects, and no dataset reads one.
+            and d.classid <> 'pg_largeobject'::regclass
             and d.dbid in (0, (select oid from pg_database where datname = current_database()))
     ) as owns
 from pg_roles me

@@ -65,10 +65,11 @@ class _Counted(NamedTuple):
 def name_of(endpoint: dict[str, Any]) -> str:
     """A dataset's name where there is one, else the route, short enough for a narrow screen."""
     route: str = endpoint["route"]
+    method = "" if endpoint["method"] == "GET" else f"{endpoint['method']} "
     if endpoint["dataset"]:
         kind = "/{key}" if route.endswith("{key}") else ""
-        return f"{endpoint['dataset']}{kind}"
-    return route.removeprefix("/api/performance").removeprefix("/v1") or route
+        return f"{method}{endpoint['dataset']}{kind}"
+    return method + (route.removeprefix("/api/performance").removeprefix("/v1") or route)
 
 
 def spark(values: Iterable[float | None], width: int, *, plain: bool) -> str:

@@ -25,8 +25,9 @@ class Wish:
     count: int | None
 
 
-async def show(wish: Wish) -> None:
-    """Shows it on the terminal. Raises RefusedError."""
+async def show(wish: Wish) -> bool:
+    """Show it on the terminal; whether the last look was answered. Raises RefusedError."""
+    answered = False
     console, history = Console(), History()
     plain = console.options.ascii_only
     with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -35,13 +36,18 @@ async def show(wish: Wish) -> None:
             size = console.size
             screen = Screen(wish.url, size.width, size.height, plain)
             live.update(screen.draw(glance, history), refresh=True)
+            answered = bool(glance.told)
+    return answered
 
 
-async def export(wish: Wish) -> None:
-    """Prints a JSON object a line. Raises RefusedError."""
+async def export(wish: Wish) -> bool:
+    """Print a JSON object a line; whether the last look was answered. Raises RefusedError."""
+    answered = False
     async for glance in _glances(wish):
         sys.stdout.write(orjson.dumps(glance.plain()).decode() + "\n")
         sys.stdout.flush()
+        answered = bool(glance.told)
+    return answered
 
 
 async def _glances(wish: Wish) -> AsyncIterator[Glance]:

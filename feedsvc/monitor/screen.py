@@ -68,7 +68,7 @@ class Screen:
         pools = glance.told.get("pools", {}).get("pools", ())
         reading = sum(pool["in_use_by_exports"] for pool in pools)
         rate = history.rates[-1] if history.rates else now["rate"]
-        # Those that say most come first, for a narrow screen cuts off the last.
+        # Those that say most come first, for a narrow screen has no room for the last.
         figures = (
             (_number(rate), "req/s"),
             (_share(now["error_rate"]), "errors"),
@@ -80,6 +80,8 @@ class Screen:
         )
         line = Text(no_wrap=True, overflow="ellipsis")
         for value, name in figures:
+            if line.cell_len + len(f"{value} {name}") > self.width:
+                break
             line.append(value, "bold").append(f" {name}  " if name else "  ", "dim")
         half = max(10, (self.width - 20) // 2)
         lines = Table.grid(padding=(0, 1, 0, 0))

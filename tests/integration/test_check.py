@@ -375,3 +375,11 @@ async def test_a_login_above_row_level_security_is_refused(
             "DROP OWNED BY {role}, {owner}; DROP ROLE {role}, {owner}".format(**names)
         )
         await admin.close()
+
+
+def test_a_start_says_once_that_it_waits_for_the_database() -> None:
+    away = "postgresql://feedsvc:s3cret@127.0.0.1:1/shop"
+    done = feedsvc("serve", env=environment(away))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("waiting up to 1 s for the database to answer") == 1
+    assert "s3cret" not in done.stderr

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
@@ -141,6 +142,11 @@ def test_a_database_that_does_not_answer_is_told_without_its_password(feedsvc: C
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("feedsvc: ")
     assert "s3cret" not in done.stderr
+
+
+def test_the_version_is_that_of_the_package(feedsvc: Command) -> None:
+    done = feedsvc("--version", env=environment(""))
+    assert (done.returncode, done.stdout) == (0, f"feedsvc {version('feedsvc')}\n")
 
 
 def test_config_shows_what_is_in_force_and_no_secret(feedsvc: Command, tmp_path: Path) -> None:

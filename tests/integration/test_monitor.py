@@ -65,9 +65,10 @@ async def test_a_caller_who_is_no_operator_is_refused(service: Running) -> None:
 
 async def test_a_service_that_is_not_there_is_looked_for_again() -> None:
     done = await monitor(
-        "--json", "--count=2", "--interval=0.5", "--url=http://127.0.0.1:1", FEEDSVC_TOKEN="x"
+        "--json", "--count=2", "--interval=0.5", "--url=127.0.0.1:1", FEEDSVC_TOKEN="x"
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (1, ""), "a script hears that nothing answered"
+    assert len(done.stdout.splitlines()) == 2
     for line in done.stdout.splitlines():
         assert "127.0.0.1:1" in json.loads(line)["faults"]["health"]
 

@@ -236,6 +236,16 @@ async def test_a_login_that_could_not_is_let_pass(place: Place) -> None:
     assert place.command("check", (place.roles["role"], "x")).returncode == 0
 
 
+async def test_large_objects_of_the_logins_own_refuse_no_start(place: Place) -> None:
+    """Every login may make one, as a tool that was pointed at the wrong database does."""
+    await place.has(f"{GUARD} CREATE POLICY p ON t {OWN}")
+    place.serves("t")
+    login = await asyncpg.connect(as_login(place.url, place.roles["role"], "x"))
+    await login.execute("SELECT lo_create(0)")
+    await login.close()
+    assert place.command("check", (place.roles["role"], "x")).returncode == 0
+
+
 async def test_what_is_declared_as_shared_needs_no_policy(place: Place) -> None:
     await place.has("CREATE UNIQUE INDEX ON t (id)")
     place.serves("t", "shared = true")

@@ -111,6 +111,18 @@ def test_what_is_not_told_is_left_out_and_said(width: int) -> None:
         assert any(f"{lacking}: 404" in line for line in drawn([some], width, 24))
 
 
+@pytest.mark.parametrize("width", [80, 100, 149])
+def test_a_figure_that_has_no_room_is_left_out_and_none_is_cut(width: int) -> None:
+    title, figures, *_ = drawn([glance()], width, 24)
+    assert "…" not in title + figures
+    assert "% CPU" in figures
+
+
+def test_get_and_head_of_one_route_are_told_apart() -> None:
+    assert name_of(endpoint("clients")) == "clients"
+    assert name_of({**endpoint("clients"), "method": "HEAD"}) == "HEAD clients"
+
+
 def test_a_terminal_of_ascii_gets_nothing_else() -> None:
     lines = drawn([glance(float(n)) for n in range(30)], 80, 24, plain=True)
     # The tables' lines are rich's own, which knows such terminals itself.
