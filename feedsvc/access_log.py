@@ -44,5 +44,6 @@ def _line(ended: RequestEnded) -> logs.Line:
             "rows": ended.rows,
             "bytes": ended.size,
             "source": ended.source,
+            **logs.traced(ended.trace),
         },
     )

@@ -35,7 +35,7 @@ from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.readiness import Readiness
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
-from feedsvc.observations import CachePrefetch, Observers, RequestEnded
+from feedsvc.observations import CachePrefetch, Observers, QuerySlow, RequestEnded
 from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pool, Pools
@@ -49,6 +49,7 @@ from feedsvc.service import Service
 from feedsvc.service_key import ServiceKey, service_key
 from feedsvc.sessions import SessionRefusedError
 from feedsvc.settings import Server, Settings
+from feedsvc.slow_query_log import SlowQueryLog
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
 from feedsvc.together import Together
@@ -140,6 +141,7 @@ def _built(
     audit = AuditLog(writing, settings.audit)
     observers.add(RequestEnded, audit.observe)
     observers.add(RequestEnded, AccessLog().observe)
+    observers.add(QuerySlow, SlowQueryLog().observe)
     analytics.observe(observers)
     shared = _shared(settings, link, observers, key)
     pages, changes = _cache(settings, made.servers, datasets, shared, observers)

@@ -24,6 +24,7 @@ from feedsvc.errors import DatasetUnavailable, Unavailable
 from feedsvc.faults import as_problems, told
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
+from feedsvc.slow_queries import Stopwatch
 from feedsvc.sources import choice
 from feedsvc.sources.source import Answer, Batch, Source
 from feedsvc.timing import Stages
@@ -122,6 +123,7 @@ class Export:
         self._batch_size = BatchSize(course.chunk_bytes)
         self._snapshot = AsyncExitStack()
         self._source = course.choose(query, principal)
+        self._stopwatch = Stopwatch(pool.observers, query.dataset.name, self._source.name)
         self._has_begun = False
         self._connection: Connection | None = None
         self._ahead: asyncio.Task[Answer] | None = None
@@ -282,19 +284,21 @@ class Export:
     async def _read_here(self) -> Answer:
         """The next rows of the present snapshot, or the first of a new one."""
         began = time.monotonic()
-        if not self._has_begun:
-            await self._begin_snapshot()
-        wanted = self._batch_size.rows
-        if self._first is not None:
-            wanted = min(wanted, self._first.rows_left)
-        answer = await self._source.read(wanted, exactly=self._first is not None)
+        connection = None if self._has_begun else await self._begin_snapshot()
+        with self._stopwatch.timing():
+            if connection is not None:
+                await self._begin_source(connection)
+            wanted = self._batch_size.rows
+            if self._first is not None:
+                wanted = min(wanted, self._first.rows_left)
+            answer = await self._source.read(wanted, exactly=self._first is not None)
         if answer.batch is not None and self._connection is not None:
             refuse_what_is_no_text(self._connection, memoryview(answer.batch.body))
         self._has_read = True
         self._batch_size.learn(answer.batch, time.monotonic() - began)
         return answer
 
-    async def _begin_snapshot(self) -> None:
+    async def _begin_snapshot(self) -> Connection:
         self._standby = self._pool.standby() if self._may_read_a_standby else None
         if self._standby is not None:
             self._began_on_standby = True
@@ -314,6 +318,10 @@ class Export:
         if self._proof is not None and begun is not None and is_behind:
             proof = self._proof(begun, Snapshot.parse(self._seen))
             self._proving = asyncio.create_task(proof)
+        self._stopwatch.on(connection)
+        return connection
+
+    async def _begin_source(self, connection: Connection) -> None:
         if self.query.is_framed and not self._is_counted:
             counting = total_of(connection, self.query, self._principal, self._count_timeout)
             self._total, self._is_counted = await counting, True
@@ -321,7 +329,7 @@ class Export:
         self._source = await choice.settled(
             self._source, self.query, self._principal, connection, self._position
         )
-        self._stages.said["source"] = self._source.name
+        self._stages.said["source"] = self._stopwatch.source = self._source.name
         left = None if self.query.limit is None else self.query.limit - self.rows
         # Not beside a standby, for of its snapshot nobody can say whether it is the same.
         beside = self._pool if self._standby is None else None

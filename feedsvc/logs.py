@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, TextIO, TypeAlias
 
 import orjson
 
+from feedsvc.cause import Trace
 from feedsvc.faults import told
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -121,6 +122,11 @@ def configure(level: Level, form: Form = "auto", stream: TextIO = sys.stderr) ->
     logging.basicConfig(level=level, handlers=[lines], force=True)
     # One line for every revision and statement is for whoever debugs alembic itself.
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def traced(trace: Trace | None) -> dict[str, str]:
+    """The fields of a line that belongs to a distributed trace, by OpenTelemetry's names."""
+    return {} if trace is None else {"trace_id": trace.trace, "span_id": trace.span}
 
 
 def add_line(line: Callable[[], Line]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from feedsvc.auth.principal import Principal
+from feedsvc.cause import Trace
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class RequestEnded(NamedTuple):
     size: int
     reason: str | None = None
     source: str | None = None
+    trace: Trace | None = None
 
     @property
     def elapsed_ms(self) -> int:
@@ -116,6 +118,22 @@ class DatabaseFault(NamedTuple):
     """The database failed a piece of work; `problem` is the name of what a client is told."""
 
     problem: str
+
+
+class QuerySlow(NamedTuple):
+    """A request's query took `seconds`, longer than `queries.slow`; of its values nothing is told.
+
+    `backend` is the process id of PostgreSQL's own log, where that is known.
+    """
+
+    at: float
+    request_id: str
+    dataset: str
+    source: str
+    parameters: Sequence[str]
+    seconds: float
+    backend: int | None
+    trace: Trace | None
 
 
 class StreamParked(NamedTuple):
@@ -227,6 +245,7 @@ Observation: TypeAlias = (
     | CachePrefetch
     | PoolLease
     | DatabaseFault
+    | QuerySlow
     | StreamParked
     | ListenerTurned
     | RedisTurned

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from feedsvc import cause
 from feedsvc.lineage import Origin
 
 SETTINGS: Final[Mapping[str, str]] = {
@@ -59,6 +60,10 @@ class Session(asyncpg.Connection):
 
     def _own_reset(self) -> str:
         return "RESET ROLE; RESET SESSION AUTHORIZATION;\n" + super().get_reset_query()
+
+    def _get_unique_id(self, prefix: str) -> str:
+        name: str = super()._get_unique_id(prefix)  # type: ignore[misc]
+        return cause.of_portal(name) if prefix == "portal" else name
 
 
 async def open_session(url: str, settings: Mapping[str, str], **given: Any) -> Session:

@@ -15,6 +15,7 @@ from feedsvc import statement
 from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection
 from feedsvc.query import FeedQuery
+from feedsvc.sources import opened
 from streams.frames import TotalKind
 
 MOST_COUNTED: Final = 10_000
@@ -70,7 +71,7 @@ async def _count(
         f"SAVEPOINT counted; SET LOCAL statement_timeout = {max(1, int(timeout * 1000))}"
     )
     try:
-        counted: int = await connection.fetchval(wanted.sql, *wanted.arguments)
+        counted: int = await opened.value(connection, wanted, query.limit)
     except (asyncpg.QueryCanceledError, asyncpg.DataError, asyncpg.RaiseError):
         return None
     finally:
@@ -80,5 +81,5 @@ async def _count(
 
 async def _planned(connection: Connection, query: FeedQuery, principal: Principal) -> int:
     wanted = statement.estimate(query, principal)
-    plans: Any = json.loads(await connection.fetchval(wanted.sql, *wanted.arguments))
+    plans: Any = json.loads(await opened.value(connection, wanted, query.limit))
     return int(plans[0]["Plan"]["Plan Rows"])

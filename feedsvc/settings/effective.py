@@ -19,6 +19,7 @@ from feedsvc.settings.sections import (
     Limits,
     Log,
     Metrics,
+    Queries,
     Redis,
     Server,
     Streams,
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     alerts: Alerts = Alerts()
     datasets: Datasets = Datasets()
     log: Log = Log()
+    queries: Queries = Queries()
 
     def masked(self) -> dict[str, Any]:
         """The settings as plain values, passwords and keys replaced by asterisks."""

@@ -310,6 +310,16 @@ class Datasets(Section):
     file: Path = Path("datasets.toml")
 
 
+class Queries(Section):
+    """What is told of the statements that requests send to PostgreSQL."""
+
+    # A query that takes longer is a line in the log, with its request and without values.
+    slow: float = Field(0.25, gt=0, le=3_600)
+    # Whether pages and single rows carry their request's comment too, not only exports and traced
+    # requests: their statements are parsed anew each time then, some 0.4 ms each.
+    comment_pages: bool = False
+
+
 class Log(Section):
     """The log on standard error."""
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from feedsvc import statement
+from feedsvc import cause, statement
 from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
@@ -167,7 +167,8 @@ class CopiedPages:
         await self._beginning.close()
 
     def _copy(self, position: Position | None, most: int) -> str:
-        return statement.copied(self._query, self._principal, self._row, position, most)
+        wanted = statement.copied(self._query, self._principal, self._row, position, most)
+        return cause.marked(wanted)
 
     async def _begin_page(self, rows: int) -> asyncio.Task[Any]:
         most = max(rows, min(LARGEST_PAGE, int(self.rate * LONGEST_PAGE)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from feedsvc import statement
+from feedsvc import cause, statement
 from feedsvc.auth.principal import Principal
 from feedsvc.binary_projection import BinaryRow
 from feedsvc.pools import Connection, Pool
@@ -140,7 +140,7 @@ class Lane:
     async def _read(self, part: Range) -> None:
         query, principal, row, plan, _ = self._wanted
         began, self._waited = time.monotonic(), 0.0
-        wanted = statement.copied(query, principal, row, part.position, part.missing)
+        wanted = cause.marked(statement.copied(query, principal, row, part.position, part.missing))
         making = part.making = encoder.Encoder(plan)
         is_left = False
 

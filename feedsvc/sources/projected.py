@@ -11,6 +11,7 @@ from feedsvc import statement
 from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
+from feedsvc.sources import opened
 from feedsvc.sources.source import Answer, Batch, Position
 
 _record_of: Final = itemgetter(0)
@@ -39,7 +40,7 @@ class ProjectedCursor:
         # One row beyond the limit tells whether there is more.
         most = None if left is None else left + 1
         wanted = statement.feed(self._query, self._principal, position, most)
-        self._cursor = await connection.cursor(wanted.sql, *wanted.arguments)
+        self._cursor = await opened.cursor(connection, wanted, left)
         self._left = left
 
     async def read(self, rows: int, *, exactly: bool) -> Answer:

@@ -13,6 +13,7 @@ from feedsvc import statement
 from feedsvc.auth.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
+from feedsvc.sources import opened
 from feedsvc.sources.native import native_batch, native_row
 from feedsvc.sources.source import Answer, Position
 from streams import encoder
@@ -60,7 +61,7 @@ class SentCursor:
         # One row beyond the limit tells whether there is more.
         self._most = None if left is None else left + 1
         wanted = statement.sent(self._query, self._principal, self._row, position, self._most)
-        self._cursor = await connection.cursor(wanted.sql, *wanted.arguments)
+        self._cursor = await opened.cursor(connection, wanted, left)
         self._encoder = encoder.Encoder(self._plan, left)
 
     async def read(self, rows: int, *, exactly: bool, ahead: bool = True) -> Answer:

@@ -13,6 +13,8 @@ from feedsvc.datasets import Dataset
 from feedsvc.errors import Forbidden, NotAcceptable, NotFound
 from feedsvc.faults import as_problems
 from feedsvc.query import FeedQuery, parse_columns, parse_key
+from feedsvc.slow_queries import Stopwatch
+from feedsvc.sources import opened
 from feedsvc.statement import Statement
 from feedsvc.trial import refuse_bad_values, refuse_what_is_no_text
 from feedsvc.web import headers
@@ -60,10 +62,13 @@ async def _row(
 ) -> web.Response:
     service, stages = request.app[SERVICE], request[STAGES]
     pool, dataset = service.pools["read"], request[PARTICULARS].dataset
+    stopwatch = Stopwatch(service.observers, request.match_info["dataset"], "row")
     with as_problems(service.observers):
         try:
             async with tenancy.reading(pool, principal, stages, dataset=dataset) as reading:
-                record = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
+                stopwatch.on(reading.connection)
+                with stopwatch.timing():
+                    record = await opened.value(reading.connection, wanted, 1)
                 refuse_what_is_no_text(reading.connection, record or b"")
         except asyncpg.DataError:
             await refuse_bad_values(pool, values)

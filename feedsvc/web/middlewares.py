@@ -7,7 +7,8 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from feedsvc import identifiers
+from feedsvc import cause, identifiers
+from feedsvc.cause import Cause
 from feedsvc.errors import (
     BadRequest,
     ContentTooLarge,
@@ -47,6 +48,7 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     """Gives the request what every other step asks for, and tells of its end."""
     request[REQUEST_ID] = request_id(request.headers.get("X-Request-ID"))
     request[STAGES] = Stages()
+    cause.PRESENT.set(_cause(request))
     resource = request.match_info.route.resource
     request[PARTICULARS] = Particulars("unknown" if resource is None else resource.canonical)
     trusted = request.app[SERVICE].settings.server.trusted_proxies
@@ -59,6 +61,18 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
         raise
     _tell_end(request, response)
     return response
+
+
+def _cause(request: web.Request) -> Cause:
+    given = request.app[SERVICE].settings.queries
+    trace = cause.continued(request.headers.get("traceparent"))
+    return Cause(
+        request[REQUEST_ID],
+        request.rel_url.raw_query_string,
+        given.slow,
+        given.comment_pages or (trace is not None and trace.is_sampled),
+        trace,
+    )
 
 
 def _tell_end(request: web.Request, outcome: web.StreamResponse | BaseException) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from feedsvc import cause
 from feedsvc.auth.principal import Principal
 from feedsvc.errors import Problem, Unauthorized
 from feedsvc.observations import RequestEnded, Result
@@ -34,7 +35,7 @@ class Particulars:
     ) -> RequestEnded:
         """The observation of the request's end, by an answer or by what broke it."""
         status, result = self._result(outcome)
-        stages = request[STAGES]
+        stages, present = request[STAGES], cause.PRESENT.get()
         seconds, first_byte = stages.elapsed(), stages.first_byte
         if first_byte is None and isinstance(outcome, web.StreamResponse):
             first_byte = seconds  # the whole answer leaves now
@@ -59,6 +60,7 @@ class Particulars:
             size=self.size,
             reason=self.problem.reason if isinstance(self.problem, Unauthorized) else None,
             source=stages.said.get("source"),
+            trace=None if present is None else present.trace,
         )
 
     def _result(self, outcome: web.StreamResponse | BaseException) -> tuple[int, Result]:
