@@ -1,4 +1,7 @@
-FROM python:3.13-slim AS build
+# Pin it: docker build --build-arg BASE=python:3.13-slim@sha256:…, the digest that
+# `docker buildx imagetools inspect python:3.13-slim` names.
+ARG BASE=python:3.13-slim
+FROM ${BASE} AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
 WORKDIR /src
 COPY pyproject.toml setup.py README.md LICENSE ./
@@ -7,7 +10,7 @@ COPY feedsvc feedsvc
 ENV FEEDSVC_NATIVE=required
 RUN python -m venv /opt/feedsvc && /opt/feedsvc/bin/pip install --no-cache-dir .
 
-FROM python:3.13-slim
+FROM ${BASE}
 RUN useradd --system --create-home feedsvc
 COPY --from=build /opt/feedsvc /opt/feedsvc
 WORKDIR /srv
