@@ -317,6 +317,7 @@ async def test_five_hundred_at_once_run_one_query(
         # However long it takes a busy machine to begin with all of them.
         "FEEDSVC_CACHE__WAIT_TIMEOUT": "60",
         "FEEDSVC_POOLS__READ__QUERY_TIMEOUT": "60",
+        "FEEDSVC_POOLS__READ__LOCK_TIMEOUT": "50",
     }
     path, admin = "/v1/feeds/vendors?limit=40", bearer(OWN, "admin")
     with serving(world_url, settings=settings, arguments=[f"--workers={workers}"]) as running:

@@ -20,6 +20,8 @@ from feedsvc.health.checks import CHECKS
 from tests.support.ailing import (
     ADMIN,
     BOUND,
+    LOGIN,
+    SCHEMA,
     SOON,
     becomes,
     component,
@@ -31,7 +33,7 @@ from tests.support.ailing import (
 )
 from tests.support.patience import patience
 from tests.support.service import Running, bearer, serving
-from tests.support.standby import frozen
+from tests.support.standby import frozen, lay_out, primary_running
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,8 +124,8 @@ async def test_a_standby_that_lags(
     await replayer.execute("SELECT pg_wal_replay_pause()")
     try:
         await admin.execute("UPDATE app.things SET twin = twin WHERE id = 1")
-        found = await becomes(http, "replicas", "degraded", BOUND + SOON)
-        assert "behind" in found["what"]
+        # Not the first `degraded`: one that was not asked for a while is one by the clock alone.
+        await until(lambda: says(http, "replicas", "behind"), 60)
         assert (await report(http))["state"] == "degraded"
     finally:
         await replayer.execute("SELECT pg_wal_replay_resume()")
@@ -256,3 +258,36 @@ async def test_an_address_of_the_settings(
             await becomes(http, "http.billing", "ok")
             await site_runner.cleanup()
             assert "does not answer" in (await becomes(http, "http.billing", "down"))["what"]
+
+
+async def test_a_role_that_may_have_but_few_connections(
+    http: aiohttp.ClientSession, admin: asyncpg.Connection
+) -> None:
+    """By the role's own limit, while the server has plenty."""
+    own = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
+    try:
+        few = int(await admin.fetchval(own, LOGIN)) + 3
+        await admin.execute(f"ALTER ROLE {LOGIN} CONNECTION LIMIT {few}")
+        await becomes(http, "connections", "degraded", 60)
+        await admin.execute(f"ALTER ROLE {LOGIN} CONNECTION LIMIT 1")
+        found = await becomes(http, "connections", "down", 60)
+        assert found["figures"]["most"] > found["figures"]["in_use"]
+    finally:
+        await admin.execute(f"ALTER ROLE {LOGIN} CONNECTION LIMIT -1")
+    await becomes(http, "connections", "ok", 60)
+
+
+async def test_a_prepared_transaction_that_nobody_ends(datasets: Path) -> None:
+    with primary_running(max_prepared_transactions="1") as server:
+        await lay_out(server, SCHEMA, datasets, LOGIN)
+        admin = await asyncpg.connect(server.url())
+        await admin.execute("BEGIN; CREATE TABLE app.kept (a int); PREPARE TRANSACTION 'kept'")
+        settings = {"FEEDSVC_HEALTH__OLDEST_TRANSACTION": "1"}
+        with serving(url_of(server), datasets=datasets, settings=settings) as running:
+            async with aiohttp.ClientSession(running.url, headers=ADMIN) as http:
+                await becomes(http, "transactions", "degraded", 60)
+                # It is as old as the transaction number that it holds, so either may be named.
+                await until(lambda: says(http, "transactions", "is prepared"), 60)
+                await admin.execute("ROLLBACK PREPARED 'kept'")
+                await becomes(http, "transactions", "ok", 60)
+        await admin.close()
