@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 from itertools import pairwise
@@ -11,7 +12,7 @@ import asyncpg
 import pytest
 
 from feedsvc.auth.principal import Principal
-from feedsvc.pools import Connection
+from feedsvc.pools import Connection, Pool
 from feedsvc.sources import copied, ranged
 from feedsvc.sources.lanes import Lanes
 from tests.support.encoding import needs_encoder
@@ -83,6 +84,30 @@ async def test_a_limit_is_kept_to_the_row_and_tells_of_more(
         assert found.records == everything[:limit]
         assert found.more is (limit < PLENTY), limit
     assert readings.lent
+
+
+async def test_a_limit_is_kept_where_pages_come_before_ranges_and_behind_them(
+    site: Site, readings: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rows that ranges gave between them, a page's encoder knows nothing."""
+    monkeypatch.setattr(copied, "LARGEST_PAGE", ROWS // 2)
+    everything = (await site.read(site.query("items", "projection"))).records
+    spare, looks = Pool.__dict__["spare"].fget, 0
+
+    def none_at_first(pool: Pool) -> int:
+        nonlocal looks
+        looks += 1
+        return 0 if looks <= 4 else int(spare(pool))
+
+    monkeypatch.setattr(Pool, "spare", property(none_at_first))
+    for limit in (ROWS * 8 + 37, ROWS * 9 - 1, ROWS * 9 + 1):
+        looks, readings.lent = 0, 0
+        async with asyncio.timeout(60):  # a mistake here is a page without rows, without end
+            found = await site.read(site.query("items", "copy", limit=str(limit)))
+        assert found.records == everything[:limit]
+        assert found.more
+        assert readings.lent
+        assert looks > 4
 
 
 @pytest.mark.parametrize("order", ["key", "latest"])
