@@ -399,3 +399,20 @@ async def test_no_name_gets_out_of_the_printed_scripts_comments(
     await connection.execute((await triggers.plan(connection, declared)).sql())
     assert await connection.fetchval("SELECT to_regclass('public.letters')") is not None
     assert set(await triggers.untracked(connection, declared)) == {"still"}
+
+
+async def test_a_column_that_a_tag_names_goes_after_the_tag(
+    connection: asyncpg.Connection,
+) -> None:
+    """Before it, every write to the table fails; docs/cache.md says so."""
+    people = {"people": PEOPLE}
+    await triggers.install(connection, await triggers.plan(connection, people))
+    await connection.execute(f"""ALTER TABLE {PERSON} DROP COLUMN "Owner's" """)
+    write = f"INSERT INTO {PERSON} (id) VALUES (990)"
+    with pytest.raises(asyncpg.UndefinedColumnError):
+        await connection.execute(write)
+    without = PEOPLE.model_copy(update={"tenant": None, "shared": True, "tags": ("person:{id}",)})
+    planned = await triggers.plan(connection, {"people": without})
+    assert planned.impossible == {}
+    await triggers.install(connection, planned)
+    assert await connection.execute(write) == "INSERT 0 1"
