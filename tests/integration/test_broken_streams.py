@@ -297,6 +297,7 @@ async def test_what_fails_before_the_first_row_is_a_real_5xx(site: Site, query: 
 async def test_a_locked_table_is_a_503_by_lock_timeout_and_holds_nothing(
     site: Site, query: str
 ) -> None:
+    assert await site.answers(f"/v1/feeds/rows{query}")  # so that there is a connection
     async with superuser(site.postgres) as admin, admin.transaction():
         await admin.execute("LOCK TABLE trap.rows")
         late = await site.ask(f"/v1/feeds/rows{query}")
