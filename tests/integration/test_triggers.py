@@ -10,7 +10,9 @@ import pytest
 
 from feedsvc import triggers
 from feedsvc.datasets import Declaration
+from feedsvc.embedded import start_postgres
 from feedsvc.tags import all_under, exactly
+from tests.support.servers import throw_away_folder
 
 CHANNEL = "feedsvc_changes"
 PEOPLE = Declaration(
@@ -416,3 +418,21 @@ async def test_a_column_that_a_tag_names_goes_after_the_tag(
     assert planned.impossible == {}
     await triggers.install(connection, planned)
     assert await connection.execute(write) == "INSERT 0 1"
+
+
+async def test_a_transaction_that_told_can_not_be_prepared() -> None:
+    """docs/cache.md says so; one that changed nothing that is told of still can."""
+    settings = {"max_prepared_transactions": "2"}
+    with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
+        opened = await asyncpg.connect(server.url())
+        try:
+            await opened.execute(TABLES)
+            await triggers.install(opened, await triggers.plan(opened, {"people": PEOPLE}))
+            await opened.execute("BEGIN; INSERT INTO public.letters VALUES (1, 'a')")
+            await opened.execute("PREPARE TRANSACTION 'silent'")
+            await opened.execute("COMMIT PREPARED 'silent'")
+            await opened.execute(f"BEGIN; INSERT INTO {PERSON} (id) VALUES (1)")
+            with pytest.raises(asyncpg.FeatureNotSupportedError, match="NOTIFY"):
+                await opened.execute("PREPARE TRANSACTION 'telling'")
+        finally:
+            await opened.close()
