@@ -253,8 +253,11 @@ async def test_a_worker_that_dies_takes_no_count_with_it_and_leaves_no_file(
             folder = folder_of(running)
             files = of_workers(folder)
             for _ in range(2):
-                os.kill(children(running.pid)[0], signal.SIGKILL)
-                await asyncio.sleep(2)  # what is exposed may be a second old
+                victim = children(running.pid)[0]
+                os.kill(victim, signal.SIGKILL)
+                async with asyncio.timeout(60):
+                    while victim in (now := children(running.pid)) or len(now) != 2:
+                        await asyncio.sleep(0.05)
                 await until_workers(client, 2)
             after = await exposed(client)
             assert counted(after) == 30
@@ -356,11 +359,12 @@ async def break_a_stream(
             await answer.read()
 
 
-async def stall_a_stream(running: Running, *_: object) -> None:
+async def stall_a_stream(running: Running, http: aiohttp.ClientSession, _: object) -> None:
     authorization = f"Authorization: {bearer()['Authorization']}"
     async with wire(running, receive_buffer=4_096) as raw:
+        before = (await exposed(http)).total("feedsvc_parked_streams_total")
         await raw.send(request(f"{FEED}?format=ndjson", authorization))
-        await asyncio.sleep(1.5)
+        await until(http, lambda now: now.total("feedsvc_parked_streams_total") > before)
         await raw.answer(has_body=False)
         assert await raw.rows_of_a_stream() > 1_000
 
@@ -381,8 +385,10 @@ async def use_up_a_pool(_: Running, http: aiohttp.ClientSession, world: asyncpg.
 
     async with world.transaction():
         await world.execute("LOCK TABLE wedding.clients")
+        busy = {"pool": "read", "outcome": "busy"}
+        before = (await exposed(http)).total("feedsvc_pool_leases_total", **busy)
         asking = [asyncio.create_task(ask(number)) for number in range(10)]
-        await asyncio.sleep(1.5)
+        await until(http, lambda now: now.total("feedsvc_pool_leases_total", **busy) > before)
     await asyncio.gather(*asking)
 
 

@@ -11,14 +11,16 @@ from feedsvc.machine import Machine
 
 
 def test_it_sees_what_there_is() -> None:
+    began = time.monotonic()
     machine = Machine()
     until = time.process_time() + 0.2
     while time.process_time() < until:
         pass
     machine.look()
+    wall = time.monotonic() - began
     usage = machine.usage
     assert usage.memory == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
-    assert 0.05 < usage.cpu_share < 4
+    assert 0.8 * 0.2 / wall < usage.cpu_share < 4
     assert usage.open_files == pytest.approx(psutil.Process().num_fds(), abs=5)
     assert 0 < usage.machine_memory_free < usage.machine_memory
     assert usage.disk is not None

@@ -168,8 +168,12 @@ async def test_a_blocked_event_loop(http: aiohttp.ClientSession, service: Runnin
     os.kill(service.pid, signal.SIGSTOP)
     await asyncio.sleep(1.2)
     os.kill(service.pid, signal.SIGCONT)
-    found = await becomes(http, "loop", "degraded")
-    assert found["figures"]["worst_lag_ms"] > 900
+    # A machine that is busy may have it stand still for longer than that.
+    await until(lambda: says(http, "loop", "was late by"), patience(SOON))
+    found = await component(http, "loop")
+    lag = found["figures"]["worst_lag_ms"]
+    assert lag > 900
+    assert found["state"] == ("down" if lag > 4_000 else "degraded")
     os.kill(service.pid, signal.SIGSTOP)
     await asyncio.sleep(4.5)
     os.kill(service.pid, signal.SIGCONT)
