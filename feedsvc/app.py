@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -66,6 +66,7 @@ _RETRY: Final = 0.25  # seconds between looks at a database that is starting
 _CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may differ
 _PATIENCE: Final = 0.01  # seconds for which figures may be behind
 _PARTING_TICK: Final = 0.02  # seconds
+_LAST_BYTES: Final = 10  # times as long as idle connections get: for what slow clients still read
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
@@ -325,11 +326,13 @@ class Serving(NamedTuple):
         for runner in self.runners:
             for connection in runner.connections():
                 connection.part()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                # aiohttp sets no event that could be waited for.
-                while any(runner.connections() for runner in self.runners):  # noqa: ASYNC110
-                    await asyncio.sleep(_PARTING_TICK)
+        loop = asyncio.get_running_loop()
+        end, last = loop.time() + timeout, loop.time() + timeout * _LAST_BYTES
+        while loop.time() < last:
+            left = [each for runner in self.runners for each in runner.connections()]
+            if not left or (loop.time() >= end and not any(each.unsent() for each in left)):
+                break
+            await asyncio.sleep(_PARTING_TICK)
 
 
 @asynccontextmanager

@@ -20,7 +20,6 @@ from streams.formats import Pieces, size_of
 
 _HIGH_WATER: Final = 16_384  # bytes that wait in this process before a client is "behind"
 _WORTH_A_THREAD: Final = 131_072  # bytes; less is compressed in the time that a thread takes
-_LINGER: Final = 5.0  # seconds that a broken-off body's last bytes get to leave
 _TICK: Final = 1.0  # seconds between looks at whether a client that is behind still reads
 
 
@@ -132,7 +131,27 @@ class Body:
         if last_words:
             self._write(self._compressor.compress(last_words))
         transport.close()
-        asyncio.get_running_loop().call_later(_LINGER, transport.abort)
+        self._linger(transport, self._outstanding(), self._deadline())
+
+    def _linger(self, transport: asyncio.Transport, left: int, deadline: float) -> None:
+        """Let the last bytes leave for as long as the client reads.
+
+        To abort the connection earlier would reset it, and a proxy that still had most of them
+        would throw them away, with the frame that tells why.
+        """
+        if not transport.get_write_buffer_size():
+            return  # the kernel has them, and sends them by itself
+        outstanding = transport.get_write_buffer_size() + _unacknowledged_of(transport)
+        if outstanding < left:
+            left, deadline = outstanding, self._deadline()
+        loop = asyncio.get_running_loop()
+        if loop.time() >= deadline:
+            transport.abort()
+        else:
+            loop.call_later(_TICK, self._linger, transport, left, deadline)
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._streams.stall_timeout
 
     def cut(self) -> None:
         """Ends the connection at once."""
@@ -189,10 +208,13 @@ class Body:
 
     def _outstanding(self) -> int:
         """Bytes that the client has not acknowledged, here and in the kernel."""
-        waiting = self._waiting_bytes()
         transport = self._request.transport
-        sock = transport.get_extra_info("socket") if transport is not None else None
-        return waiting + (_unacknowledged(sock) if sock is not None else 0)
+        return self._waiting_bytes() + (0 if transport is None else _unacknowledged_of(transport))
+
+
+def _unacknowledged_of(transport: asyncio.BaseTransport) -> int:
+    sock = transport.get_extra_info("socket")
+    return 0 if sock is None else _unacknowledged(sock)
 
 
 def _unacknowledged(sock: socket.socket) -> int:

@@ -137,6 +137,11 @@ class Connection(RequestHandler):
                 return
             data = data[end:]
 
+    def unsent(self) -> int:
+        """Bytes of answers that the kernel has not taken yet."""
+        transport: Any = self.transport
+        return 0 if transport is None else int(transport.get_write_buffer_size())
+
     def part(self) -> None:
         """End the connection if every request of it has been answered."""
         if self.transport is not None and self._has_answered_all():

@@ -1,0 +1,89 @@
+"""Streams that a drain cuts while their client is slow: the last frame arrives, also by haproxy."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from tests.support.balancer import balancing, needs_haproxy
+from tests.support.servers import LOGIN, as_login
+from tests.support.service import NO_REDIS, bearer, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.integration.conftest import NewDatabase
+
+SCHEMA = f"""
+CREATE SCHEMA wide;
+CREATE TABLE wide.long (n int PRIMARY KEY, filling text);
+INSERT INTO wide.long SELECT n, repeat(md5(n::text), 30) FROM generate_series(1, 40000) AS n;
+GRANT USAGE ON SCHEMA wide TO {LOGIN};
+GRANT SELECT ON wide.long TO {LOGIN};
+"""
+DATASETS = '[long]\nrelation = "wide.long"\nkey = ["n"]\nshared = true\n'
+PAUSE = 0.02  # seconds after each piece
+PIECE = 16_384  # bytes
+
+
+@pytest.fixture(scope="module")
+async def wide(new_database: NewDatabase) -> AsyncIterator[str]:
+    async with new_database() as url:
+        admin = await asyncpg.connect(url)
+        await admin.execute(SCHEMA)
+        await admin.close()
+        yield as_login(url)
+
+
+def connected(url: str, form: str) -> socket.socket:
+    """A client with a small buffer that has asked and reads nothing yet."""
+    parts = urlsplit(url)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    client.settimeout(60)
+    client.connect((parts.hostname, parts.port))
+    head = f"GET /v1/feeds/long?{form} HTTP/1.1\r\nHost: x\r\n"
+    client.sendall(f"{head}Authorization: {bearer()['Authorization']}\r\n\r\n".encode())
+    return client
+
+
+def read_slowly(client: socket.socket) -> bytes:
+    """All that arrives until the connection ends."""
+    received = bytearray()
+    with client:
+        while True:
+            try:
+                piece = client.recv(PIECE)
+            except ConnectionError:
+                return bytes(received)
+            if not piece:
+                return bytes(received)
+            received += piece
+            time.sleep(PAUSE)
+
+
+@pytest.mark.parametrize("way", ["direct", pytest.param("haproxy", marks=needs_haproxy)])
+@pytest.mark.parametrize("form", ["format=sse", "format=ndjson&frames=1"])
+async def test_a_slow_client_gets_to_read_why_its_stream_was_cut(
+    wide: str, tmp_path: Path, form: str, way: str
+) -> None:
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text(DATASETS)
+    settings = {**NO_REDIS, "FEEDSVC_STREAMS__DRAIN_TIMEOUT": "0.5"}
+    with serving(wide, datasets=datasets, settings=settings) as service:
+        through = balancing([service.port], tmp_path) if way == "haproxy" else None
+        with through or nullcontext(service.url) as url:
+            client = connected(url, form)
+            begun = await asyncio.to_thread(client.recv, 1_000)
+            assert b" 200 OK" in begun, [line for line in service.log if "unforeseen" in line]
+            service.terminate()
+            body = await asyncio.to_thread(read_slowly, client)
+            assert b"/problems/draining" in body[-2_000:], body[-200:]
