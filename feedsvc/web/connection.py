@@ -210,8 +210,8 @@ class Connection(RequestHandler):
         """Parse what has come, and see to it that what has begun to arrive also ends."""
         before, is_body = self._request_count, not self._arriving.is_eof()
         super().data_received(data)
-        if self._request_count != before:
-            self._requests_have_come(bytes(self._head) + data)
+        if came := self._request_count - before:
+            self._requests_have_come(bytes(self._head) + data, came, is_head=not is_body)
         elif data and not is_body:
             self._part_of_a_head_has_come(data)
 
@@ -253,13 +253,16 @@ class Connection(RequestHandler):
             max_msg_queue_size=self._max_msg_queue_size,
         )
 
-    def _requests_have_come(self, data: bytes) -> None:
-        """Judge the request that has come; its head is whole, or could not be parsed."""
+    def _requests_have_come(self, data: bytes, came: int, *, is_head: bool) -> None:
+        """Judge the requests that have come; their heads are whole, or could not be parsed.
+
+        With the rest of a body there may be several of them in the data, else it is one head.
+        """
         self._clear_timers()
         if isinstance(self._messages[-1][0], _ErrInfo) and not self._arriving.is_eof():
             self._body_is_wrong()
             return
-        self._judge(data)
+        self._judge(data, came, is_head=is_head)
         self._head.clear()
         self._head_size = 0
         message, self._arriving = self._messages[-1]
@@ -288,20 +291,33 @@ class Connection(RequestHandler):
         else:
             self._arriving.set_exception(web.RequestPayloadError("the body is not HTTP"))
 
-    def _judge(self, data: bytes) -> None:
-        """Put a problem in the place of the request that came last, if its head breaks a rule."""
-        message, body = self._messages[-1]
+    def _judge(self, data: bytes, came: int, *, is_head: bool) -> None:
+        """Put a problem in the place of the first request whose head breaks a rule, and end there.
+
+        What came behind that one is forgotten, for its connection ends with the answer.
+        """
+        first = len(self._messages) - came
+        for place in range(first, len(self._messages)):
+            problem = self._fault(place, data, is_head=is_head and came == 1)
+            if problem is not None:
+                self._messages[place] = _refused(problem)
+                while len(self._messages) > place + 1:
+                    self._messages.pop()
+                    self._request_count -= 1
+                return
+
+    def _fault(self, place: int, data: bytes, *, is_head: bool) -> Problem | None:
+        """The problem of one head that has come; `is_head` where the data are nothing else."""
+        message, body = self._messages[place]
         if isinstance(message, _ErrInfo):
-            return
+            return None
         most, has_body = self._keeper.max_head, body is not EMPTY_PAYLOAD
         if self._head_size + len(data) > most and heads.size(message) > most:
-            problem: Problem | None = heads.too_large(most)
-        else:
-            problem = heads.fault(message, self._keeper.settings, has_body=has_body)
-        if problem is None and len(self._head) == self._head_size:
-            problem = heads.fault_of_the_line(data)
-        if problem is not None:
-            self._messages[-1] = _refused(problem)
+            return heads.too_large(most)
+        problem = heads.fault(message, self._keeper.settings, has_body=has_body)
+        if problem is None and is_head and len(self._head) == self._head_size:
+            return heads.fault_of_the_line(data)
+        return problem
 
     def _is_flooded(self, size: int) -> bool:
         """Tell whether more waits in this connection than may; `size` bytes came last."""

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from tests.support.raw import RawAnswer, request, wire
+from tests.support.raw import RawAnswer, Wire, request, wire
 from tests.support.service import Running, bearer
 
 psutil = importlib.import_module("psutil")  # it has no type stubs
@@ -209,6 +209,38 @@ async def test_what_another_would_read_in_another_way_is_refused(
         assert (await client.answer()).status == 200
         await client.send(head)
         assert_refused(await client.answer(), status, name)
+
+
+async def answered_before_its_body(client: Wire, body: bytes) -> None:
+    """Send a request that is refused by its head alone, and nothing of its body yet."""
+    head = request("/v1/feeds", TOKEN, f"Content-Length: {len(body)}", method="PUT")
+    await client.send(head)
+    assert (await client.answer()).status == 405
+
+
+async def test_a_request_behind_the_rest_of_a_refused_body_is_answered(service: Running) -> None:
+    """A client that has its answer early writes its body all the same, and goes on."""
+    async with wire(service) as client:
+        for _ in range(3):
+            body = b'{"tags": ["a", "b", "c d"]}'
+            await answered_before_its_body(client, body)
+            await client.send(body + request("/v1/feeds", TOKEN) + request("/live"))
+            assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_rules_hold_for_each_head_behind_the_rest_of_a_body(
+    service: Running, place: int
+) -> None:
+    async with wire(service) as client:
+        body = b"{}"
+        await answered_before_its_body(client, body)
+        sent = [request("/live")] * place + [request("/v1/feeds", TOKEN, TOKEN)]
+        await client.send(body + b"".join(sent) + request("/live") * 2)
+        for _ in range(place):
+            assert (await client.answer()).status == 200
+        assert_refused(await client.answer(), 400, "bad-request")
+        assert await client.is_closed_within(30)
 
 
 @pytest.mark.parametrize("host", ["", "x", "a.example:80", "[::1]:8080", "10.0.0.1", "a_b-c"])
