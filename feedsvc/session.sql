@@ -5,7 +5,7 @@ select
     (select s.system_identifier from pg_control_system() s) as cluster,
     (select d.oid from pg_database d where d.datname = current_database()) as database,
     case when not pg_is_in_recovery() then left(pg_walfile_name(pg_current_wal_lsn()), 8) end
-        as timeline,
+        as timeline_id,
     extract(epoch from pg_postmaster_start_time())::float8 as started,
     (
         select coalesce(array_agg(w.name), '{}')

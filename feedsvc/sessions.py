@@ -101,7 +101,7 @@ async def _greet(session: Session, settings: Mapping[str, str]) -> None:
         raise SessionRefusedError(POOLED_BY_TRANSACTION) from None
     if row is None or row["lacking"]:
         raise SessionRefusedError(POOLED_BY_TRANSACTION)
-    timeline = row["timeline"]
+    timeline = row["timeline_id"]
     session.origin = Origin(
         row["cluster"], row["database"], None if timeline is None else int(timeline, 16)
     )

@@ -37,8 +37,9 @@ async def total_of(
 ) -> Total:
     """The query's total: counted up to `MOST_COUNTED` rows, for at most so many seconds.
 
-    Beyond that the planner's estimate of the whole feed, rounded, and none of a part of it. Raises
-    what asyncpg raises where the connection is lost.
+    Beyond that the planner's estimate of the whole feed, rounded, and none of a part of it. A row
+    that can't be read is for the stream to find. Raises what asyncpg raises where the connection is
+    lost.
     """
     counted = await _count(connection, query, principal, timeout) if timeout > 0 else None
     if counted is not None and (counted <= MOST_COUNTED or counted == query.limit):
@@ -72,10 +73,11 @@ async def _count(
     )
     try:
         counted: int = await opened.value(connection, wanted, query.limit)
-    except (asyncpg.QueryCanceledError, asyncpg.DataError, asyncpg.RaiseError):
+    except asyncpg.PostgresError:
         return None
     finally:
-        await connection.execute("ROLLBACK TO SAVEPOINT counted")
+        # Released as well, for no snapshot can be exported from a subtransaction.
+        await connection.execute("ROLLBACK TO SAVEPOINT counted; RELEASE SAVEPOINT counted")
     return counted
 
 

@@ -63,9 +63,10 @@ class Delivery:
         self.cache_status = "fwd=bypass"
         """What Cache-Status says behind the cache's name (RFC 9211)."""
 
-    def head(self) -> web.Response:
-        """The headers alone."""
-        return web.Response(headers=self._fields())
+    def head(self, *, is_page: bool) -> web.Response:
+        """The headers alone, of a page or of a stream."""
+        own = {} if is_page else headers.UNBUFFERED
+        return web.Response(headers={**self._fields(), **own})
 
     def page(self, held: Held, form: PageForm) -> web.Response:
         """A page as an answer of known length."""

@@ -95,13 +95,14 @@ async def feed(request: web.Request, principal: Principal) -> Work:
     delivery = Delivery(request, query, coding, charge)
     if query.is_over:
         return _answering(web.Response(status=204))  # what stops an EventSource
-    if query.limit is not None and query.limit <= service.settings.streams.page_size:
+    is_page = query.limit is not None and query.limit <= service.settings.streams.page_size
+    if is_page:
         form = PageForm(query, coding, request.rel_url.raw_path, given)
         work = partial(answer_page, request, principal, query, delivery, form)
     else:
         refuse_what_cannot_show_its_end(request)
         work = partial(answer_stream, request, principal, query, delivery)
-    return _answering(delivery.head()) if request.method == "HEAD" else work
+    return _answering(delivery.head(is_page=is_page)) if request.method == "HEAD" else work
 
 
 def _answering(response: web.Response) -> Work:

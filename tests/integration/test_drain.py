@@ -105,6 +105,7 @@ async def serve(
                 settings={
                     "FEEDSVC_STREAMS__DRAIN_TIMEOUT": str(drain_timeout),
                     "FEEDSVC_POOLS__BULK__SIZE": "12",
+                    "FEEDSVC_POOLS__BULK__SHARE": "1",  # one tenant, one dataset
                 },
                 arguments=[f"--workers={workers}"],
             )

@@ -283,7 +283,7 @@ async def test_of_a_table_that_is_altered_each_name_has_its_own_value_or_there_i
 
 async def source_of(service: Running, dataset: str, query: str = "") -> tuple[str, bytes]:
     """What a feed's head says of its source, and the body."""
-    headers = {**bearer(), "Cache-Control": "no-cache"}
+    headers = {**bearer(operator=True), "Cache-Control": "no-cache"}
     url = f"{service.url}/v1/feeds/{dataset}?format=ndjson&{query}"
     async with aiohttp.request("GET", url, headers=headers) as answer:
         assert answer.status == 200
