@@ -16,7 +16,14 @@ PARTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "streams", "feeds
 TELL = "from streams import encoder; print(encoder.MISSING)"
 
 
-def wheel(folder: Path, **environment: str) -> Path:
+# A row's worth of work for the module, so that a build that only imports is not enough.
+USE = (
+    "from streams.encoder import _native as n; "
+    "n.Plan([('id', min(n.KINDS), False)], 'csv', keys=[0], delimiter=';'); print('used')"
+)
+
+
+def wheel(folder: Path, python: str = sys.executable, **environment: str) -> Path:
     """The wheel that pip makes of a copy of the repository."""
     copy = folder / "copy"
     copy.mkdir()
@@ -27,7 +34,7 @@ def wheel(folder: Path, **environment: str) -> Path:
         else:
             shutil.copy(source, copy)
     command = [
-        sys.executable,
+        python,
         "-m",
         "pip",
         "wheel",
@@ -43,12 +50,12 @@ def wheel(folder: Path, **environment: str) -> Path:
     return made
 
 
-def told(made: Path, folder: Path) -> str:
-    """What a Python with this wheel unpacked says of the encoder."""
+def told(made: Path, folder: Path, python: str = sys.executable, code: str = TELL) -> str:
+    """The output of a Python that has this wheel unpacked."""
     unpacked = folder / "unpacked"
     with zipfile.ZipFile(made) as archive:
         archive.extractall(unpacked)
-    command = [sys.executable, "-c", TELL]
+    command = [python, "-c", code]
     done = subprocess.run(command, cwd=unpacked, check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
@@ -72,3 +79,14 @@ def test_what_is_required_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         wheel(tmp_path, FEEDSVC_NATIVE="required", CC="/bin/false")
     assert "streams.encoder._native" in caught.value.stderr
+
+
+@pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no compiler {COMPILER}")
+@pytest.mark.parametrize("name", ["python3.11", "python3.12", "python3.13"])
+def test_what_one_python_builds_another_uses(tmp_path: Path, name: str) -> None:
+    """As where one checkout has a venv for each, or a wheel is built by the newest."""
+    other = shutil.which(name)
+    if other is None:
+        pytest.skip(f"there is no {name} on PATH")
+    made = wheel(tmp_path, other, FEEDSVC_NATIVE="required")
+    assert told(made, tmp_path, code=USE) == "used"

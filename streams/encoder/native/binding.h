@@ -1,8 +1,10 @@
-/* What the Python types share. The limited API makes one wheel do for every Python from 3.11 on. */
+/* What the Python types share. The limited API makes one wheel do for every Python from 3.11 on.
+
+   Formats with `#` are not for it: 3.13's headers give them Py_ssize_t without being asked, and a
+   module that was built with them raises SystemError below 3.13. */
 #ifndef FEEDSVC_BINDING_H
 #define FEEDSVC_BINDING_H
 
-#define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000
 #include <Python.h>
 

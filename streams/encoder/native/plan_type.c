@@ -15,13 +15,17 @@ static bool refused(const char *what, Py_ssize_t index)
 static bool set_column(Plan *plan, Py_ssize_t index, PyObject *given)
 {
     PyObject *column = PySequence_Tuple(given);
-    PyObject *name_object;
-    const char *kind, *name = NULL;
-    Py_ssize_t kind_size, name_size = 0;
+    PyObject *name_object, *kind_object;
+    const char *kind = NULL, *name = NULL;
+    Py_ssize_t kind_size = 0, name_size = 0;
     int guarded;
     bool ok = column != NULL &&
-              PyArg_ParseTuple(column, "Os#p;a column is its name, kind and guard", &name_object,
-                               &kind, &kind_size, &guarded);
+              PyArg_ParseTuple(column, "OUp;a column is its name, kind and guard", &name_object,
+                               &kind_object, &guarded);
+    if (ok) {
+        kind = PyUnicode_AsUTF8AndSize(kind_object, &kind_size);
+        ok = kind != NULL;
+    }
     if (ok && name_object != Py_None) {
         name = PyUnicode_AsUTF8AndSize(name_object, &name_size);
         ok = name != NULL;
@@ -94,14 +98,23 @@ static PyObject *plan_object_new(PyTypeObject *type, PyObject *arguments, PyObje
 {
     static char *names[] = {"columns", "form", "between", "keys", "delimiter", "guard", "quote_all",
                             NULL};
-    PyObject *columns, *keys = NULL;
-    const char *form, *between = "", *delimiter = ",";
+    PyObject *columns, *keys = NULL, *between_object = NULL, *delimiter_object = NULL;
+    const char *form, *delimiter = ",";
+    char *between = "";
     Py_ssize_t between_size = 0, delimiter_size = 1;
     int guard = 0, quote_all = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "Os|$y#Os#pp:Plan", names, &columns,
-                                     &form, &between, &between_size, &keys, &delimiter,
-                                     &delimiter_size, &guard, &quote_all))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "Os|$SOUpp:Plan", names, &columns, &form,
+                                     &between_object, &keys, &delimiter_object, &guard,
+                                     &quote_all))
         return NULL;
+    if (between_object != NULL &&
+        PyBytes_AsStringAndSize(between_object, &between, &between_size) < 0)
+        return NULL;
+    if (delimiter_object != NULL) {
+        delimiter = PyUnicode_AsUTF8AndSize(delimiter_object, &delimiter_size);
+        if (delimiter == NULL)
+            return NULL;
+    }
     if (!form_is_known(form, delimiter, delimiter_size))
         return NULL;
     CsvStyle style = {delimiter[0], guard != 0, quote_all != 0};
