@@ -21,9 +21,9 @@ _PATIENCE: Final = 2.0  # seconds
 _TICK: Final = 0.05
 # Twice as long as a pool, or PostgreSQL itself, would have let one be.
 _MARGIN: Final = 2.0
-_IDLE_IN_TRANSACTION: Final = 60.0  # seconds; `idle_in_transaction_session_timeout` of `pools`
+IDLE_IN_TRANSACTION: Final = 60.0  # seconds; `idle_in_transaction_session_timeout` of `pools`
 _SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
-_GRACE: Final = 10.0  # seconds that a cancelled query gets to end
+GRACE: Final = 10.0  # seconds that a cancelled query gets to end
 
 
 async def connections(parts: Parts, dry: bool) -> Repaired:
@@ -136,7 +136,7 @@ def _left_behind(parts: Parts) -> tuple[list[str], float, float, float, list[int
     names = [pool.application_name for pool in given]
     besides = ("probe", "changes", "health", "hosts", "replica", "repair")
     names += [f"feedsvc {what}" for what in besides]
-    return names, _MARGIN * idle, _MARGIN * _IDLE_IN_TRANSACTION, _MARGIN * query + _GRACE, ours
+    return names, _MARGIN * idle, _MARGIN * IDLE_IN_TRANSACTION, _MARGIN * query + GRACE, ours
 
 
 def _pid(connection: AnyConnection) -> int:

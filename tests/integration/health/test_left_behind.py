@@ -1,0 +1,109 @@
+"""Sessions that the repair `sessions` ends, and those that it must not end."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import asyncpg
+import pytest
+
+from feedsvc.health import of_worker
+from feedsvc.pools import Pools
+from feedsvc.settings import Settings
+from tests.support.ailing import until
+from tests.support.servers import as_login
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from feedsvc.health.parts import Parts
+
+SECONDS = 60  # for what takes a second where nothing else runs
+
+
+@pytest.fixture
+def login_url(database: str) -> str:
+    return as_login(database)
+
+
+@pytest.fixture
+async def pools(login_url: str) -> AsyncIterator[Pools]:
+    """Those of this process, with times that a test can wait for."""
+    times = {"idle_timeout": 0.5, "query_timeout": 0.5, "lock_timeout": 0.1}
+    names = ("read", "bulk", "analytics", "write")
+    given = {"database": {"url": login_url}, "pools": dict.fromkeys(names, times)}
+    made = Pools(Settings.model_validate(given))
+    await made.open()
+    yield made
+    await made.close(1.0)
+
+
+async def left(login_url: str) -> asyncpg.Connection:
+    """A session under a name of feedsvc's that no process of it has."""
+    named = {"application_name": "feedsvc bulk", "idle_in_transaction_session_timeout": "0"}
+    return await asyncpg.connect(login_url, server_settings=named)
+
+
+async def would_end(pools: Pools, connection: asyncpg.Connection) -> bool:
+    return str(connection.get_server_pid()) in (await repaired(pools, dry=True))[1]
+
+
+async def repaired(pools: Pools, *, dry: bool) -> tuple[str, str]:
+    """Make the repair, as the service does. It looks at nothing but the pools."""
+    return await of_worker.sessions(cast("Parts", SimpleNamespace(pools=pools)), dry)
+
+
+async def test_sessions_of_this_process_are_spared(pools: Pools, login_url: str) -> None:
+    """One that is leased is idle between two questions, for as long as its client reads slowly."""
+    async with pools["bulk"].lease() as own:
+        assert await own.fetchval("SELECT 1") == 1
+        pid = own.get_server_pid()
+        others = await left(login_url)
+        await until(lambda: would_end(pools, others), SECONDS)
+        # Its own has been idle for longer than that one.
+        outcome, what = await repaired(pools, dry=False)
+        assert (outcome, str(others.get_server_pid()) in what) == ("done", True)
+        assert str(pid) not in what
+        assert await own.fetchval("SELECT pg_backend_pid()") == pid
+
+
+async def test_a_transaction_may_be_idle_for_two_minutes(
+    pools: Pools, login_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 2 * of_worker.IDLE_IN_TRANSACTION == 120.0
+    in_transaction = await left(login_url)
+    await in_transaction.execute("BEGIN")
+    idle = await left(login_url)
+    await until(lambda: would_end(pools, idle), SECONDS)
+    assert not await would_end(pools, in_transaction), "only idle ones have `idle_timeout`"
+    monkeypatch.setattr(of_worker, "IDLE_IN_TRANSACTION", 0.5)
+    await until(lambda: would_end(pools, in_transaction), SECONDS)
+    outcome, what = await repaired(pools, dry=False)
+    assert (outcome, str(in_transaction.get_server_pid()) in what) == ("done", True)
+    await until(lambda: ended(in_transaction), SECONDS)
+    await idle.close()
+
+
+async def test_a_query_may_take_twice_the_query_timeout(
+    pools: Pools, login_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, idle, watching = [await left(login_url) for _ in range(3)]
+    query = asyncio.create_task(busy.execute("SELECT pg_sleep(600)"))
+    monkeypatch.setattr(of_worker, "GRACE", 600.0)
+    await until(lambda: would_end(pools, idle), SECONDS)
+    assert not await would_end(pools, busy), "what waits for an answer is not idle"
+    monkeypatch.setattr(of_worker, "GRACE", 0.0)
+    await until(lambda: would_end(pools, busy), SECONDS)
+    running = "SELECT clock_timestamp() - query_start FROM pg_stat_activity WHERE pid = $1"
+    took = await watching.fetchval(running, busy.get_server_pid())
+    assert took.total_seconds() > 2 * pools["bulk"].settings.query_timeout
+    outcome, what = await repaired(pools, dry=False)
+    assert (outcome, str(busy.get_server_pid()) in what) == ("done", True)
+    with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
+        await query
+
+
+async def ended(connection: asyncpg.Connection) -> bool:
+    return connection.is_closed()
