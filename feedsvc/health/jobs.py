@@ -10,7 +10,7 @@ from feedsvc.health.repaired import Repaired
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE: Final = 2.0  # seconds until whoever asked is told that it goes on
+PATIENCE: Final = 2.0  # seconds until whoever asked is told that it goes on
 
 
 class Jobs:
@@ -26,7 +26,7 @@ class Jobs:
         job = asyncio.create_task(self._job(name, work))
         self._running[name] = job
         job.add_done_callback(lambda _: self._running.pop(name))
-        done, _ = await asyncio.wait({job}, timeout=_PATIENCE)
+        done, _ = await asyncio.wait({job}, timeout=PATIENCE)
         if done:
             return job.result()
         return Repaired("started", "It goes on; the log says how it ends.")
