@@ -41,6 +41,11 @@ CREATE TABLE app.slow_things (id int PRIMARY KEY);
 INSERT INTO app.slow_things SELECT generate_series(1, 2000);
 CREATE VIEW app.slow AS
     SELECT id, pg_sleep(0.002) IS NULL AS awake FROM app.slow_things ORDER BY id;
+CREATE VIEW app.slow_there AS
+    SELECT id,
+        pg_sleep(CASE WHEN pg_is_in_recovery() AND id > 500 THEN 0.2 ELSE 0 END) IS NULL AS awake
+    FROM app.slow_things ORDER BY id;
+CREATE TABLE app.swept (id int);
 GRANT USAGE ON SCHEMA app TO {LOGIN};
 GRANT SELECT ON ALL TABLES IN SCHEMA app TO {LOGIN};
 """
@@ -58,6 +63,13 @@ shared = true
 
 [slow]
 relation = "app.slow"
+key = ["id"]
+shared = true
+not_null = ["id"]
+replica = true
+
+[slow_there]
+relation = "app.slow_there"
 key = ["id"]
 shared = true
 not_null = ["id"]
@@ -196,12 +208,16 @@ async def test_an_export_is_read_from_the_standby_and_a_page_is_not(
     assert await served_by_standby(service) == before
 
 
+@pytest.mark.parametrize("commit", ["on", "off"])
 async def test_a_standby_behind_the_bound_is_left_and_taken_back(
     service: Running,
     http: aiohttp.ClientSession,
     writer: asyncpg.Connection,
     replayer: asyncpg.Connection,
+    commit: str,
 ) -> None:
+    """With `synchronous_commit = off` the bound counts from when the commit was made durable."""
+    await writer.execute(f"SET synchronous_commit = {commit}")
     export = "/v1/feeds/things?format=ndjson&columns=id"
 
     async def write_and_read() -> tuple[int, float, list[int]]:
@@ -210,6 +226,8 @@ async def test_a_standby_behind_the_bound_is_left_and_taken_back(
         new = await writer.fetchval(
             "INSERT INTO app.things SELECT max(id) + 1, 'new' FROM app.things RETURNING id"
         )
+        written = await writer.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        await until(lambda: is_durable(writer, written))
         return new, time.monotonic(), await ids(http, export)
 
     new, wrote, found = await from_the_standby(service, write_and_read)
@@ -243,6 +261,11 @@ async def is_level(writer: asyncpg.Connection, replayer: asyncpg.Connection) -> 
     await replayer.execute("SELECT pg_wal_replay_resume()")
     written = await writer.fetchval("SELECT pg_current_wal_insert_lsn()::text")
     await until(lambda: has_replayed(replayer, written))
+
+
+async def is_durable(writer: asyncpg.Connection, position: str) -> bool:
+    asked = "SELECT pg_current_wal_flush_lsn() >= $1::text::pg_lsn"
+    return bool(await writer.fetchval(asked, position))
 
 
 async def test_what_a_standby_showed_never_enters_the_cache(
@@ -335,6 +358,41 @@ async def read_while_it_fails(
             with frozen(standby):
                 rest = await answer.text()
     return [first["id"], *(json.loads(line)["id"] for line in rest.splitlines())]
+
+
+async def test_an_export_goes_on_at_the_primary_when_replay_cancels_it(
+    service: Running, writer: asyncpg.Connection, replayer: asyncpg.Connection
+) -> None:
+    """What VACUUM takes away, a query on the standby could still see: replay won't wait for it."""
+    await replayer.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+    await replayer.execute("SELECT pg_reload_conf()")
+    cancelled = (
+        "SELECT confl_snapshot FROM pg_stat_database_conflicts WHERE datname = current_database()"
+    )
+    before = await replayer.fetchval(cancelled)
+
+    async def read_while_swept() -> list[int]:
+        """On the standby it would last for minutes, so it ends when it is cancelled there."""
+        path = f"{service.url}/v1/feeds/slow_there?format=ndjson"
+        async with aiohttp.ClientSession(headers=bearer()) as session:
+            reading = asyncio.create_task(ids(session, path))
+            while not reading.done():
+                await writer.execute("INSERT INTO app.swept VALUES (1)")
+                await writer.execute("DELETE FROM app.swept")
+                await writer.execute("VACUUM app.swept")
+                await asyncio.wait({reading}, timeout=0.1)
+            return await reading
+
+    try:
+        assert await from_the_standby(service, read_while_swept) == [*range(1, 2_001)]
+    finally:
+        await replayer.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+        await replayer.execute("SELECT pg_reload_conf()")
+
+    async def is_counted() -> bool:
+        return bool(await replayer.fetchval(cancelled) > before)
+
+    await until(is_counted)
 
 
 async def test_a_standby_that_dies_is_left_and_taken_back(
