@@ -194,15 +194,26 @@ async def until_waiting(http: aiohttp.ClientSession, count: int) -> None:
             await asyncio.sleep(0.01)
 
 
+async def while_one_waits(http: aiohttp.ClientSession) -> tuple[dict[str, Any], int]:
+    """What is told of the bulk pool while a request waits, and how many have until it was seen."""
+    async with asyncio.timeout(60):
+        refused, seen = 0, dict[str, Any]()
+        while seen.get("waiting") != 1:
+            waiting = asyncio.create_task(refusal(http, "/v1/feeds/quick"))
+            seen = dict[str, Any]()
+            while not waiting.done() and not seen.get("waiting"):
+                seen = (await pools(http))["bulk"]
+            await waiting
+            refused += 1
+    return seen, refused
+
+
 async def test_what_is_told_of_the_pools(http: aiohttp.ClientSession, database: str) -> None:
     admin = await asyncpg.connect(database)
     async with running(http, "endless", 2):
-        waiting = asyncio.create_task(refusal(http, "/v1/feeds/quick"))
-        await asyncio.sleep(0.3)
-        bulk = (await pools(http))["bulk"]
-        assert (bulk["size"], bulk["reserve"], bulk["in_use"], bulk["waiting"]) == (3, 1, 2, 1)
+        bulk, refused = await while_one_waits(http)
+        assert (bulk["size"], bulk["reserve"], bulk["in_use"]) == (3, 1, 2)
         assert (bulk["in_use_by_exports"], bulk["open"]) == (2, 2)
-        await waiting
         names = await admin.fetch(
             "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
         )
@@ -211,8 +222,8 @@ async def test_what_is_told_of_the_pools(http: aiohttp.ClientSession, database: 
     told = await pools(http)
     assert set(told) == {"read", "write", "analytics", "bulk"}
     bulk = told["bulk"]
-    assert bulk["waits"]["count"] == 3
-    assert bulk["waits"]["max_ms"] == pytest.approx(WAITS * 1e3, rel=0.5)
+    assert bulk["waits"]["count"] == 2 + refused
+    assert bulk["waits"]["max_ms"] >= WAITS * 1e3 * 0.9
     assert bulk["timeouts"]["acquire"] == WAITS
     assert bulk["suggestion"]["size"] is None, "nobody can tell after so short a while"
     assert "too short" in bulk["suggestion"]["why"]
