@@ -1,4 +1,4 @@
-"""Streams that a drain cuts while their client is slow: the last frame arrives, also by haproxy."""
+"""Streams that are cut while their client is slow: the last frame arrives, also by haproxy."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ GRANT SELECT ON wide.long TO {LOGIN};
 DATASETS = '[long]\nrelation = "wide.long"\nkey = ["n"]\nshared = true\n'
 PAUSE = 0.02  # seconds after each piece
 PIECE = 16_384  # bytes
+STILL = 7.0  # seconds in which a client reads nothing
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,26 @@ async def test_a_slow_client_gets_to_read_why_its_stream_was_cut(
             service.terminate()
             body = await asyncio.to_thread(read_slowly, client)
             assert b"/problems/draining" in body[-2_000:], body[-200:]
+
+
+@pytest.mark.parametrize("way", ["direct", pytest.param("haproxy", marks=needs_haproxy)])
+@pytest.mark.parametrize("form", ["format=sse", "format=ndjson&frames=1"])
+async def test_a_client_that_pauses_gets_to_read_why_its_export_was_ended(
+    wide: str, tmp_path: Path, form: str, way: str
+) -> None:
+    """The last bytes wait in the service for as long as a client that is behind may be still."""
+    datasets = tmp_path / "datasets.toml"
+    datasets.write_text(DATASETS)
+    settings = {**NO_REDIS, "FEEDSVC_STREAMS__EXPORT_TIMEOUT": "1"}
+    with serving(wide, datasets=datasets, settings=settings) as service:
+        through = balancing([service.port], tmp_path) if way == "haproxy" else None
+        with through or nullcontext(service.url) as url:
+            client = connected(url, form)
+            begun = await asyncio.to_thread(client.recv, 1_000)
+            assert b" 200 OK" in begun, [line for line in service.log if "unforeseen" in line]
+            async with asyncio.timeout(60):
+                while not any("broken off" in line for line in service.log):
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(STILL)
+            body = await asyncio.to_thread(read_slowly, client)
+            assert b"/problems/timeout" in body[-2_000:], body[-200:]
