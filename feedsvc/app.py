@@ -53,6 +53,7 @@ from feedsvc.slow_query_log import SlowQueryLog
 from feedsvc.tickets import Tickets
 from feedsvc.timing import Stages
 from feedsvc.together import Together
+from feedsvc.tracing import TracingExtraMissingError, spans_of
 from feedsvc.vitals import Parts
 from feedsvc.web import routes
 from feedsvc.web.metrics import application_of
@@ -82,7 +83,8 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
     """The service's parts, open. Raises StartError."""
     try:
         tokens = Tokens(settings.auth)
-    except KeyMissingError as error:
+        spans = spans_of(settings.tracing, workplace.listener)
+    except (KeyMissingError, TracingExtraMissingError) as error:
         raise StartError(str(error)) from None
     datasets, key = await _datasets(settings, tokens)
     built = _built(settings, workplace, tokens, datasets, key)
@@ -97,6 +99,10 @@ async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[S
         stack.push_async_callback(service.observing.close)
         stack.push_async_callback(service.limits.close)
         stack.push_async_callback(audit.close)
+        if spans is not None:
+            spans.open()
+            service.observers.add(RequestEnded, spans.observe)
+            stack.push_async_callback(spans.close)
         stack.push_async_callback(service.pages.close)
         stack.push_async_callback(service.prefetcher.close)
         stack.push_async_callback(service.warmth.write)

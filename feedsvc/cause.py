@@ -4,6 +4,7 @@ The present cause is a context variable, so that a task which a request starts h
 Statements carry it as a comment in sqlcommenter's form (https://google.github.io/sqlcommenter/).
 """
 
+import random
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ _SAMPLED: Final = 1
 class Trace(NamedTuple):
     """The place of a request in a distributed trace (W3C Trace Context), in hexadecimal digits.
 
-    `parent` is the caller's span, `span` this service's own.
+    `parent` is the caller's span, empty where the trace begins here; `span` is this service's own.
     """
 
     trace: str
@@ -30,7 +31,7 @@ class Trace(NamedTuple):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether the caller records the trace."""
+        """Whether the trace is recorded."""
         return bool(int(self.flags, 16) & _SAMPLED)
 
     @property
@@ -51,6 +52,14 @@ def continued(traceparent: str | None) -> Trace | None:
         return None
     # Of the flags of later versions only the first bit is known; what follows them is not.
     return Trace(trace, parent, identifiers.new_hex()[:16], f"{int(flags, 16) & _SAMPLED:02x}")
+
+
+def trace_of(traceparent: str | None, begun: float) -> Trace | None:
+    """The trace that the caller continues; else, for this part of the requests, one begun here."""
+    found = None if traceparent is None else continued(traceparent)
+    if found is None and begun and random.random() < begun:  # noqa: S311 - a sample, no secret
+        return Trace(identifiers.new_hex(), "", identifiers.new_hex()[:16], f"{_SAMPLED:02x}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

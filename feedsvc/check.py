@@ -25,6 +25,7 @@ from feedsvc.protection import LOGIN_PLACE
 from feedsvc.replicas import Replicas
 from feedsvc.resolution import resolved
 from feedsvc.settings import Health, Pools, Settings, SettingsError
+from feedsvc.tracing import TracingExtraMissingError, spans_of
 from feedsvc.web import routes
 
 _BEGINNING: Final = """\
@@ -132,6 +133,10 @@ async def _ask(
         if tokens.published is not None:
             await tokens.published.fetch()
     except (KeyMissingError, JwksError) as error:
+        result.mistakes.append(str(error))
+    try:
+        spans_of(effective.tracing, None)
+    except TracingExtraMissingError as error:
         result.mistakes.append(str(error))
     if not effective.database.url.get_secret_value():
         result.mistakes.append("database.url must be set, or DATABASE_URL")

@@ -27,6 +27,7 @@ from feedsvc.settings.sections import (
     Redis,
     Server,
     Streams,
+    Tracing,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Streams",
+    "Tracing",
     "WritePool",
     "load",
     "mask_url",

@@ -23,6 +23,7 @@ from feedsvc.settings.sections import (
     Redis,
     Server,
     Streams,
+    Tracing,
 )
 
 PREFIX: Final = "FEEDSVC_"
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     datasets: Datasets = Datasets()
     log: Log = Log()
     queries: Queries = Queries()
+    tracing: Tracing = Tracing()
 
     def masked(self) -> dict[str, Any]:
         """The settings as plain values, passwords and keys replaced by asterisks."""

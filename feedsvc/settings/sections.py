@@ -320,6 +320,25 @@ class Queries(Section):
     comment_pages: bool = False
 
 
+class Tracing(Section):
+    """Spans of requests, for OpenTelemetry; needs the extra `tracing`."""
+
+    # Where a collector takes OTLP over HTTP; `/v1/traces` is added to an address without a path.
+    endpoint: Annotated[str, AfterValidator(of_http)] | None = None
+    # The part of the requests without a `traceparent` that begin a trace; with one, its sampled
+    # flag decides.
+    sample: float = Field(0.01, ge=0, le=1)
+    # How long an export may take, its retries included, and how long a stop waits for the last.
+    timeout: float = Field(2.0, gt=0, le=60)
+    # OTEL_SERVICE_NAME, else `feedsvc`, where it is left out.
+    service_name: str | None = Field(None, min_length=1, max_length=200)
+
+    @property
+    def begun(self) -> float:
+        """The part of the requests without a `traceparent` that begin a trace, if any may."""
+        return 0.0 if self.endpoint is None else self.sample
+
+
 class Log(Section):
     """The log on standard error."""
 

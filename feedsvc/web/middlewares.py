@@ -64,13 +64,16 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def _cause(request: web.Request) -> Cause:
-    given = request.app[SERVICE].settings.queries
-    trace = cause.continued(request.headers.get("traceparent"))
+    settings = request.app[SERVICE].settings
+    given = settings.queries
+    trace = cause.trace_of(request.headers.get("traceparent"), settings.tracing.begun)
+    # Of those that begin here only some are a caller's wish, which is worth a parsing more.
+    is_followed = trace is not None and trace.is_sampled and bool(trace.parent)
     return Cause(
         request[REQUEST_ID],
         request.rel_url.raw_query_string,
         given.slow,
-        given.comment_pages or (trace is not None and trace.is_sampled),
+        given.comment_pages or is_followed,
         trace,
     )
 

@@ -27,12 +27,13 @@ from feedsvc.auth.principal import Principal
 from feedsvc.cache.memory import Held, requests_share
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Found
+from feedsvc.cause import trace_of
 from feedsvc.errors import Unauthorized
 from feedsvc.observations import RequestEnded
 from feedsvc.service import Service
 from feedsvc.timing import server_timing
 from feedsvc.web import headers
-from feedsvc.web.address import Networks, client_address
+from feedsvc.web.address import client_address
 from feedsvc.web.middlewares import request_id
 from feedsvc.web.page_form import PageForm
 from feedsvc.web.particulars import PARTICULARS
@@ -45,6 +46,7 @@ _A_MEANING: Final = 3_072
 _A_HEAD: Final = 1_536
 _COPIES: Final = 3  # of a head: as it came, as bytes of each field, and as text
 _X_REQUEST_ID: Final = istr("X-Request-ID")
+_TRACEPARENT: Final = istr("traceparent")
 # What follows from the page, and what is made anew for each answer; all else of a head stays.
 _OF_THE_PAGE: Final = frozenset({"content-length", "etag", "link"})
 _OF_THE_ANSWER: Final = frozenset({
@@ -93,6 +95,7 @@ class Said(NamedTuple):
     authorization: str | None
     if_none_match: str | None
     request_id: str | None
+    traceparent: str | None
     fields: CIMultiDictProxy[str]
 
 
@@ -126,6 +129,7 @@ class Shortcut:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._trusted = service.settings.server.trusted_proxies
+        self._begun = service.settings.tracing.begun
         share = requests_share(service.settings.cache.memory_bytes) // 2
         self._known: Remembered[tuple[Words, Scope], _Known] = Remembered(share)
         self._heads: Remembered[bytes, Said] = Remembered(share)
@@ -191,7 +195,7 @@ class Shortcut:
             async with self._service.drain.running(short=True):
                 found = await self._service.pages.from_redis(asked.known.wanted)
         except asyncio.CancelledError:
-            self._service.observers.tell(_ended(asked, _GONE, self._trusted))
+            self._service.observers.tell(self._ended(asked, _GONE))
             raise
         return None if found is None else self._answered(asked, found)
 
@@ -213,11 +217,36 @@ class Shortcut:
             head = lines + _of_the_page(tag, form.link(held.page), length)
             held.heads[known.words, made.status] = head
             service.pages.remeasure(held)
-        ended = _ended(asked, made, self._trusted)
+        ended = self._ended(asked, made)
         service.pages.tell_hit(known.wanted, found)
         service.warmth.note(known.wanted, form.query.format.name, form.given, principal)
         service.observers.tell(ended)
         return head + _of_the_answer(found, ended, standing), made.body
+
+    def _ended(self, asked: Asked, made: _Made) -> RequestEnded:
+        began, said, peer, principal, known, stages = asked
+        seconds = time.perf_counter() - began
+        return RequestEnded(
+            at=time.time(),
+            request_id=request_id(said.request_id),
+            method="GET",
+            route=known.route,
+            guarded=True,
+            status=made.status,
+            result="cancelled" if made is _GONE else "complete",
+            why=None,
+            seconds=seconds,
+            first_byte=None if made is _GONE else seconds,
+            stages=stages,
+            address=client_address(peer, said.fields, self._trusted),
+            principal=principal,
+            dataset=known.wanted.dataset.name,
+            format=known.form.query.format.name,
+            query=known.query,
+            rows=made.rows,
+            size=made.size,
+            trace=trace_of(said.traceparent, self._begun),
+        )
 
     def _cache(self) -> Cache:
         return self._service.pages.origin, self._service.pages.kept_out
@@ -226,31 +255,6 @@ class Shortcut:
 def _made(form: PageForm, held: Held) -> _Made:
     rendered = form.rendered(held)
     return _Made(200, rendered.body, len(held.page.records), rendered.rows_size)
-
-
-def _ended(asked: Asked, made: _Made, trusted: Networks) -> RequestEnded:
-    began, said, peer, principal, known, stages = asked
-    seconds = time.perf_counter() - began
-    return RequestEnded(
-        at=time.time(),
-        request_id=request_id(said.request_id),
-        method="GET",
-        route=known.route,
-        guarded=True,
-        status=made.status,
-        result="cancelled" if made is _GONE else "complete",
-        why=None,
-        seconds=seconds,
-        first_byte=None if made is _GONE else seconds,
-        stages=stages,
-        address=client_address(peer, said.fields, trusted),
-        principal=principal,
-        dataset=known.wanted.dataset.name,
-        format=known.form.query.format.name,
-        query=known.query,
-        rows=made.rows,
-        size=made.size,
-    )
 
 
 def _may_come(request: web.BaseRequest) -> bool:
@@ -280,6 +284,7 @@ def said_by(message: RawRequestMessage) -> Said | None:
         fields.get(hdrs.AUTHORIZATION),
         fields.get(hdrs.IF_NONE_MATCH),
         fields.get(_X_REQUEST_ID),
+        fields.get(_TRACEPARENT),
         fields,
     )
 

@@ -39,7 +39,7 @@ def test_words_mean_nothing_once_the_cache_is_another(changed: dict[str, Any]) -
     known.principal = PRINCIPAL
     answer = SimpleNamespace(status=200, reason="OK", keep_alive=True, headers={})
     shortcut.remember(request, cast("web.Response", answer))
-    said = Said((PATH, ("*/*",), ()), "Bearer x", None, None, request.headers)
+    said = Said((PATH, ("*/*",), ()), "Bearer x", None, None, None, request.headers)
     assert shortcut.ask(said, None) is not None
     vars(pages).update(changed)
     assert shortcut.ask(said, None) is None
