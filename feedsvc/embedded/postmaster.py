@@ -75,9 +75,10 @@ def bring_up(process: ServerProcess, cluster: Cluster, port: int, seconds: float
 
 def _wait_until_ready(process: ServerProcess, cluster: Cluster, port: int, deadline: float) -> None:
     while time.monotonic() < deadline:
-        if not process.alive():
+        pid = process.running_pid()
+        if pid is None:
             raise _death(process)
-        if _says_ready(cluster.data, process.pid):
+        if _says_ready(cluster.data, pid):
             _log_in(cluster, port)
             return
         time.sleep(POLL)

@@ -82,13 +82,19 @@ class ServerProcess:
         Raises:
             EmbeddedError: it isn't running.
         """
-        if self._child is None or self._child.poll() is not None:
+        pid = self.running_pid()
+        if pid is None:
             raise EmbeddedError(f"{Path(self.argv[0]).name} isn't running: start it first")
-        return self._child.pid
+        return pid
+
+    def running_pid(self) -> int | None:
+        """Its process id, None where it isn't running: one look, between which it can't end."""
+        child = self._child
+        return child.pid if child is not None and child.poll() is None else None
 
     def alive(self) -> bool:
         """Whether it is running."""
-        return self._child is not None and self._child.poll() is None
+        return self.running_pid() is not None
 
     def spawn(self) -> None:
         """Start it; its output begins a new log, and the run before keeps the previous one."""
