@@ -4,8 +4,8 @@ import logging
 from functools import partial
 from typing import Final
 
-from feedsvc import logs
-from feedsvc.observations import RequestEnded
+from feedsvc.core import logs
+from feedsvc.core.events import RequestEnded
 
 _LOGGER: Final = logging.getLogger("feedsvc.access")
 _SHOWN: Final = "%(method)s %(route)s %(status)d %(result)s %(us)d us %(request_id)s"

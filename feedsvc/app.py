@@ -14,7 +14,6 @@ from feedsvc.access_log import AccessLog
 from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
-from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.keys import fingerprint
@@ -27,15 +26,18 @@ from feedsvc.cache.shared import Shared
 from feedsvc.cache.warming import Recipe, Warmth
 from feedsvc.cache.watch import Watch
 from feedsvc.changes import DEADLINE, INTERVAL, Changes
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import CachePrefetch, Observers, QuerySlow, RequestEnded
+from feedsvc.core.principal import Principal
+from feedsvc.core.process import Workplace
+from feedsvc.core.timing import Stages
 from feedsvc.datasets import Dataset, DatasetsError, declarations
-from feedsvc.drain import Drain
 from feedsvc.faults import told
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.readiness import Readiness
 from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
-from feedsvc.observations import CachePrefetch, Observers, QuerySlow, RequestEnded
 from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
 from feedsvc.pools import Pool, Pools
@@ -51,14 +53,12 @@ from feedsvc.sessions import SessionRefusedError
 from feedsvc.settings import Server, Settings
 from feedsvc.slow_query_log import SlowQueryLog
 from feedsvc.tickets import Tickets
-from feedsvc.timing import Stages
 from feedsvc.together import Together
 from feedsvc.tracing import TracingExtraMissingError, spans_of
 from feedsvc.vitals import Parts
 from feedsvc.web import routes
 from feedsvc.web.metrics import application_of
 from feedsvc.web.server import Runner, application
-from feedsvc.workplace import Workplace
 from streams.formats import FORMATS
 
 logger = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from typing import Final
 
 import orjson
 
-from feedsvc import identifiers
 from feedsvc.audit_refusals import Entry, Refusals
-from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
+from feedsvc.core import identifiers
+from feedsvc.core.events import AuditState, RequestEnded
+from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
-from feedsvc.observations import AuditState, RequestEnded
 from feedsvc.own_tables import writing
 from feedsvc.pools import Pool
 from feedsvc.settings import Audit

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from feedsvc import identifiers
-from feedsvc.observations import RequestEnded
+from feedsvc.core import identifiers
+from feedsvc.core.events import RequestEnded
 
 _MINUTE: Final = 60.0
 _MOST_ADDRESSES: Final = 10_000  # in a minute; the rest of them are counted together

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from feedsvc.core.finding import Finding
 from feedsvc.datasets import (
     KEY_ORDER,
     RESERVED,
@@ -18,7 +19,6 @@ from feedsvc.datasets import (
     order_columns,
     quote_identifier,
 )
-from feedsvc.findings import Finding
 from feedsvc.secret_columns import secret_looking
 from streams import encoder
 

@@ -18,8 +18,8 @@ import asyncpg
 
 from feedsvc import pools
 from feedsvc.cache.snapshot import Snapshot
+from feedsvc.core.events import ListenerTurned, Observers
 from feedsvc.faults import told
-from feedsvc.observations import ListenerTurned, Observers
 from feedsvc.servers import Servers
 from feedsvc.settings import Database
 

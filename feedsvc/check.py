@@ -16,8 +16,8 @@ from feedsvc.alerts.rules import load as load_alerts
 from feedsvc.auth.jwks import JwksError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
+from feedsvc.core.finding import Finding, report
 from feedsvc.datasets import Dataset, Declaration
-from feedsvc.findings import Finding, report
 from feedsvc.health.checks import checks_of
 from feedsvc.key_sample import key_findings, some_tenants, views_among
 from feedsvc.login_sql import login_sql

@@ -18,21 +18,22 @@ import asyncpg
 import orjson
 import typer
 
-from feedsvc import logs, settings, triggers
+from feedsvc import settings, triggers
 from feedsvc.app import StartError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
 from feedsvc.control import ControlLine
+from feedsvc.core import logs
+from feedsvc.core.problems import Unauthorized
+from feedsvc.core.process import Workplace
 from feedsvc.datasets import DatasetsError, declarations
 from feedsvc.embedded.errors import EmbeddedError
-from feedsvc.errors import Unauthorized
 from feedsvc.govern import serve_as_worker
 from feedsvc.migrations.errors import MigrationError
 from feedsvc.migrations.lines import Line
 from feedsvc.monitor.source import RefusedError
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import SettingsError
-from feedsvc.workplace import Workplace
 
 T = TypeVar("T")
 

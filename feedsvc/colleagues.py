@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from feedsvc.workplace import Workplace
+from feedsvc.core.process import Workplace
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Final
 
 from feedsvc import parameters
-from feedsvc.errors import BadParameter
+from feedsvc.core.problems import BadParameter
 from streams.csv_record import CsvStyle
 
 CSV_STYLES: Final = ("delimiter", "guard", "decimal", "datetime", "tz", "quote")

@@ -16,18 +16,18 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from feedsvc import statement, tenancy, totals
-from feedsvc.auth.principal import Principal
 from feedsvc.batch_size import BatchSize
 from feedsvc.cache.page import Page, digest_of
 from feedsvc.cache.snapshot import Snapshot
-from feedsvc.errors import DatasetUnavailable, Unavailable
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import DatasetUnavailable, Unavailable
+from feedsvc.core.timing import Stages
 from feedsvc.faults import as_problems, told
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.slow_queries import Stopwatch
 from feedsvc.sources import choice
 from feedsvc.sources.source import Answer, Batch, Source
-from feedsvc.timing import Stages
 from feedsvc.totals import Total, total_of
 from feedsvc.trial import refuse_bad_values, refuse_what_is_no_text
 from streams import tokens

@@ -7,7 +7,8 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc.errors import (
+from feedsvc.core.events import DatabaseFault, Observers
+from feedsvc.core.problems import (
     DatabaseUnavailable,
     DataFault,
     DatasetLocked,
@@ -17,7 +18,6 @@ from feedsvc.errors import (
     Problem,
     Timeout,
 )
-from feedsvc.observations import DatabaseFault, Observers
 
 # The first that fits counts: asyncio's TimeoutError is an OSError too, but a deadline of ours.
 _PROBLEMS: Final[tuple[tuple[tuple[type[Exception], ...], Callable[[], Problem]], ...]] = (

@@ -21,12 +21,12 @@ import uvloop
 
 from feedsvc.app import StartError
 from feedsvc.control import ControlLine
+from feedsvc.core.process import Workplace
 from feedsvc.run import Orders, serve
 from feedsvc.settings import Settings, SettingsError
 from feedsvc.worker import WorkerError
 from feedsvc.worker_folder import Slots
 from feedsvc.workers import Plan, Workers
-from feedsvc.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 

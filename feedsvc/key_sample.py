@@ -6,8 +6,8 @@ from typing import Final
 
 import asyncpg
 
+from feedsvc.core.finding import Finding
 from feedsvc.datasets import Dataset, Declaration, quote_identifier
-from feedsvc.findings import Finding
 
 _ROWS: Final = 10_000
 _TENANTS: Final = 3

@@ -15,19 +15,19 @@ from feedsvc.alerts.group import Group
 from feedsvc.alerts.history import History
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.webhook import Webhook
-from feedsvc.drain import Drain
-from feedsvc.errors import Unavailable
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import Observers
+from feedsvc.core.problems import Unavailable
+from feedsvc.core.process import Workplace
 from feedsvc.metrics.cells import Cells
 from feedsvc.metrics.exposition import Exposition
 from feedsvc.metrics.observer import Domain, Metrics
-from feedsvc.observations import Observers
 from feedsvc.pools import Pool
 from feedsvc.sampling import Sampling
 from feedsvc.settings import Settings
 from feedsvc.tracker.store import Store
 from feedsvc.tracker.tracker import Tracker
 from feedsvc.vitals import Parts, VitalSigns
-from feedsvc.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 

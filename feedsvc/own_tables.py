@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from feedsvc.errors import NotSetUp
+from feedsvc.core.problems import NotSetUp
 from feedsvc.faults import as_problems
 from feedsvc.pools import Connection, Pool
 

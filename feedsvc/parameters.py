@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
-from feedsvc.errors import BadParameter, BadRequest
+from feedsvc.core.problems import BadParameter, BadRequest
 
 _MOST_PARAMETERS: Final = 200
 

@@ -11,10 +11,10 @@ from weakref import WeakSet
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from feedsvc.core.events import Observers, PoolLease, PoolState
+from feedsvc.core.problems import Busy, DatabaseUnavailable
 from feedsvc.datasets import PoolName
-from feedsvc.errors import Busy, DatabaseUnavailable
 from feedsvc.faults import told
-from feedsvc.observations import Observers, PoolLease, PoolState
 from feedsvc.places import ANY, Asker, NoPlaceError, Place, Places, retry_after
 from feedsvc.pool_report import Seen, texts
 from feedsvc.servers import Servers, servers_of

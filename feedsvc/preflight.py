@@ -6,8 +6,8 @@ from typing import Final
 import asyncpg
 
 from feedsvc import catalog, pools, protection
+from feedsvc.core.finding import Finding
 from feedsvc.datasets import Dataset, Declaration, declarations
-from feedsvc.findings import Finding
 from feedsvc.read_rights import right_findings
 from feedsvc.resolution import resolved
 from feedsvc.sessions import POOLED_BY_TRANSACTION

@@ -8,8 +8,8 @@ from typing import Final
 
 import asyncpg
 
+from feedsvc.core.finding import Finding
 from feedsvc.datasets import Declaration
-from feedsvc.findings import Finding
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "protection.sql").read_text()
 _LOGIN_SQL: Final = (files("feedsvc") / "login.sql").read_text()

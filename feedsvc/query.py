@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from feedsvc import parameters
+from feedsvc.core.problems import BadParameter, NotAcceptable
 from feedsvc.csv_parameters import CSV_STYLES, csv_style
 from feedsvc.datasets import KEY_ORDER, RESERVED, Column, Dataset, Op, OrderColumn
-from feedsvc.errors import BadParameter, NotAcceptable
 from feedsvc.literals import uuid_text
 from streams import negotiation, tokens
 from streams.csv_record import PLAIN_CSV, csv_record

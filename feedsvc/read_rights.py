@@ -7,8 +7,8 @@ from typing import Final
 
 import asyncpg
 
+from feedsvc.core.finding import Finding
 from feedsvc.datasets import Declaration
-from feedsvc.findings import Finding
 
 _SQL: Final = (files("feedsvc") / "read_rights.sql").read_text()
 

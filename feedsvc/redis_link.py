@@ -11,12 +11,12 @@ from typing import Any, Final, Literal, TypeAlias
 from redis.exceptions import ClusterDownError, ResponseError
 
 from feedsvc import settings
-from feedsvc.observations import Observers, RedisRefused, RedisTurned
-from feedsvc.redis.address import RedisAddress
+from feedsvc.core.events import Observers, RedisRefused, RedisTurned
+from feedsvc.core.logs import Tally
 from feedsvc.redis.deadline import Deadline
 from feedsvc.redis.reach import ways_to
 from feedsvc.redis.way import Command, Way, settle
-from feedsvc.tally import Tally
+from feedsvc.settings.redis_url import RedisAddress
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from feedsvc import protection
+from feedsvc.core.events import Observers
 from feedsvc.datasets import PoolName
 from feedsvc.faults import told
 from feedsvc.inquiry import Inquiry
-from feedsvc.observations import Observers
 from feedsvc.pool_report import report
 from feedsvc.pools import Pool
 from feedsvc.servers import Servers

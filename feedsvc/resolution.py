@@ -6,8 +6,8 @@ from typing import Final
 
 import asyncpg
 
+from feedsvc.core.finding import Finding
 from feedsvc.datasets import Declaration, named_parts
-from feedsvc.findings import Finding
 
 _SQL: Final = (files("feedsvc") / "resolution.sql").read_text()
 

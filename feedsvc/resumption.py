@@ -11,7 +11,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from feedsvc.service_key import ServiceKey
 
 _NONCE_SIZE: Final = 12

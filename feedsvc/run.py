@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Final
 
 from feedsvc.app import Serving, serving
+from feedsvc.core.process import Workplace
 from feedsvc.settings import Settings
-from feedsvc.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from logging import getLogger
 from pathlib import Path
 
 from feedsvc.app import StartError
+from feedsvc.core.process import Workplace
 from feedsvc.govern import serve_alone, serve_with_workers
 from feedsvc.settings import Settings
 from feedsvc.web.server import listen
 from feedsvc.worker_folder import worker_folder
 from feedsvc.workers import Plan
-from feedsvc.workplace import Workplace
 from streams import encoder
 
 logger = getLogger(__name__)

@@ -8,11 +8,11 @@ from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.warming import Warmth
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import Observers
 from feedsvc.datasets import Dataset
-from feedsvc.drain import Drain
 from feedsvc.health.readiness import Readiness
 from feedsvc.limits.limiter import Limiter
-from feedsvc.observations import Observers
 from feedsvc.observing import Observing
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from feedsvc import cause
+from feedsvc.core import cause
 from feedsvc.lineage import Origin
 
 SETTINGS: Final[Mapping[str, str]] = {

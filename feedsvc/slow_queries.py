@@ -6,8 +6,8 @@ from contextlib import contextmanager, suppress
 
 import asyncpg
 
-from feedsvc import cause
-from feedsvc.observations import Observers, QuerySlow
+from feedsvc.core import cause
+from feedsvc.core.events import Observers, QuerySlow
 from feedsvc.pools import Connection
 
 

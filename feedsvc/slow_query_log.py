@@ -4,8 +4,8 @@ import logging
 from functools import partial
 from typing import Final
 
-from feedsvc import logs
-from feedsvc.observations import QuerySlow
+from feedsvc.core import logs
+from feedsvc.core.events import QuerySlow
 
 _LOGGER: Final = logging.getLogger("feedsvc.queries")
 

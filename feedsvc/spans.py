@@ -32,8 +32,8 @@ from opentelemetry.trace import (
 )
 from opentelemetry.util.types import AttributeValue
 
-from feedsvc.cause import Trace
-from feedsvc.observations import RequestEnded
+from feedsvc.core.cause import Trace
+from feedsvc.core.events import RequestEnded
 from feedsvc.settings import Tracing
 
 logger = logging.getLogger(__name__)

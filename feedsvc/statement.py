@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from feedsvc.auth.principal import Principal
 from feedsvc.binary_projection import BinaryRow
+from feedsvc.core.principal import Principal
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Column, Dataset, Op, OrderColumn
 from feedsvc.projection import (

@@ -10,8 +10,8 @@ import asyncpg
 
 from feedsvc import catalog
 from feedsvc.catalog import Relation
+from feedsvc.core.finding import Finding
 from feedsvc.datasets import Declaration, relation_parts
-from feedsvc.findings import Finding
 from feedsvc.tags import Template
 
 

@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 
 from asyncpg.transaction import Transaction
 
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Internal
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Internal
+from feedsvc.core.timing import Stages
 from feedsvc.faults import told
 from feedsvc.places import Asker
 from feedsvc.pools import Connection, Pool, cut, is_lost
-from feedsvc.timing import Stages
 
 logger = logging.getLogger(__name__)
 

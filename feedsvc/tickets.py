@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from cachetools import TTLCache
 
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Unauthorized, Unavailable
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Unauthorized, Unavailable
 from feedsvc.own_tables import writing
 from feedsvc.pools import Pool
 from feedsvc.redis_link import RedisAwayError, RedisLink

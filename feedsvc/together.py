@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from feedsvc.colleagues import Message, Reply
-from feedsvc.drain import Drain
+from feedsvc.core.drain import Drain
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts
 from feedsvc.health.repairs import DEADLINE, REPAIRS, Repairs

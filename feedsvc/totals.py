@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from feedsvc import statement
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Connection
 from feedsvc.query import FeedQuery
 from feedsvc.sources import opened

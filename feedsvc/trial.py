@@ -6,7 +6,7 @@ for some characters, and then the request is at fault. Everything else is the da
 
 import asyncpg
 
-from feedsvc.errors import BadParameter
+from feedsvc.core.problems import BadParameter
 from feedsvc.pools import Connection, Pool
 from feedsvc.statement import Statement
 

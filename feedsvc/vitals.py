@@ -8,10 +8,10 @@ from typing import Final, NamedTuple, NoReturn
 from feedsvc.audit import AuditLog
 from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.pages import Pages
-from feedsvc.drain import Drain
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import Observers, StandbyState, Vitals
 from feedsvc.health.watch import Health
 from feedsvc.machine import Machine
-from feedsvc.observations import Observers, StandbyState, Vitals
 from feedsvc.pools import Pools
 from feedsvc.readiness import DatabaseProbe
 from feedsvc.redis_link import RedisLink

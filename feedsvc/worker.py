@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from feedsvc.control import ControlLine
-from feedsvc.workplace import Workplace
+from feedsvc.core.process import Workplace
 
 _LAST_MOMENTS: Final = 5.0  # seconds from a worker's last word to its end
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from feedsvc import logs, settings
+from feedsvc import settings
+from feedsvc.core import logs
+from feedsvc.core.process import Workplace
 from feedsvc.settings import Settings, SettingsError
 from feedsvc.worker import Worker, WorkerError
 from feedsvc.worker_folder import Slots
-from feedsvc.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 

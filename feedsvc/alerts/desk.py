@@ -5,14 +5,14 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from feedsvc import identifiers
 from feedsvc.alerts.board import Board, Boards
 from feedsvc.alerts.errands import Errands
 from feedsvc.alerts.history import History
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.states import State
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Problem
+from feedsvc.core import identifiers
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Problem
 
 Json: TypeAlias = dict[str, Any]
 

@@ -13,8 +13,8 @@ from feedsvc.alerts.figures import FIGURES, Seen
 from feedsvc.alerts.messages import Turn
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.states import State, step
-from feedsvc.drain import Drain
-from feedsvc.observations import AlertStates, Observers
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import AlertStates, Observers
 from feedsvc.tracker.tracker import Tracker, recent
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ None is a figure that can't be known just now, such as the error rate while nobo
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from feedsvc.observations import PoolState, Vitals
+from feedsvc.core.events import PoolState, Vitals
 from feedsvc.tracker.figures import Figures
 from feedsvc.tracker.report import FAILURES, Span
 from feedsvc.tracker.sketch import Sketch

@@ -3,9 +3,9 @@
 import logging
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from feedsvc import identifiers
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.states import State
+from feedsvc.core import identifiers
 
 logger = logging.getLogger(__name__)
 

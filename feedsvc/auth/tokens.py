@@ -12,9 +12,9 @@ from feedsvc.auth import keys
 from feedsvc.auth.claims import ClaimError, principal_of
 from feedsvc.auth.jwks import PublishedKeys
 from feedsvc.auth.keys import Key, KeyMissingError
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import TokenExpired, Unauthorized, Unavailable
 from feedsvc.datasets import Role
-from feedsvc.errors import TokenExpired, Unauthorized, Unavailable
 from feedsvc.settings import Auth
 
 _LONGEST_TOKEN: Final = 8_192

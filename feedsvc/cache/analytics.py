@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedsvc.cache.pages import Pages
-from feedsvc.observations import (
+from feedsvc.core.events import (
     CacheChange,
     CacheLoad,
     CacheLookup,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from feedsvc.errors import Unavailable
+from feedsvc.core.problems import Unavailable
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ from typing import Final
 
 import orjson
 
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Key
+from feedsvc.core.principal import Principal
 from feedsvc.csv_projection import csv_record
 from feedsvc.datasets import Dataset
 from feedsvc.projection import json_record

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, TypeAlias
 from cachetools import TTLCache
 
 from feedsvc import settings
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.flights import Flights
 from feedsvc.cache.keys import page_key
 from feedsvc.cache.ledger import Ledger
@@ -20,8 +19,9 @@ from feedsvc.cache.memory import Held, Memory, pages_share
 from feedsvc.cache.page import Key, Page, Wanted
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.snapshot import Snapshot
-from feedsvc.errors import Timeout, Unavailable
-from feedsvc.observations import CacheLoad, CacheLookup, CachePrefetch, Observers
+from feedsvc.core.events import CacheLoad, CacheLookup, CachePrefetch, Observers
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Timeout, Unavailable
 from feedsvc.query import FeedQuery
 from feedsvc.redis_link import RedisAwayError
 from feedsvc.tags import lookup_items

@@ -11,8 +11,8 @@ from typing import Final
 from feedsvc.cache.memory import Guess
 from feedsvc.cache.page import Page, Wanted
 from feedsvc.cache.pages import Load, Pages
-from feedsvc.errors import Problem
-from feedsvc.observations import CachePrefetch, Observers
+from feedsvc.core.events import CachePrefetch, Observers
+from feedsvc.core.problems import Problem
 
 logger = logging.getLogger(__name__)
 

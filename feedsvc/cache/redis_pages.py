@@ -8,10 +8,10 @@ from typing import Final, Literal, TypeAlias
 
 from feedsvc.cache.page import EnvelopeError, Page, Wanted, pack, unpack
 from feedsvc.cache.shared import Claim, Shared
-from feedsvc.observations import CacheLookup, CachePut, Observers
+from feedsvc.core.events import CacheLookup, CachePut, Observers
+from feedsvc.core.logs import Tally
 from feedsvc.redis_link import RedisAwayError, State
 from feedsvc.service_key import Seal
-from feedsvc.tally import Tally
 
 logger = logging.getLogger(__name__)
 

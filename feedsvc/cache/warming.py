@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Key, Wanted
+from feedsvc.core.principal import Principal
 from feedsvc.redis_link import RedisAwayError, RedisLink
 
 logger = logging.getLogger(__name__)

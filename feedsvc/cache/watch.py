@@ -11,8 +11,8 @@ from feedsvc import triggers
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.snapshot import Snapshot
+from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets import Declaration
-from feedsvc.observations import CacheChange, Observers
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from feedsvc.errors import Unavailable
+from feedsvc.core.problems import Unavailable
 from feedsvc.faults import told
 from feedsvc.health.finding import Finding
 from feedsvc.health.parts import Parts

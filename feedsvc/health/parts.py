@@ -8,6 +8,7 @@ from feedsvc.auth.tokens import Tokens
 from feedsvc.cache.pages import Pages
 from feedsvc.changes import Changes
 from feedsvc.colleagues import Colleagues
+from feedsvc.core.process import Workplace
 from feedsvc.health.clock import Clock
 from feedsvc.health.disks import Disks
 from feedsvc.health.jobs import Jobs
@@ -17,7 +18,6 @@ from feedsvc.pools import Pools
 from feedsvc.redis_link import RedisLink
 from feedsvc.replicas import Replicas
 from feedsvc.settings import Settings
-from feedsvc.workplace import Workplace
 
 
 @dataclass(frozen=True, slots=True)

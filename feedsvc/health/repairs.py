@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from feedsvc.errors import Problem, RateLimited
+from feedsvc.core.problems import Problem, RateLimited
 from feedsvc.faults import told
 from feedsvc.health import of_owner, of_worker
 from feedsvc.health.finding import RepairName

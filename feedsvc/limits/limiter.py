@@ -19,9 +19,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from cachetools import LRUCache
 
-from feedsvc import identifiers
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import RateLimited
+from feedsvc.core import identifiers
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import RateLimited
 from feedsvc.limits.bucket import Bucket, Policy
 from feedsvc.redis.way import Command
 from feedsvc.redis_link import RedisAwayError, RedisLink

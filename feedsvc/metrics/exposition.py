@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from feedsvc.errors import Unavailable
+from feedsvc.core.problems import Unavailable
 
 _FRESH: Final = 1.0  # seconds for which a text is as good as new
 _DEADLINE: Final = 10.0

@@ -10,11 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from feedsvc.errors import problem_types
-from feedsvc.metrics import declarations as d
-from feedsvc.metrics.cells import Buckets, Cells, Count
-from feedsvc.metrics.release import release
-from feedsvc.observations import (
+from feedsvc.core.events import (
     AlertStates,
     CacheChange,
     CacheLoad,
@@ -32,6 +28,10 @@ from feedsvc.observations import (
     Vitals,
     WebhookTried,
 )
+from feedsvc.core.problems import problem_types
+from feedsvc.metrics import declarations as d
+from feedsvc.metrics.cells import Buckets, Cells, Count
+from feedsvc.metrics.release import release
 from feedsvc.sampling import Sampling, Turns
 from feedsvc.tags import all_under, exactly
 from streams.encoder import MISSING

@@ -18,10 +18,10 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from feedsvc.redis.address import RedisAddress
 from feedsvc.redis.cluster import Cluster
 from feedsvc.redis.lanes import Lanes
 from feedsvc.redis.way import Way
+from feedsvc.settings.redis_url import RedisAddress
 
 Connect: TypeAlias = Callable[[], AbstractConnection]
 

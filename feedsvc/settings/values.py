@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
-from feedsvc.redis.address import RedisAddress
+from feedsvc.settings.redis_url import RedisAddress
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]

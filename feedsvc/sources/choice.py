@@ -3,7 +3,7 @@
 from importlib.resources import files
 from typing import Final
 
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Connection
 from feedsvc.query import FeedQuery
 from feedsvc.sources.copied import COPY_AFTER, CopiedPages

@@ -18,8 +18,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from feedsvc import cause, statement
-from feedsvc.auth.principal import Principal
+from feedsvc import statement
+from feedsvc.core import cause
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.gathering import Gathering

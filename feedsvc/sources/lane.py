@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from feedsvc import cause, statement
-from feedsvc.auth.principal import Principal
+from feedsvc import statement
 from feedsvc.binary_projection import BinaryRow
+from feedsvc.core import cause
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.gathering import Gathering

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 
 from feedsvc import tenancy
-from feedsvc.errors import Busy
+from feedsvc.core.problems import Busy
 from feedsvc.faults import told
 from feedsvc.pools import Connection, Pool
 from feedsvc.sources.lane import Effort, Lane, Wanted

@@ -9,7 +9,7 @@ from typing import Any, Final
 from asyncpg import Record
 from asyncpg.cursor import Cursor
 
-from feedsvc import cause
+from feedsvc.core import cause
 from feedsvc.pools import Connection
 from feedsvc.statement import Statement
 

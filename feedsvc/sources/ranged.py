@@ -9,7 +9,7 @@ import math
 import time
 from typing import Final
 
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.copied import COPY_AFTER, LARGEST_PAGE, LONGEST_PAGE, CopiedPages

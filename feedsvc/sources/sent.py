@@ -10,7 +10,7 @@ import asyncpg
 from asyncpg.cursor import Cursor
 
 from feedsvc import statement
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources import opened

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from feedsvc.observations import AuditState, PoolState, StandbyState, Vitals
+from feedsvc.core.events import AuditState, PoolState, StandbyState, Vitals
 from feedsvc.tracker.figures import Figures, FiguresError
 from feedsvc.tracker.recorder import MINUTE, Minute
 from feedsvc.tracker.store import Row

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from math import log
 from typing import Final, NamedTuple
 
-from feedsvc.observations import (
+from feedsvc.core.events import (
     CacheLoad,
     CacheLookup,
     DatabaseFault,

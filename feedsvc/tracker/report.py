@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from feedsvc.observations import Vitals
+from feedsvc.core.events import Vitals
 from feedsvc.tracker.figures import Figures
 from feedsvc.tracker.sketch import Sketch
 

@@ -15,8 +15,8 @@ from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from feedsvc import identifiers
-from feedsvc.errors import NotSetUp, Problem, Timeout, Unavailable
+from feedsvc.core import identifiers
+from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.faults import told
 from feedsvc.own_tables import writing
 from feedsvc.pools import Connection, Pool

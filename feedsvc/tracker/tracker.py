@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from feedsvc.errors import NotSetUp, Problem
-from feedsvc.observations import Observers, Vitals
+from feedsvc.core.events import Observers, Vitals
+from feedsvc.core.problems import NotSetUp, Problem
 from feedsvc.sampling import Sampling
 from feedsvc.tracker import live, report
 from feedsvc.tracker.figures import Figures

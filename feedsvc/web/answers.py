@@ -7,17 +7,17 @@ from typing import Final
 
 from aiohttp import web
 
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.memory import Held
 from feedsvc.cache.page import Page, Wanted
 from feedsvc.cache.pages import Found, Load, Why
-from feedsvc.errors import TokenExpired
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import TokenExpired
+from feedsvc.core.timing import Stages
 from feedsvc.export import Course, FirstPage, Part, open_export
 from feedsvc.page_reader import collect, page_course, page_of, read_page
 from feedsvc.query import FeedQuery
 from feedsvc.service import Service
 from feedsvc.sources import choice
-from feedsvc.timing import Stages
 from feedsvc.web.delivery import Delivery
 from feedsvc.web.keys import SERVICE, STAGES
 from feedsvc.web.page_form import PageForm, rows_of

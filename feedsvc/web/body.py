@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, cast
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 
-from feedsvc.observations import StreamParked
+from feedsvc.core.events import StreamParked
 from feedsvc.settings import Streams
 from feedsvc.web.keys import SERVICE, STAGES
 from feedsvc.web.particulars import PARTICULARS

@@ -15,7 +15,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from aiohttp.web_request import BaseRequest
 
-from feedsvc.errors import (
+from feedsvc.core.logs import Tally
+from feedsvc.core.problems import (
     BadRequest,
     HeadersTooLarge,
     Internal,
@@ -23,7 +24,6 @@ from feedsvc.errors import (
     Unauthorized,
     UriTooLong,
 )
-from feedsvc.tally import Tally
 from feedsvc.web import heads, middlewares, problems, security
 from feedsvc.web.address import CrowdedError
 from feedsvc.web.doorkeeper import MOST_REFUSED, MOST_WAITING, Doorkeeper, refusal

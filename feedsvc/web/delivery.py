@@ -12,10 +12,10 @@ from typing import NoReturn, TypeAlias
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from feedsvc import identifiers
 from feedsvc.cache.memory import Held
-from feedsvc.drain import retry_ms
-from feedsvc.errors import Draining, UpgradeRequired
+from feedsvc.core import identifiers
+from feedsvc.core.drain import retry_ms
+from feedsvc.core.problems import Draining, UpgradeRequired
 from feedsvc.export import Export
 from feedsvc.faults import problem_of
 from feedsvc.query import FeedQuery

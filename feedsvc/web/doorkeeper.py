@@ -5,9 +5,9 @@ from typing import Final
 
 import orjson
 
-from feedsvc.errors import Unavailable
+from feedsvc.core.logs import Tally
+from feedsvc.core.problems import Unavailable
 from feedsvc.settings import Server
-from feedsvc.tally import Tally
 from feedsvc.web import middlewares, problems, security
 from feedsvc.web.address import Crowd
 

@@ -6,7 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from feedsvc import parameters
-from feedsvc.errors import BadParameter, NotAcceptable
+from feedsvc.core.problems import BadParameter, NotAcceptable
 from streams import negotiation
 
 _TYPES: Final = {"json": "application/json", "csv": "text/csv", "sse": "text/event-stream"}

@@ -11,7 +11,7 @@ from aiohttp import hdrs
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import istr
 
-from feedsvc.errors import (
+from feedsvc.core.problems import (
     BadRequest,
     HeadersTooLarge,
     Problem,

@@ -7,8 +7,8 @@ import orjson
 from aiohttp import web
 
 from feedsvc import parameters
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import BadParameter, BadRequest
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.health.repairs import NAMES
 from feedsvc.web.asked import stated
 from feedsvc.web.keys import SERVICE, Work

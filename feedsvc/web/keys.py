@@ -5,10 +5,10 @@ from typing import Final, TypeAlias
 
 from aiohttp import web
 
-from feedsvc.auth.principal import Principal
+from feedsvc.core.logs import Tally
+from feedsvc.core.principal import Principal
+from feedsvc.core.timing import Stages
 from feedsvc.service import Service
-from feedsvc.tally import Tally
-from feedsvc.timing import Stages
 
 SERVICE: Final = web.AppKey("service", Service)
 SHORTAGES: Final = web.AppKey("shortages", dict[str, Tally])

@@ -5,8 +5,8 @@ from functools import partial
 from aiohttp import web
 
 from feedsvc import parameters
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Problem
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Problem
 from feedsvc.service import Service
 from feedsvc.web import problems, security
 from feedsvc.web.keys import SERVICE, Work

@@ -7,9 +7,10 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from feedsvc import cause, identifiers
-from feedsvc.cause import Cause
-from feedsvc.errors import (
+from feedsvc.core import cause, identifiers
+from feedsvc.core.cause import Cause
+from feedsvc.core.logs import Tally
+from feedsvc.core.problems import (
     BadRequest,
     ContentTooLarge,
     Internal,
@@ -19,8 +20,7 @@ from feedsvc.errors import (
     RequestTimeout,
     Unavailable,
 )
-from feedsvc.tally import Tally
-from feedsvc.timing import Stages
+from feedsvc.core.timing import Stages
 from feedsvc.web import cors, problems, resumption, security
 from feedsvc.web.address import client_address
 from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, SERVICE, SHORTAGES, STAGES, STANDING

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from feedsvc.errors import problem_types
+from feedsvc.core.problems import problem_types
 from feedsvc.web import headers, openapi_feeds, openapi_operating
 from feedsvc.web.openapi_words import REFUSALS, TEXT, Json, answer
 

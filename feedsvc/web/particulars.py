@@ -7,10 +7,10 @@ from typing import Final
 
 from aiohttp import web
 
-from feedsvc import cause
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Problem, Unauthorized
-from feedsvc.observations import RequestEnded, Result
+from feedsvc.core import cause
+from feedsvc.core.events import RequestEnded, Result
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Problem, Unauthorized
 from feedsvc.web.keys import CLIENT_ADDRESS, REQUEST_ID, STAGES
 
 

@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 
 from feedsvc import own_tables, parameters
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import BadParameter, BadRequest
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.tags import all_under
 from feedsvc.web.asked import stated
 from feedsvc.web.keys import SERVICE, Work

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from feedsvc.errors import NotFound, Problem, problem_types
+from feedsvc.core.problems import NotFound, Problem, problem_types
 from feedsvc.web import page as pages
 from feedsvc.web.page import prose
 

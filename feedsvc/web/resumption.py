@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from feedsvc.web.keys import RESUMES, SERVICE
 
 _PREFIX: Final = "feedsvc-"

@@ -1,7 +1,7 @@
 """Rights that a whole route asks for."""
 
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Forbidden
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Forbidden
 
 
 def only_operators(principal: Principal) -> None:

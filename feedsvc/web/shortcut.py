@@ -22,22 +22,22 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy, istr
 
-from feedsvc import identifiers
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.memory import Held, requests_share
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Found
-from feedsvc.cause import trace_of
-from feedsvc.errors import Unauthorized
-from feedsvc.observations import RequestEnded
+from feedsvc.core import identifiers
+from feedsvc.core.bounded_mapping import Remembered
+from feedsvc.core.cause import trace_of
+from feedsvc.core.events import RequestEnded
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Unauthorized
+from feedsvc.core.timing import server_timing
 from feedsvc.service import Service
-from feedsvc.timing import server_timing
 from feedsvc.web import headers
 from feedsvc.web.address import client_address
 from feedsvc.web.middlewares import request_id
 from feedsvc.web.page_form import PageForm
 from feedsvc.web.particulars import PARTICULARS
-from feedsvc.web.remembered import Remembered
 
 _LONGEST_WORDS: Final = 2_048  # bytes; what is longer hardly comes again
 _LONGEST_HEAD: Final = 4_096

@@ -6,8 +6,8 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import BadParameter, BadRequest
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.tickets import LIFETIME
 from feedsvc.web.keys import SERVICE, Work
 

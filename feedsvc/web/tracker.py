@@ -9,8 +9,8 @@ import orjson
 from aiohttp import web
 
 from feedsvc import parameters
-from feedsvc.auth.principal import Principal
-from feedsvc.drain import Drain
+from feedsvc.core.drain import Drain
+from feedsvc.core.principal import Principal
 from feedsvc.tracker import report
 from feedsvc.tracker.tracker import RANGES, Range, Tracker
 from feedsvc.web import headers

@@ -13,8 +13,8 @@ import pytest
 from yarl import URL
 
 from feedsvc.audit import AuditLog
-from feedsvc.auth.principal import Principal
-from feedsvc.observations import RequestEnded
+from feedsvc.core.events import RequestEnded
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Pools
 from feedsvc.settings import Audit, Database, Settings
 from tests.support.servers import LOGIN

@@ -24,12 +24,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from feedsvc.auth.principal import Principal
 from feedsvc.cache import ledger, page, watch
 from feedsvc.cache.page import Key, Page, Wanted
 from feedsvc.cache.shared import Shared
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets import Dataset
-from feedsvc.errors import DatabaseUnavailable
 from tests.support.cache_reads import Read
 from tests.support.cache_steps import SCENES, STEPS, WORKERS, Step, acts
 from tests.support.cache_world import (

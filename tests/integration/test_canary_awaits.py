@@ -15,14 +15,14 @@ import asyncpg
 import pytest
 
 from feedsvc import catalog, tenancy
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
+from feedsvc.core.timing import Stages
 from feedsvc.datasets import Dataset, declarations
 from feedsvc.export import Course, open_export
 from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import choice
-from feedsvc.timing import Stages
 from tests.integration.conftest import NewDatabase
 from tests.support.canaries.awaits import cancelled_at
 from tests.support.canaries.world import DATASETS_FILE, NAMES, Caller, World, peopled

@@ -18,10 +18,10 @@ import pytest
 
 from feedsvc import statement, tenancy, triggers
 from feedsvc.catalog import resolve
+from feedsvc.core.timing import Stages
 from feedsvc.datasets import declarations
 from feedsvc.migrations import runner
 from feedsvc.sources import choice, ranged
-from feedsvc.timing import Stages
 from streams import encoder
 from streams.formats import FORMATS
 from tests.integration.foreign import oracle

@@ -17,7 +17,7 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
-from feedsvc.errors import problem_types
+from feedsvc.core.problems import problem_types
 from tests.support import servers, sse
 from tests.support.service import Running, bearer, serving
 

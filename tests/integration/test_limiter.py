@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import RateLimited
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import RateLimited
 from feedsvc.limits import limiter as module
 from feedsvc.limits.limiter import Limiter, identity
 from feedsvc.redis_link import RedisLink

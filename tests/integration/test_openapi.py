@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from openapi_spec_validator import validate
 
-from feedsvc.errors import problem_types
+from feedsvc.core.problems import problem_types
 from feedsvc.web import openapi
 from feedsvc.web.routes import ROUTES
 from tests.support.service import Running, bearer

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from feedsvc import pools
-from feedsvc.errors import Busy
+from feedsvc.core.problems import Busy
 from feedsvc.places import Places
 from feedsvc.pools import Pool
 from feedsvc.settings import Settings

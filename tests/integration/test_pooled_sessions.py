@@ -6,10 +6,10 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
+from feedsvc.core.timing import Stages
 from feedsvc.pools import Connection, Pool
 from feedsvc.settings import Database, PoolSettings
-from feedsvc.timing import Stages
 
 COUPLE = Principal("rosewood", "member", "7", 0.0)
 

@@ -10,11 +10,11 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
+from feedsvc.core.timing import Stages
 from feedsvc.pools import Pool
 from feedsvc.sessions import SETTINGS
 from feedsvc.settings import Database, PoolSettings
-from feedsvc.timing import Stages
 from tests.support import pgbouncer
 from tests.support.service import KEY, REPOSITORY
 

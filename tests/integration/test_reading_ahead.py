@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
-from feedsvc.errors import Problem
+from feedsvc.core.problems import Problem
+from feedsvc.core.timing import Stages
 from feedsvc.export import Course, Export, open_export
 from feedsvc.sources.copied import CopiedPages
-from feedsvc.timing import Stages
 from tests.support.encoding import needs_encoder
 from tests.support.patience import patience
 from tests.support.servers import LOGIN, as_login

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from feedsvc.core.events import Observers, RedisTurned
 from feedsvc.embedded.valkey import ValkeyServer
-from feedsvc.observations import Observers, RedisTurned
 from feedsvc.redis.reach import ways_to
 from feedsvc.redis.way import Way
 from feedsvc.redis_link import RedisAwayError, RedisLink, RedisRefusedError

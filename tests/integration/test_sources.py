@@ -16,12 +16,12 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
-from feedsvc.errors import BadParameter, DatasetUnavailable
+from feedsvc.core.problems import BadParameter, DatasetUnavailable
+from feedsvc.core.timing import Stages
 from feedsvc.export import Course, FirstPage, open_export
 from feedsvc.query import FeedQuery
 from feedsvc.sources import choice, copied
 from feedsvc.sources.copied import CopiedPages
-from feedsvc.timing import Stages
 from streams import encoder
 from streams.formats import FORMATS
 from tests.support import servers

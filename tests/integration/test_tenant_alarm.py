@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Internal
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Internal
+from feedsvc.core.timing import Stages
 from feedsvc.pools import Pools
 from feedsvc.settings import Database, Settings
-from feedsvc.timing import Stages
 
 ANN = Principal("rosewood", "member", None, 0.0)
 

@@ -9,8 +9,8 @@ import aiohttp
 import asyncpg
 import pytest
 
+from feedsvc.core.timing import Stages
 from feedsvc.export import Course, open_export
-from feedsvc.timing import Stages
 from feedsvc.totals import MOST_COUNTED, coarse
 from tests.support import sse, statements
 from tests.support.servers import LOGIN, as_login

@@ -12,15 +12,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from feedsvc.errors import NotSetUp
-from feedsvc.observations import (
-    AuditState,
-    Observers,
-    PoolState,
-    RequestEnded,
-    StandbyState,
-    Vitals,
-)
+from feedsvc.core.events import AuditState, Observers, PoolState, RequestEnded, StandbyState, Vitals
+from feedsvc.core.problems import NotSetUp
 from feedsvc.pools import Pools
 from feedsvc.sampling import Sampling
 from feedsvc.settings import Database, Settings

@@ -5,11 +5,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Page
 from feedsvc.cache.pages import Found
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets import Dataset
-from feedsvc.errors import DatabaseUnavailable
 from tests.support.cache_world import Database, Worker, serials_of
 
 

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from tests.support.cache_world import CALLERS, CLIENTS, DATASETS, TENANTS
 
 WORKERS = range(3)

@@ -14,7 +14,6 @@ from typing import Any, Final
 import orjson
 
 from feedsvc import settings
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.page import Key, Page, Wanted, digest_of
@@ -23,9 +22,10 @@ from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.shared import Shared
 from feedsvc.cache.snapshot import Snapshot
 from feedsvc.cache.watch import Watch
+from feedsvc.core.events import CacheLookup, Observers
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets import Column, Dataset
-from feedsvc.errors import DatabaseUnavailable
-from feedsvc.observations import CacheLookup, Observers
 from feedsvc.query import FeedQuery
 from feedsvc.redis_link import RedisLink
 from feedsvc.service_key import Seal

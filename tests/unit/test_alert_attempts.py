@@ -10,7 +10,7 @@ import pytest
 from feedsvc.alerts.errands import Errands, Target, Timing
 from feedsvc.alerts.history import History
 from feedsvc.alerts.webhook import Outcome, Webhook
-from feedsvc.observations import Observers
+from feedsvc.core.events import Observers
 from tests.unit.test_alert_evaluator import AWAY, Driven
 
 

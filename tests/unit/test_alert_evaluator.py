@@ -15,7 +15,7 @@ from feedsvc.alerts.history import History, Standing
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.states import State
 from feedsvc.alerts.webhook import Outcome, Webhook
-from feedsvc.observations import Observers
+from feedsvc.core.events import Observers
 from feedsvc.tracker.live import Present
 from feedsvc.tracker.tracker import Tracker
 from tests.unit.test_alert_rules import vitals

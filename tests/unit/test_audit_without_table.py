@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from feedsvc import audit
-from feedsvc.errors import NotSetUp, Unavailable
+from feedsvc.core.problems import NotSetUp, Unavailable
 from feedsvc.settings import Audit
 
 

@@ -13,9 +13,9 @@ import pytest
 from pydantic import SecretStr
 
 from feedsvc.auth.keys import KeyMissingError
-from feedsvc.auth.principal import Principal
 from feedsvc.auth.tokens import Tokens
-from feedsvc.errors import TokenExpired, Unauthorized
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import TokenExpired, Unauthorized
 from feedsvc.settings import Auth, Claims
 
 KEY = "a key of these tests' own, long enough for HS256"

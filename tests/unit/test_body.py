@@ -12,8 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from backports import zstd
 
+from feedsvc.core.timing import Stages
 from feedsvc.settings import Streams
-from feedsvc.timing import Stages
 from feedsvc.web.body import Body
 from feedsvc.web.keys import STAGES
 from streams.compression import CODINGS, Compressor

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.keys import fingerprint, page_key
+from feedsvc.core.principal import Principal
 from feedsvc.datasets import Column, Dataset, OrderColumn
 from feedsvc.query import FeedQuery
 from feedsvc.tags import Template

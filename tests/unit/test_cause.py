@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedsvc import cause
-from feedsvc.cause import Cause, continued
+from feedsvc.core import cause
+from feedsvc.core.cause import Cause, continued
 from feedsvc.web.middlewares import request_id
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from feedsvc.errors import BadParameter, NotFound, Problem, Unavailable, problem_types
+from feedsvc.core.problems import BadParameter, NotFound, Problem, Unavailable, problem_types
 from feedsvc.web import problems
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from feedsvc.cache.flights import Flights
-from feedsvc.errors import Unavailable
+from feedsvc.core.problems import Unavailable
 
 
 class Loads:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from feedsvc.auth.jwks import JwksError, PublishedKeys
 from feedsvc.auth.tokens import Tokens
-from feedsvc.errors import Unauthorized, Unavailable
+from feedsvc.core.problems import Unauthorized, Unavailable
 from feedsvc.settings import Auth
 from tests.support.issuer import EC, RSA, Issuer, bearer, jwk, publishing
 

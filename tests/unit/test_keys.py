@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from feedsvc.auth import keys
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
-from feedsvc.errors import Unauthorized
+from feedsvc.core.problems import Unauthorized
 from feedsvc.settings import Auth
 from tests.support.issuer import PRIVATE, RSA, bearer, claims, jwk, private_pem, public_pem
 

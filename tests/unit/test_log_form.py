@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from feedsvc import logs
+from feedsvc.core import logs
 
 
 class Stream(io.StringIO):

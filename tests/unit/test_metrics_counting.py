@@ -4,10 +4,7 @@ from typing import Any
 
 import pytest
 
-from feedsvc.metrics import declarations as d
-from feedsvc.metrics.cells import Cells
-from feedsvc.metrics.observer import Domain, Metrics
-from feedsvc.observations import (
+from feedsvc.core.events import (
     AuditState,
     CacheChange,
     CacheLookup,
@@ -20,6 +17,9 @@ from feedsvc.observations import (
     StreamParked,
     Vitals,
 )
+from feedsvc.metrics import declarations as d
+from feedsvc.metrics.cells import Cells
+from feedsvc.metrics.observer import Domain, Metrics
 from feedsvc.sampling import Sampling, Turns
 from feedsvc.tags import exactly
 

@@ -3,13 +3,7 @@
 import asyncio
 from typing import NamedTuple
 
-from feedsvc.observations import (
-    CacheLookup,
-    DatabaseFault,
-    ListenerTurned,
-    Observers,
-    PoolLease,
-)
+from feedsvc.core.events import CacheLookup, DatabaseFault, ListenerTurned, Observers, PoolLease
 
 HIT = CacheLookup("clients", "hit", "memory", None)
 LEASE = PoolLease("read", "leased", 0.1)

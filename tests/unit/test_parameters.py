@@ -3,7 +3,7 @@
 import pytest
 
 from feedsvc import parameters
-from feedsvc.errors import BadParameter, BadRequest
+from feedsvc.core.problems import BadParameter, BadRequest
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from feedsvc.cache.memory import Held
 from feedsvc.cache.page import Page, Wanted, digest_of
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.snapshot import Snapshot
-from feedsvc.errors import Busy
-from feedsvc.observations import CachePrefetch, Observers
+from feedsvc.core.events import CachePrefetch, Observers
+from feedsvc.core.problems import Busy
 from tests.support.datasets import DATASET
 
 PATIENCE = 30.0

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from feedsvc.drain import Drain
+from feedsvc.core.drain import Drain
 from feedsvc.health.readiness import Readiness
 from feedsvc.settings import Health
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from feedsvc.redis.address import RedisAddress
+from feedsvc.settings.redis_url import RedisAddress
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from feedsvc.auth.principal import Principal
 from feedsvc.cache.page import Wanted
+from feedsvc.core.principal import Principal
 from feedsvc.query import FeedQuery
 from feedsvc.service import Service
 from feedsvc.settings import Settings

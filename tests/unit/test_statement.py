@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from feedsvc import statement
-from feedsvc.auth.principal import Principal
 from feedsvc.binary_projection import binary_row
+from feedsvc.core.principal import Principal
 from feedsvc.datasets import OrderColumn
 from feedsvc.query import FeedQuery
 from tests.support.datasets import DATASET, ID

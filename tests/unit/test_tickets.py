@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from feedsvc import tickets as module
-from feedsvc.auth.principal import Principal
-from feedsvc.errors import Unauthorized
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Unauthorized
 from feedsvc.pools import Pool
 from feedsvc.redis_link import RedisLink
 from feedsvc.service_key import ServiceKey

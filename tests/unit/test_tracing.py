@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from feedsvc.cause import trace_of
+from feedsvc.core.cause import trace_of
 from feedsvc.settings import Tracing
 from feedsvc.tracing import TracingExtraMissingError, spans_of
 

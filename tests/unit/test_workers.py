@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from feedsvc.core.process import Workplace
 from feedsvc.settings import Settings
 from feedsvc.worker import Worker
 from feedsvc.worker_folder import Slots
 from feedsvc.workers import Plan, Workers, _Generation
-from feedsvc.workplace import Workplace
 
 
 @dataclass

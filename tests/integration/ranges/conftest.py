@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import pytest
 
+from feedsvc.core.timing import Stages
 from feedsvc.export import Course, Export, open_export
 from feedsvc.sources import choice, ranged, ranges
 from feedsvc.sources.lane import Lane
-from feedsvc.timing import Stages
 from tests.support import servers
 from tests.support.servers import LOGIN, as_login
 from tests.support.sites import CHUNK, Site, sited

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from feedsvc.errors import DatabaseUnavailable
+from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.pools import Pool
 from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import ranged, ranges

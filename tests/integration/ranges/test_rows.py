@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import pytest
 
-from feedsvc.auth.principal import Principal
+from feedsvc.core.principal import Principal
 from feedsvc.pools import Connection, Pool
 from feedsvc.sources import copied, ranged
 from feedsvc.sources.lanes import Lanes

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
-from feedsvc.auth.principal import Principal
-from feedsvc.cause import Trace
+from feedsvc.core.cause import Trace
+from feedsvc.core.principal import Principal
 
 logger = logging.getLogger(__name__)
 

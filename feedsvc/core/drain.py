@@ -6,7 +6,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from feedsvc.errors import Draining, Problem
+from feedsvc.core.problems import Draining, Problem
 
 _LAST_WORDS: Final = 1.0  # seconds that interrupted streams get to say so
 _A_WEEK: Final = 7 * 86_400.0  # seconds; no stream lasts longer, and a timer has its limits
