@@ -9,12 +9,20 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
-from feedsvc import open_files, pools, preflight
+from feedsvc import open_files, preflight
 from feedsvc.access_log import AccessLog
 from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
+from feedsvc.backends.postgres import pool as pools
+from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.pool import Pool, Pools
+from feedsvc.backends.postgres.probe import DatabaseProbe
+from feedsvc.backends.postgres.replicas import READING, Replicas
+from feedsvc.backends.postgres.servers import Servers
+from feedsvc.backends.postgres.sessions import SessionRefusedError
+from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
@@ -32,7 +40,6 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.process import Workplace
 from feedsvc.core.timing import Stages
 from feedsvc.datasets import Dataset, DatasetsError, declarations
-from feedsvc.faults import told
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.readiness import Readiness
@@ -40,16 +47,10 @@ from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
-from feedsvc.pools import Pool, Pools
 from feedsvc.query import FeedQuery
-from feedsvc.readiness import DatabaseProbe
-from feedsvc.redis_link import RedisLink
-from feedsvc.replicas import READING, Replicas
 from feedsvc.resumption import Resumption
-from feedsvc.servers import Servers
 from feedsvc.service import Service
 from feedsvc.service_key import ServiceKey, service_key
-from feedsvc.sessions import SessionRefusedError
 from feedsvc.settings import Server, Settings
 from feedsvc.slow_query_log import SlowQueryLog
 from feedsvc.tickets import Tickets

@@ -18,12 +18,12 @@ from typing import Final
 import orjson
 
 from feedsvc.audit_refusals import Entry, Refusals
+from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core import identifiers
 from feedsvc.core.events import AuditState, RequestEnded
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
-from feedsvc.faults import told
-from feedsvc.own_tables import writing
-from feedsvc.pools import Pool
 from feedsvc.settings import Audit
 
 logger = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from typing import Any, Final, NoReturn, Protocol
 
 import asyncpg
 
-from feedsvc import pools
-from feedsvc.cache.snapshot import Snapshot
+from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.servers import Servers
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.core.events import ListenerTurned, Observers
-from feedsvc.faults import told
-from feedsvc.servers import Servers
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class Changes:
 
 @asynccontextmanager
 async def _connected(database: Database | Servers) -> AsyncIterator[asyncpg.Connection]:
-    connection = await pools.connect(database, application_name="feedsvc changes")
+    connection = await pool.connect(database, application_name="feedsvc changes")
     try:
         yield connection
     finally:

@@ -10,19 +10,20 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import datasets, pools, preflight, settings, triggers
+from feedsvc import datasets, preflight, settings, triggers
 from feedsvc.alerts.rules import AlertsError, Known
 from feedsvc.alerts.rules import load as load_alerts
 from feedsvc.auth.jwks import JwksError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
+from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.core.finding import Finding, report
 from feedsvc.datasets import Dataset, Declaration
 from feedsvc.health.checks import checks_of
 from feedsvc.key_sample import key_findings, some_tenants, views_among
 from feedsvc.login_sql import login_sql
 from feedsvc.protection import LOGIN_PLACE
-from feedsvc.replicas import Replicas
 from feedsvc.resolution import resolved
 from feedsvc.settings import Health, Pools, Settings, SettingsError
 from feedsvc.tracing import TracingExtraMissingError, spans_of
@@ -142,7 +143,7 @@ async def _ask(
         result.mistakes.append("database.url must be set, or DATABASE_URL")
         return
     try:
-        connection = await pools.connect(effective.database, application_name="feedsvc check")
+        connection = await pool.connect(effective.database, application_name="feedsvc check")
     except (OSError, asyncpg.PostgresError, ValueError) as error:
         why = str(error) or type(error).__name__
         result.mistakes.append(f"database.url: the database does not answer: {why}")

@@ -22,6 +22,8 @@ from feedsvc import settings, triggers
 from feedsvc.app import StartError
 from feedsvc.auth.keys import KeyMissingError
 from feedsvc.auth.tokens import Tokens
+from feedsvc.backends.postgres.migrations.errors import MigrationError
+from feedsvc.backends.postgres.migrations.lines import Line
 from feedsvc.control import ControlLine
 from feedsvc.core import logs
 from feedsvc.core.problems import Unauthorized
@@ -29,8 +31,6 @@ from feedsvc.core.process import Workplace
 from feedsvc.datasets import DatasetsError, declarations
 from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.govern import serve_as_worker
-from feedsvc.migrations.errors import MigrationError
-from feedsvc.migrations.lines import Line
 from feedsvc.monitor.source import RefusedError
 from feedsvc.serve import listening, serve_on
 from feedsvc.settings import SettingsError
@@ -296,7 +296,7 @@ async def _with_connection(url: str, work: Callable[[asyncpg.Connection], Awaita
 
 def _runner() -> ModuleType:
     """Migrations, read in when they are asked for: half of all that a worker would import."""
-    from feedsvc.migrations import runner  # noqa: PLC0415
+    from feedsvc.backends.postgres.migrations import runner  # noqa: PLC0415
 
     return runner
 

@@ -16,14 +16,14 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from feedsvc import statement, tenancy, totals
+from feedsvc.backends.postgres.faults import as_problems, told
+from feedsvc.backends.postgres.pool import Connection, Pool
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.batch_size import BatchSize
 from feedsvc.cache.page import Page, digest_of
-from feedsvc.cache.snapshot import Snapshot
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatasetUnavailable, Unavailable
 from feedsvc.core.timing import Stages
-from feedsvc.faults import as_problems, told
-from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.slow_queries import Stopwatch
 from feedsvc.sources import choice

@@ -15,6 +15,7 @@ from feedsvc.alerts.group import Group
 from feedsvc.alerts.history import History
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.webhook import Webhook
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import Observers
 from feedsvc.core.problems import Unavailable
@@ -22,7 +23,6 @@ from feedsvc.core.process import Workplace
 from feedsvc.metrics.cells import Cells
 from feedsvc.metrics.exposition import Exposition
 from feedsvc.metrics.observer import Domain, Metrics
-from feedsvc.pools import Pool
 from feedsvc.sampling import Sampling
 from feedsvc.settings import Settings
 from feedsvc.tracker.store import Store

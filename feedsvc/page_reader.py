@@ -1,10 +1,10 @@
 """One page, read from PostgreSQL."""
 
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.cache.page import Page
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.export import Course, Export, Part, open_export
-from feedsvc.pools import Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Streams
 from feedsvc.sources.projected import ProjectedCursor

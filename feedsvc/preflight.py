@@ -5,12 +5,13 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import catalog, pools, protection
+from feedsvc import catalog, protection
+from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.sessions import POOLED_BY_TRANSACTION
 from feedsvc.core.finding import Finding
 from feedsvc.datasets import Dataset, Declaration, declarations
 from feedsvc.read_rights import right_findings
 from feedsvc.resolution import resolved
-from feedsvc.sessions import POOLED_BY_TRANSACTION
 from feedsvc.settings import Settings
 from feedsvc.tag_findings import tag_findings
 
@@ -67,7 +68,7 @@ async def _is_pooled_by_transaction(connection: asyncpg.Connection, settings: Se
     own = await connection.fetchval(_WHICH)
     if own == connection.get_server_pid():
         return False  # no pooler stands between
-    other = await pools.connect(settings.database, application_name="feedsvc start")
+    other = await pool.connect(settings.database, application_name="feedsvc start")
     try:
         return bool(await other.fetchval(_WHICH) == own)
     finally:

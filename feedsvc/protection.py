@@ -12,7 +12,7 @@ from feedsvc.core.finding import Finding
 from feedsvc.datasets import Declaration
 
 _RELATIONS_SQL: Final = (files("feedsvc") / "protection.sql").read_text()
-_LOGIN_SQL: Final = (files("feedsvc") / "login.sql").read_text()
+_LOGIN_SQL: Final = (files("feedsvc.backends.postgres") / "login.sql").read_text()
 _TABLES: Final = frozenset("rp")
 LOGIN_PLACE: Final = "database.url"
 _SEE: Final = "see docs/row-level-security.md"

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feedsvc.auth.tokens import Tokens
+from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.probe import DatabaseProbe
+from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.prefetch import Prefetcher
@@ -14,9 +17,6 @@ from feedsvc.datasets import Dataset
 from feedsvc.health.readiness import Readiness
 from feedsvc.limits.limiter import Limiter
 from feedsvc.observing import Observing
-from feedsvc.pools import Pools
-from feedsvc.readiness import DatabaseProbe
-from feedsvc.replicas import Replicas
 from feedsvc.resumption import Resumption
 from feedsvc.settings import Settings
 from feedsvc.tickets import Tickets

@@ -6,9 +6,9 @@ from contextlib import contextmanager, suppress
 
 import asyncpg
 
+from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core import cause
 from feedsvc.core.events import Observers, QuerySlow
-from feedsvc.pools import Connection
 
 
 class Stopwatch:

@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 
 from asyncpg.transaction import Transaction
 
+from feedsvc.backends.postgres.admission import Asker
+from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.pool import Connection, Pool, cut, is_lost
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Internal
 from feedsvc.core.timing import Stages
-from feedsvc.faults import told
-from feedsvc.places import Asker
-from feedsvc.pools import Connection, Pool, cut, is_lost
 
 logger = logging.getLogger(__name__)
 

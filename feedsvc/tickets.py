@@ -20,11 +20,11 @@ from typing import Any, Final
 
 from cachetools import TTLCache
 
+from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.pool import Pool
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Unauthorized, Unavailable
-from feedsvc.own_tables import writing
-from feedsvc.pools import Pool
-from feedsvc.redis_link import RedisAwayError, RedisLink
 from feedsvc.service_key import MAC_SIZE, ServiceKey
 
 LIFETIME: Final = 30

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from feedsvc.backends.postgres.report import Seen, report
 from feedsvc.colleagues import Message, Reply
 from feedsvc.core.drain import Drain
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts
 from feedsvc.health.repairs import DEADLINE, REPAIRS, Repairs
 from feedsvc.health.watch import Health
-from feedsvc.pool_report import Seen, report
 
 _SOON: Final = 0.03  # seconds for what nobody should wait for
 _LATE: Final = 1.0  # seconds beyond the deadline of what was asked for

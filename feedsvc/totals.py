@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from feedsvc import statement
+from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core.principal import Principal
-from feedsvc.pools import Connection
 from feedsvc.query import FeedQuery
 from feedsvc.sources import opened
 from streams.frames import TotalKind

@@ -6,8 +6,8 @@ for some characters, and then the request is at fault. Everything else is the da
 
 import asyncpg
 
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.problems import BadParameter
-from feedsvc.pools import Connection, Pool
 from feedsvc.statement import Statement
 
 

@@ -7,15 +7,15 @@ from typing import Final, NamedTuple, NoReturn
 
 from feedsvc.audit import AuditLog
 from feedsvc.auth.tokens import Tokens
+from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.probe import DatabaseProbe
+from feedsvc.backends.postgres.replicas import Replicas
+from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.pages import Pages
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import Observers, StandbyState, Vitals
 from feedsvc.health.watch import Health
 from feedsvc.machine import Machine
-from feedsvc.pools import Pools
-from feedsvc.readiness import DatabaseProbe
-from feedsvc.redis_link import RedisLink
-from feedsvc.replicas import Replicas
 from feedsvc.sampling import Sampling
 
 _WAKE: Final = 0.1  # seconds between looks at whether the event loop is on time

@@ -12,9 +12,9 @@ from feedsvc.alerts.group import Group, Verdict
 from feedsvc.alerts.history import History, Standing
 from feedsvc.alerts.rules import Rule
 from feedsvc.alerts.webhook import Webhook
+from feedsvc.backends.postgres.faults import told
 from feedsvc.core.events import Observers, WebhookTried
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
-from feedsvc.faults import told
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 
-from feedsvc.own_tables import writing
-from feedsvc.pools import Connection, Pool
+from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.pool import Connection, Pool
 
 Json: TypeAlias = dict[str, Any]
 Verdict: TypeAlias = Literal["send", "hold", "drop"]

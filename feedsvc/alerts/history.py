@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import orjson
 
 from feedsvc.alerts.states import State
-from feedsvc.own_tables import writing
-from feedsvc.pools import Pool
+from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.pool import Pool
 
 Json: TypeAlias = dict[str, Any]
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from feedsvc.cache.snapshot import Snapshot
+from feedsvc.backends.postgres.snapshot import Snapshot
 
 _MOST_ITEMS: Final = 200_000
 _MOST_WRITERS: Final = 256

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 import zstandard
 
-from feedsvc.cache.snapshot import Snapshot
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.datasets import Dataset
 from feedsvc.service_key import MAC_SIZE, Seal
 

@@ -12,18 +12,18 @@ from typing import Any, Final, Literal, TypeAlias
 from cachetools import TTLCache
 
 from feedsvc import settings
+from feedsvc.backends.postgres.snapshot import Snapshot
+from feedsvc.backends.redis.link import RedisAwayError
 from feedsvc.cache.flights import Flights
 from feedsvc.cache.keys import page_key
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.memory import Held, Memory, pages_share
 from feedsvc.cache.page import Key, Page, Wanted
 from feedsvc.cache.redis_pages import RedisPages
-from feedsvc.cache.snapshot import Snapshot
 from feedsvc.core.events import CacheLoad, CacheLookup, CachePrefetch, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Timeout, Unavailable
 from feedsvc.query import FeedQuery
-from feedsvc.redis_link import RedisAwayError
 from feedsvc.tags import lookup_items
 
 _MOST_ROUNDS: Final = 3

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Final
 
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink, State
 from feedsvc.cache.page import Key
-from feedsvc.redis_link import RedisAwayError, RedisLink, State
 
 CLAIM_SECONDS: Final = 2.0
 """How long a claim outlives a worker that died with it."""

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import orjson
 
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.cache.page import Key, Wanted
 from feedsvc.core.principal import Principal
-from feedsvc.redis_link import RedisAwayError, RedisLink
 
 logger = logging.getLogger(__name__)
 

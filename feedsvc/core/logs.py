@@ -17,8 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, TextIO, TypeAlias
 
 import orjson
 
+from feedsvc.backends.postgres.faults import told
 from feedsvc.core.cause import Trace
-from feedsvc.faults import told
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Form = Literal["auto", "text", "json"]

@@ -9,11 +9,11 @@ from typing import Final
 import asyncpg
 
 from feedsvc import triggers
+from feedsvc.backends.postgres.migrations import runner
+from feedsvc.backends.postgres.migrations.lines import TERRITORIES
 from feedsvc.datasets import quote_identifier
 from feedsvc.demo import seeding
 from feedsvc.embedded import PostgresServer
-from feedsvc.migrations import runner
-from feedsvc.migrations.lines import TERRITORIES
 
 DATABASE: Final = "wedding"
 LOGIN: Final = "feedsvc"

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from feedsvc.faults import told
+from feedsvc.backends.postgres.faults import told
 from feedsvc.health.repaired import Repaired
 
 logger = logging.getLogger(__name__)

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import asyncpg
 
+from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.lineage import OldPrimaryError
+from feedsvc.backends.postgres.servers import Host
 from feedsvc.core.problems import Unavailable
-from feedsvc.faults import told
 from feedsvc.health.finding import Finding
 from feedsvc.health.parts import Parts
 from feedsvc.health.primary import Answer
-from feedsvc.lineage import OldPrimaryError
-from feedsvc.servers import Host
 
 _INDEXES: Final = (files("feedsvc.health") / "indexes.sql").read_text()
 _LOCKS: Final = (files("feedsvc.health") / "locks.sql").read_text()

@@ -5,9 +5,9 @@ from typing import Final
 
 import aiohttp
 
+from feedsvc.backends.redis.link import RedisAwayError
 from feedsvc.health.finding import Finding
 from feedsvc.health.parts import Parts
-from feedsvc.redis_link import RedisAwayError
 from feedsvc.settings import HttpCheck
 
 _SLOW: Final = 0.5  # of the deadline

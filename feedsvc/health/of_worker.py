@@ -8,11 +8,11 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import pools
+from feedsvc.backends.postgres import pool as pools
+from feedsvc.backends.postgres.pool import AnyConnection, Pool, cut, is_lost
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.health.parts import Parts
 from feedsvc.health.repaired import Repaired
-from feedsvc.pools import AnyConnection, Pool, cut, is_lost
-from feedsvc.redis_link import RedisAwayError, RedisLink
 
 _SESSIONS: Final = (files("feedsvc.health") / "sessions.sql").read_text()
 _OURS: Final = "select pid from pg_stat_activity where usename = current_user"

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from feedsvc.auth.tokens import Tokens
+from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.replicas import Replicas
+from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.pages import Pages
 from feedsvc.changes import Changes
 from feedsvc.colleagues import Colleagues
@@ -14,9 +17,6 @@ from feedsvc.health.disks import Disks
 from feedsvc.health.jobs import Jobs
 from feedsvc.health.loop import LoopLag
 from feedsvc.health.primary import Primary
-from feedsvc.pools import Pools
-from feedsvc.redis_link import RedisLink
-from feedsvc.replicas import Replicas
 from feedsvc.settings import Settings
 
 

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from feedsvc.inquiry import Inquiry
-from feedsvc.servers import Servers
+from feedsvc.backends.postgres.probe import Inquiry
+from feedsvc.backends.postgres.servers import Servers
 from feedsvc.settings import Database
 
 _QUESTION: Final = (files("feedsvc.health") / "primary.sql").read_text()

@@ -5,9 +5,9 @@ balancer that takes all of them out answers for none, where each could still sho
 """
 
 from feedsvc.auth.tokens import Tokens
+from feedsvc.backends.postgres.probe import DatabaseProbe
 from feedsvc.core.drain import Drain
 from feedsvc.health.loop import TOO_LATE, LoopLag
-from feedsvc.readiness import DatabaseProbe
 from feedsvc.settings import Health
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from feedsvc.backends.postgres.faults import told
 from feedsvc.core.problems import Problem, RateLimited
-from feedsvc.faults import told
 from feedsvc.health import of_owner, of_worker
 from feedsvc.health.finding import RepairName
 from feedsvc.health.parts import Parts

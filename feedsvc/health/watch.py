@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from feedsvc.faults import told
+from feedsvc.backends.postgres.faults import told
 from feedsvc.health.checks import Check
 from feedsvc.health.finding import Finding, State, worst
 from feedsvc.health.parts import Parts

@@ -19,12 +19,12 @@ from typing import Any, Final, Literal, TypeAlias
 
 from cachetools import LRUCache
 
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink
+from feedsvc.backends.redis.transport import Command
 from feedsvc.core import identifiers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import RateLimited
 from feedsvc.limits.bucket import Bucket, Policy
-from feedsvc.redis.way import Command
-from feedsvc.redis_link import RedisAwayError, RedisLink
 from feedsvc.settings import CallerLimits, Limits
 
 RouteClass: TypeAlias = Literal["requests", "tickets"]

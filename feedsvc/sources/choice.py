@@ -3,8 +3,8 @@
 from importlib.resources import files
 from typing import Final
 
+from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core.principal import Principal
-from feedsvc.pools import Connection
 from feedsvc.query import FeedQuery
 from feedsvc.sources.copied import COPY_AFTER, CopiedPages
 from feedsvc.sources.projected import ProjectedCursor

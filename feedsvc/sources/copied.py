@@ -19,9 +19,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 from feedsvc import statement
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import cause
 from feedsvc.core.principal import Principal
-from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.gathering import Gathering
 from feedsvc.sources.native import native_batch, native_row

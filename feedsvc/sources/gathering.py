@@ -9,7 +9,7 @@ meanwhile, for they hold more than comes in that time.
 import asyncio
 from typing import Final, NamedTuple
 
-from feedsvc.pools import Connection, is_over_unix_socket
+from feedsvc.backends.postgres.pool import Connection, is_over_unix_socket
 
 
 class _Pace(NamedTuple):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from feedsvc import statement
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.binary_projection import BinaryRow
 from feedsvc.core import cause
 from feedsvc.core.principal import Principal
-from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.gathering import Gathering
 from feedsvc.sources.native import native_batch

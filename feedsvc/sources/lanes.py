@@ -12,9 +12,9 @@ import logging
 from collections.abc import Coroutine
 
 from feedsvc import tenancy
+from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.problems import Busy
-from feedsvc.faults import told
-from feedsvc.pools import Connection, Pool
 from feedsvc.sources.lane import Effort, Lane, Wanted
 from feedsvc.sources.ranges import Ranges
 

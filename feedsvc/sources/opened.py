@@ -9,8 +9,8 @@ from typing import Any, Final
 from asyncpg import Record
 from asyncpg.cursor import Cursor
 
+from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core import cause
-from feedsvc.pools import Connection
 from feedsvc.statement import Statement
 
 _SMALL_LIMIT: Final = 10_000

@@ -9,8 +9,8 @@ import math
 import time
 from typing import Final
 
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
-from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources.copied import COPY_AFTER, LARGEST_PAGE, LONGEST_PAGE, CopiedPages
 from feedsvc.sources.lane import Wanted

@@ -10,8 +10,8 @@ import asyncpg
 from asyncpg.cursor import Cursor
 
 from feedsvc import statement
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
-from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.sources import opened
 from feedsvc.sources.native import native_batch, native_row

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from feedsvc.pools import Connection, Pool
+from feedsvc.backends.postgres.pool import Connection, Pool
 from streams.frames import Joined
 
 Position: TypeAlias = Sequence[str]

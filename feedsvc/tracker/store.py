@@ -15,11 +15,11 @@ from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import identifiers
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
-from feedsvc.faults import told
-from feedsvc.own_tables import writing
-from feedsvc.pools import Connection, Pool
 from feedsvc.tracker.figures import Figures, readable
 from feedsvc.tracker.recorder import MINUTE, Minute
 

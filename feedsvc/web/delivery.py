@@ -12,12 +12,12 @@ from typing import NoReturn, TypeAlias
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from feedsvc.backends.postgres.faults import problem_of
 from feedsvc.cache.memory import Held
 from feedsvc.core import identifiers
 from feedsvc.core.drain import retry_ms
 from feedsvc.core.problems import Draining, UpgradeRequired
 from feedsvc.export import Export
-from feedsvc.faults import problem_of
 from feedsvc.query import FeedQuery
 from feedsvc.web import headers
 from feedsvc.web.body import Body

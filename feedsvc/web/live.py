@@ -10,10 +10,10 @@ import orjson
 from aiohttp import web
 from aiohttp_sse import EventSourceResponse, sse_response
 
+from feedsvc.backends.postgres.faults import problem_of
 from feedsvc.core.drain import Drain, retry_ms
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Draining, Problem, TokenExpired
-from feedsvc.faults import problem_of
 from feedsvc.web.delivery import BrokenOffError
 from feedsvc.web.keys import REQUEST_ID, SERVICE
 from feedsvc.web.particulars import PARTICULARS

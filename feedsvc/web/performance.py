@@ -7,7 +7,8 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from feedsvc import own_tables, parameters
+from feedsvc import parameters
+from feedsvc.backends.postgres import own_schema
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.tags import all_under
@@ -64,7 +65,7 @@ async def _invalidated(request: web.Request, tags: list[str]) -> web.Response:
     is being read meanwhile outlives this.
     """
     service = request.app[SERVICE]
-    async with own_tables.writing(service.pools["write"]) as connection:
+    async with own_schema.writing(service.pools["write"]) as connection:
         await connection.execute(_INVALIDATE, " ".join(map(all_under, tags)))
     return _json({"tags": tags, "heard": await service.pages.catch_up()})
 

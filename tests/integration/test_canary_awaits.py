@@ -15,11 +15,11 @@ import asyncpg
 import pytest
 
 from feedsvc import catalog, tenancy
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets import Dataset, declarations
 from feedsvc.export import Course, open_export
-from feedsvc.pools import Connection, Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import choice

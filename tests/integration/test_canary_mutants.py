@@ -55,7 +55,7 @@ KEPT_FOR_THE_NEXT = [
         f"        else:\n    {NOT_TOLD.after}",
     ),
     Change(
-        "feedsvc/sessions.py",
+        "feedsvc/backends/postgres/sessions.py",
         'return "RESET ROLE; RESET SESSION AUTHORIZATION;\\n" + super().get_reset_query()',
         'return "SELECT 1"',
     ),

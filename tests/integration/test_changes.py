@@ -12,9 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feedsvc import changes, pools, triggers
+from feedsvc import changes, triggers
+from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.snapshot import Snapshot
 from feedsvc.cache.watch import Watch
 from feedsvc.changes import Changes
 from feedsvc.core.events import CacheChange, Observers
@@ -126,7 +127,7 @@ async def test_a_worker_that_has_only_just_begun_is_not_ill(
         raise OSError("refused")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pools, "connect", refused)
+        patched.setattr(pool, "connect", refused)
         async with listening(database) as made:
             await asyncio.sleep(0.05)
             assert (await heard(made)).state == "ok"
@@ -143,7 +144,7 @@ async def test_a_worker_that_has_only_just_begun_is_not_ill(
 async def test_a_server_that_freezes_as_it_is_told_to_listen_is_given_up(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect, frozen = pools.connect, list[int]()
+    connect, frozen = pool.connect, list[int]()
 
     async def connected(*given: Any, **more: Any) -> asyncpg.Connection:
         made = await connect(*given, **more)
@@ -152,7 +153,7 @@ async def test_a_server_that_freezes_as_it_is_told_to_listen_is_given_up(
             os.kill(frozen[0], signal.SIGSTOP)
         return made
 
-    monkeypatch.setattr(pools, "connect", connected)
+    monkeypatch.setattr(pool, "connect", connected)
     try:
         async with listening(database) as made:
             await made.until(lambda: not made.changes.is_beginning)

@@ -17,10 +17,10 @@ import asyncpg
 import pytest
 
 from feedsvc import statement, tenancy, triggers
+from feedsvc.backends.postgres.migrations import runner
 from feedsvc.catalog import resolve
 from feedsvc.core.timing import Stages
 from feedsvc.datasets import declarations
-from feedsvc.migrations import runner
 from feedsvc.sources import choice, ranged
 from streams import encoder
 from streams.formats import FORMATS

@@ -3,8 +3,8 @@
 import tempfile
 from urllib.parse import quote
 
+from feedsvc.backends.postgres.pool import Pool, is_over_unix_socket
 from feedsvc.embedded import start_postgres
-from feedsvc.pools import Pool, is_over_unix_socket
 from feedsvc.settings import Database, ReadPool
 from tests.support.servers import throw_away_folder
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from feedsvc.migrations.errors import MigrationBusyError, UnknownRevisionError
-from feedsvc.migrations.lines import TERRITORIES, Line
-from feedsvc.migrations.runner import down, status, up, verify
+from feedsvc.backends.postgres.migrations.errors import MigrationBusyError, UnknownRevisionError
+from feedsvc.backends.postgres.migrations.lines import TERRITORIES, Line
+from feedsvc.backends.postgres.migrations.runner import down, status, up, verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,8 +11,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc import pools
-from feedsvc.servers import Servers
+from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.servers import Servers
 from feedsvc.settings import Database
 from tests.support.ailing import component, until
 from tests.support.servers import as_login
@@ -175,13 +175,13 @@ async def test_what_is_connected_to_a_primary_is_cut_when_a_newer_one_is_seen(
     old, new, _ = promoted
     await come_back(old)
     servers = Servers(Database.model_validate({"url": both(old, new)}))
-    first = await pools.connect(
+    first = await pool.connect(
         Database.model_validate({"url": as_login(old.url(), LOGIN, PASSWORD)}),
         application_name="a test",
     )
     assert first.origin is not None
     assert first.origin.timeline == 1
-    second = await pools.connect(servers, application_name="a test")
+    second = await pool.connect(servers, application_name="a test")
     assert second.origin == first.origin._replace(timeline=2)
     assert [host.origin for host in servers.primaries()] == [second.origin, first.origin]
     await first.close()

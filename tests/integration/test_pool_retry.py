@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from feedsvc import pools
+from feedsvc.backends.postgres import pool as pools
+from feedsvc.backends.postgres.admission import Places
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.problems import Busy
-from feedsvc.places import Places
-from feedsvc.pools import Pool
 from feedsvc.settings import Settings
 from tests.support.servers import as_login
 

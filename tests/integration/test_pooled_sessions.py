@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
-from feedsvc.pools import Connection, Pool
 from feedsvc.settings import Database, PoolSettings
 
 COUPLE = Principal("rosewood", "member", "7", 0.0)

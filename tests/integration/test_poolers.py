@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
+from feedsvc.backends.postgres.pool import Pool
+from feedsvc.backends.postgres.sessions import SETTINGS
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
-from feedsvc.pools import Pool
-from feedsvc.sessions import SETTINGS
 from feedsvc.settings import Database, PoolSettings
 from tests.support import pgbouncer
 from tests.support.service import KEY, REPOSITORY

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from feedsvc.backends.redis.connect import ways_to
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink, RedisRefusedError
+from feedsvc.backends.redis.transport import Way
 from feedsvc.core.events import Observers, RedisTurned
 from feedsvc.embedded.valkey import ValkeyServer
-from feedsvc.redis.reach import ways_to
-from feedsvc.redis.way import Way
-from feedsvc.redis_link import RedisAwayError, RedisLink, RedisRefusedError
 from feedsvc.settings import Redis as RedisSettings
 from tests.support.redis_server import RunningRedis, redis_running
 
@@ -363,7 +363,7 @@ async def test_closing_ends_what_is_asked_and_what_is_away(
 
         return way
 
-    monkeypatch.setattr("feedsvc.redis_link.ways_to", noticed)
+    monkeypatch.setattr("feedsvc.backends.redis.link.ways_to", noticed)
     before = asyncio.all_tasks()
     link = RedisLink(server.url, SETTINGS)
     await link.open()

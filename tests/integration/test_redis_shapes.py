@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 import redis
 
-from feedsvc.redis_link import RedisAwayError, RedisLink, RedisRefusedError
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink, RedisRefusedError
 from feedsvc.settings import Redis as RedisSettings
 from tests.support.redis_server import RunningRedis, redis_running
 from tests.support.sentinel import SERVICE, Watched, sentinel, watched

@@ -11,9 +11,9 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc import pools
-from feedsvc.cache.snapshot import Snapshot
-from feedsvc.replicas import Replicas
+from feedsvc.backends.postgres import pool as pools
+from feedsvc.backends.postgres.replicas import Replicas
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.settings import Settings
 from tests.support.servers import as_login
 from tests.support.service import Running, bearer, serving

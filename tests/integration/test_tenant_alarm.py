@@ -8,10 +8,10 @@ import asyncpg
 import pytest
 
 from feedsvc import tenancy
+from feedsvc.backends.postgres.pool import Pools
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Internal
 from feedsvc.core.timing import Stages
-from feedsvc.pools import Pools
 from feedsvc.settings import Database, Settings
 
 ANN = Principal("rosewood", "member", None, 0.0)

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
+from feedsvc.backends.postgres.pool import Pools
 from feedsvc.core.events import AuditState, Observers, PoolState, RequestEnded, StandbyState, Vitals
 from feedsvc.core.problems import NotSetUp
-from feedsvc.pools import Pools
 from feedsvc.sampling import Sampling
 from feedsvc.settings import Database, Settings
 from feedsvc.tracker import live

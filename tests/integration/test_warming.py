@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from feedsvc import settings
+from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache import warming
 from feedsvc.cache.page import Wanted
 from feedsvc.cache.warming import Warmth
 from feedsvc.core.principal import Principal
-from feedsvc.redis_link import RedisLink
 from tests.support.datasets import DATASET
 from tests.support.redis_server import RunningRedis, redis_running
 

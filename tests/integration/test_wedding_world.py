@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from feedsvc.backends.postgres.migrations.runner import up, verify
 from feedsvc.datasets import declarations
 from feedsvc.demo.plan import TABLES
 from feedsvc.demo.seeding import is_seeded, seed
-from feedsvc.migrations.runner import up, verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

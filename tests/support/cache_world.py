@@ -14,20 +14,20 @@ from typing import Any, Final
 import orjson
 
 from feedsvc import settings
+from feedsvc.backends.postgres.snapshot import Snapshot
+from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.keys import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.page import Key, Page, Wanted, digest_of
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.shared import Shared
-from feedsvc.cache.snapshot import Snapshot
 from feedsvc.cache.watch import Watch
 from feedsvc.core.events import CacheLookup, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets import Column, Dataset
 from feedsvc.query import FeedQuery
-from feedsvc.redis_link import RedisLink
 from feedsvc.service_key import Seal
 from feedsvc.tags import Template, all_under, exactly
 from tests.support.datasets import DATASET

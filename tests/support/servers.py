@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from feedsvc import triggers
+from feedsvc.backends.postgres.migrations import runner
+from feedsvc.backends.postgres.migrations.lines import TERRITORIES
 from feedsvc.demo import seeding
 from feedsvc.embedded import start_postgres
-from feedsvc.migrations import runner
-from feedsvc.migrations.lines import TERRITORIES
 
 ADMIN_URL = "FEEDSVC_TEST_ADMIN_URL"
 DATASETS = Path(__file__).parents[2] / "config" / "datasets.toml"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.catalog import resolve
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets import declarations
 from feedsvc.export import Course, open_export
-from feedsvc.pools import Pool
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
 

@@ -12,9 +12,9 @@ import asyncpg
 import psutil
 
 from feedsvc import triggers
+from feedsvc.backends.postgres.migrations import runner
 from feedsvc.embedded import PostgresServer, start_postgres
 from feedsvc.embedded.processes import run_tool
-from feedsvc.migrations import runner
 from tests.support.servers import throw_away_folder
 
 STREAMING = {"wal_level": "replica", "max_wal_senders": "8", "wal_receiver_status_interval": "1s"}

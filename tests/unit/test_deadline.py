@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from feedsvc.redis.deadline import Deadline
-from feedsvc.redis.way import settle
+from feedsvc.backends.redis.deadline import Deadline
+from feedsvc.backends.redis.transport import settle
 
 SECONDS = 0.08
 

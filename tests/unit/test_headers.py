@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.page import Page, digest_of
-from feedsvc.cache.snapshot import Snapshot
 from feedsvc.query import FeedQuery
 from feedsvc.web import headers
 from tests.support.datasets import DATASET

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.snapshot import Snapshot
 
 _XIDS = st.integers(3, 12)
 

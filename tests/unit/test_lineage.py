@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from feedsvc.lineage import Lineage, OldPrimaryError, Origin
-from feedsvc.servers import each_host
+from feedsvc.backends.postgres.lineage import Lineage, OldPrimaryError, Origin
+from feedsvc.backends.postgres.servers import each_host
 
 FIRST, SECOND = Origin(7, 5, 1), Origin(7, 5, 2)
 OTHER = Origin(8, 5, 9)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.page import EnvelopeError, Page, digest_of, pack, unpack
-from feedsvc.cache.snapshot import Snapshot
 from feedsvc.service_key import Seal
 
 SEAL = Seal(b"a key of these tests' own")

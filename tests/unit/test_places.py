@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedsvc.places import Asker, Experience, NoPlaceError, Place, Places, retry_after
+from feedsvc.backends.postgres.admission import (
+    Asker,
+    Experience,
+    NoPlaceError,
+    Place,
+    Places,
+    retry_after,
+)
 
 
 class Clock:

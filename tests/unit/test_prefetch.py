@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache import prefetch
 from feedsvc.cache.memory import Held
 from feedsvc.cache.page import Page, Wanted, digest_of
 from feedsvc.cache.prefetch import Prefetcher
-from feedsvc.cache.snapshot import Snapshot
 from feedsvc.core.events import CachePrefetch, Observers
 from feedsvc.core.problems import Busy
 from tests.support.datasets import DATASET

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from feedsvc.pools import Pool
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import ranges as module
 from feedsvc.sources.lane import Effort

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from feedsvc.redis_link import RedisAwayError, RedisLink
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.settings import Redis as RedisSettings
 from tests.support.jumping_clock import run_by_jumps
 
@@ -34,7 +34,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def ways(*given: Any) -> Callable[[], Nowhere]:
         return made
 
-    monkeypatch.setattr("feedsvc.redis_link.ways_to", ways)
+    monkeypatch.setattr("feedsvc.backends.redis.link.ways_to", ways)
     return times
 
 

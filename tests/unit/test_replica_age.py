@@ -5,7 +5,7 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from feedsvc.replicas import Identity, Past, Replica
+from feedsvc.backends.postgres.replicas import Identity, Past, Replica
 from feedsvc.settings import Settings
 
 HERE = Identity(7, 5, 1)

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from feedsvc.sizing import Demand, suggest
-from feedsvc.window import Durations, Window, percentiles
+from feedsvc.backends.postgres.demand import Demand, suggest
+from feedsvc.backends.postgres.window import Durations, Window, percentiles
 
 
 class Clock:

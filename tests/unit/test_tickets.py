@@ -7,10 +7,10 @@ from typing import Any, cast
 import pytest
 
 from feedsvc import tickets as module
+from feedsvc.backends.postgres.pool import Pool
+from feedsvc.backends.redis.link import RedisLink
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Unauthorized
-from feedsvc.pools import Pool
-from feedsvc.redis_link import RedisLink
 from feedsvc.service_key import ServiceKey
 from feedsvc.tickets import Tickets
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 import asyncpg
 import pytest
 
+from feedsvc.backends.postgres.pool import Pools
 from feedsvc.health import of_worker
-from feedsvc.pools import Pools
 from feedsvc.settings import Settings
 from tests.support.ailing import until
 from tests.support.servers import as_login

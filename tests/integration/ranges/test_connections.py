@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.problems import DatabaseUnavailable
-from feedsvc.pools import Pool
 from feedsvc.settings import Database, PoolSettings
 from feedsvc.sources import ranged, ranges
 from feedsvc.sources.lane import Lane

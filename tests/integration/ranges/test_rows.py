@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import pytest
 
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
-from feedsvc.pools import Connection, Pool
 from feedsvc.sources import copied, ranged
 from feedsvc.sources.lanes import Lanes
 from tests.support.encoding import needs_encoder

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 import asyncpg
 
 from feedsvc import triggers
-from feedsvc.migrations import runner
+from feedsvc.backends.postgres.migrations import runner
 from streams import tokens
 from tests.support.service import bearer
 
