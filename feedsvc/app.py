@@ -9,12 +9,16 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
-from feedsvc import open_files, preflight
+from feedsvc import open_files
+from feedsvc.access.keys import KeyMissingError
+from feedsvc.access.limiter import Limiter
+from feedsvc.access.resumption import Resumption
+from feedsvc.access.service_key import ServiceKey, service_key
+from feedsvc.access.tickets import Tickets
+from feedsvc.access.tokens import Tokens
 from feedsvc.access_log import AccessLog
 from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.audit import AuditLog
-from feedsvc.auth.keys import KeyMissingError
-from feedsvc.auth.tokens import Tokens
 from feedsvc.backends.postgres import pool as pools
 from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.pool import Pool, Pools
@@ -39,21 +43,18 @@ from feedsvc.core.events import CachePrefetch, Observers, QuerySlow, RequestEnde
 from feedsvc.core.principal import Principal
 from feedsvc.core.process import Workplace
 from feedsvc.core.timing import Stages
-from feedsvc.datasets import Dataset, DatasetsError, declarations
+from feedsvc.datasets import checks as preflight
+from feedsvc.datasets.dataset import Dataset, DatasetsError, declarations
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.readiness import Readiness
-from feedsvc.limits.limiter import Limiter
 from feedsvc.metrics.observer import Domain
 from feedsvc.observing import Observing, Scene
 from feedsvc.page_reader import read_page
 from feedsvc.query import FeedQuery
-from feedsvc.resumption import Resumption
 from feedsvc.service import Service
-from feedsvc.service_key import ServiceKey, service_key
 from feedsvc.settings import Server, Settings
 from feedsvc.slow_query_log import SlowQueryLog
-from feedsvc.tickets import Tickets
 from feedsvc.together import Together
 from feedsvc.tracing import TracingExtraMissingError, spans_of
 from feedsvc.vitals import Parts

@@ -11,7 +11,7 @@ from typing import Literal
 
 from feedsvc.csv_projection import may_run
 from feedsvc.csv_values import csv_text, is_restyled
-from feedsvc.datasets import Column
+from feedsvc.datasets.dataset import Column
 from feedsvc.projection import reference, scalar_text
 from streams import encoder
 from streams.csv_record import PLAIN_CSV, CsvStyle

@@ -10,21 +10,23 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import datasets, preflight, settings, triggers
+from feedsvc import settings, triggers
+from feedsvc.access.jwks import JwksError
+from feedsvc.access.keys import KeyMissingError
+from feedsvc.access.tokens import Tokens
 from feedsvc.alerts.rules import AlertsError, Known
 from feedsvc.alerts.rules import load as load_alerts
-from feedsvc.auth.jwks import JwksError
-from feedsvc.auth.keys import KeyMissingError
-from feedsvc.auth.tokens import Tokens
 from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.core.finding import Finding, report
-from feedsvc.datasets import Dataset, Declaration
+from feedsvc.datasets import checks as preflight
+from feedsvc.datasets import dataset
+from feedsvc.datasets.dataset import Dataset, Declaration
+from feedsvc.datasets.key_sample import key_findings, some_tenants, views_among
+from feedsvc.datasets.login_sql import login_sql
+from feedsvc.datasets.resolution import resolved
+from feedsvc.datasets.row_security import LOGIN_PLACE
 from feedsvc.health.checks import checks_of
-from feedsvc.key_sample import key_findings, some_tenants, views_among
-from feedsvc.login_sql import login_sql
-from feedsvc.protection import LOGIN_PLACE
-from feedsvc.resolution import resolved
 from feedsvc.settings import Health, Pools, Settings, SettingsError
 from feedsvc.tracing import TracingExtraMissingError, spans_of
 from feedsvc.web import routes
@@ -97,7 +99,7 @@ def _result(config: Path | None, tenants: Sequence[str]) -> Result:
     except SettingsError as error:
         result.mistakes.append(str(error))
     file, alerts = settings.named_files(config)
-    declared, mistakes = datasets.read(file)
+    declared, mistakes = dataset.read(file)
     result.mistakes += mistakes
     result.mistakes += _alert_mistakes(alerts, effective, declared, whole=not mistakes)
     if effective is not None:

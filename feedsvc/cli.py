@@ -19,16 +19,16 @@ import orjson
 import typer
 
 from feedsvc import settings, triggers
+from feedsvc.access.keys import KeyMissingError
+from feedsvc.access.tokens import Tokens
 from feedsvc.app import StartError
-from feedsvc.auth.keys import KeyMissingError
-from feedsvc.auth.tokens import Tokens
 from feedsvc.backends.postgres.migrations.errors import MigrationError
 from feedsvc.backends.postgres.migrations.lines import Line
 from feedsvc.control import ControlLine
 from feedsvc.core import logs
 from feedsvc.core.problems import Unauthorized
 from feedsvc.core.process import Workplace
-from feedsvc.datasets import DatasetsError, declarations
+from feedsvc.datasets.dataset import DatasetsError, declarations
 from feedsvc.embedded.errors import EmbeddedError
 from feedsvc.govern import serve_as_worker
 from feedsvc.monitor.source import RefusedError

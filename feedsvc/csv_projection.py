@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from feedsvc.csv_values import csv_text
-from feedsvc.datasets import Column
+from feedsvc.datasets.dataset import Column
 from feedsvc.projection import PLAIN_TEXTS, reference
 from streams.csv_record import CsvStyle
 

@@ -5,7 +5,7 @@ PostgreSQL makes these texts, for the native encoder too: so both ways give the 
 
 from typing import Final
 
-from feedsvc.datasets import Column
+from feedsvc.datasets.dataset import Column
 from feedsvc.projection import reference, scalar_text
 from feedsvc.quoting import literal
 from streams.csv_record import CsvStyle

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final
 
-from feedsvc.datasets import Column, quote_identifier
+from feedsvc.datasets.dataset import Column, quote_identifier
 
 _ROWS: Final = "t"  # what a statement calls the columns that it names
 _SHOWN: Final = "r"  # what it calls those of them that a JSON object has

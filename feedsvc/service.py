@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from feedsvc.auth.tokens import Tokens
+from feedsvc.access.limiter import Limiter
+from feedsvc.access.resumption import Resumption
+from feedsvc.access.tickets import Tickets
+from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres.pool import Pools
 from feedsvc.backends.postgres.probe import DatabaseProbe
 from feedsvc.backends.postgres.replicas import Replicas
@@ -13,13 +16,10 @@ from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.warming import Warmth
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import Observers
-from feedsvc.datasets import Dataset
+from feedsvc.datasets.dataset import Dataset
 from feedsvc.health.readiness import Readiness
-from feedsvc.limits.limiter import Limiter
 from feedsvc.observing import Observing
-from feedsvc.resumption import Resumption
 from feedsvc.settings import Settings
-from feedsvc.tickets import Tickets
 from feedsvc.together import Together
 
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from feedsvc.binary_projection import BinaryRow
 from feedsvc.core.principal import Principal
 from feedsvc.csv_projection import csv_record
-from feedsvc.datasets import Column, Dataset, Op, OrderColumn
+from feedsvc.datasets.dataset import Column, Dataset, Op, OrderColumn
 from feedsvc.projection import (
     PLAIN_TEXTS,
     json_record,

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from feedsvc.datasets import quote_identifier
-from feedsvc.tags import Template, all_under
+from feedsvc.datasets.dataset import quote_identifier
+from feedsvc.datasets.tags import Template, all_under
 
 _MOST_TAGS: Final = 1_000
 """Of one kind in one statement; beyond that it is told of what is above them instead."""

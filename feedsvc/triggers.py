@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from feedsvc.datasets import Declaration, declarations, quote_identifier, relation_parts
-from feedsvc.resolution import resolved
-from feedsvc.tags import Template, text_of
+from feedsvc.datasets.dataset import Declaration, declarations, quote_identifier, relation_parts
+from feedsvc.datasets.resolution import resolved
+from feedsvc.datasets.tags import Template, text_of
 from feedsvc.told_tables import TYPES, Saying, Table, one_line, trigger_name
 
 _REACHED: Final = (files("feedsvc") / "triggers.sql").read_text()

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
+from feedsvc.access.tokens import Tokens
 from feedsvc.audit import AuditLog
-from feedsvc.auth.tokens import Tokens
 from feedsvc.backends.postgres.pool import Pools
 from feedsvc.backends.postgres.probe import DatabaseProbe
 from feedsvc.backends.postgres.replicas import Replicas

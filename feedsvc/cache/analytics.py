@@ -16,7 +16,7 @@ from feedsvc.core.events import (
     CachePut,
     Observers,
 )
-from feedsvc.tags import all_under, exactly
+from feedsvc.datasets.tags import all_under, exactly
 
 
 @dataclass(slots=True)

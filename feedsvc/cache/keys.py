@@ -8,7 +8,7 @@ import orjson
 from feedsvc.cache.page import Key
 from feedsvc.core.principal import Principal
 from feedsvc.csv_projection import csv_record
-from feedsvc.datasets import Dataset
+from feedsvc.datasets.dataset import Dataset
 from feedsvc.projection import json_record
 from feedsvc.query import FeedQuery
 from streams.csv_record import CsvStyle

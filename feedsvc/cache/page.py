@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 import orjson
 import zstandard
 
+from feedsvc.access.service_key import MAC_SIZE, Seal
 from feedsvc.backends.postgres.snapshot import Snapshot
-from feedsvc.datasets import Dataset
-from feedsvc.service_key import MAC_SIZE, Seal
+from feedsvc.datasets.dataset import Dataset
 
 _VERSION: Final = b"feedsvc-page-3\n"
 _BEGINNING: Final = len(_VERSION) + MAC_SIZE

@@ -23,8 +23,8 @@ from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.core.events import CacheLoad, CacheLookup, CachePrefetch, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Timeout, Unavailable
+from feedsvc.datasets.tags import lookup_items
 from feedsvc.query import FeedQuery
-from feedsvc.tags import lookup_items
 
 _MOST_ROUNDS: Final = 3
 _MOST_OVERSIZED: Final = 10_000

@@ -12,7 +12,7 @@ from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.pages import Pages
 from feedsvc.core.events import CacheChange, Observers
-from feedsvc.datasets import Declaration
+from feedsvc.datasets.dataset import Declaration
 
 logger = logging.getLogger(__name__)
 

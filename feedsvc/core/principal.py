@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from feedsvc.datasets import Role
+from feedsvc.datasets.dataset import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from feedsvc import settings
-from feedsvc.auth.tokens import Tokens
+from feedsvc.access.tokens import Tokens
 from feedsvc.demo.greeting import greeting, write_ready_file
 from feedsvc.demo.world import World, make_triggers, prepare
 from feedsvc.embedded import (

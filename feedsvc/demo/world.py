@@ -11,7 +11,7 @@ import asyncpg
 from feedsvc import triggers
 from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES
-from feedsvc.datasets import quote_identifier
+from feedsvc.datasets.dataset import quote_identifier
 from feedsvc.demo import seeding
 from feedsvc.embedded import PostgresServer
 

@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feedsvc.auth.tokens import Tokens
+from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres.pool import Pools
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.backends.redis.link import RedisLink

@@ -4,7 +4,7 @@ PostgreSQL is none of them unless the settings say so. It is away for all instan
 balancer that takes all of them out answers for none, where each could still show its stale pages.
 """
 
-from feedsvc.auth.tokens import Tokens
+from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres.probe import DatabaseProbe
 from feedsvc.core.drain import Drain
 from feedsvc.health.loop import TOO_LATE, LoopLag

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import asyncpg
 
+from feedsvc.access.bucket import Bucket, Policy
 from feedsvc.backends.postgres.faults import told
 from feedsvc.core.problems import Problem, RateLimited
 from feedsvc.health import of_owner, of_worker
 from feedsvc.health.finding import RepairName
 from feedsvc.health.parts import Parts
 from feedsvc.health.repaired import Repaired
-from feedsvc.limits.bucket import Bucket, Policy
 
 logger = logging.getLogger(__name__)
 

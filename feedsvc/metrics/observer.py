@@ -29,11 +29,11 @@ from feedsvc.core.events import (
     WebhookTried,
 )
 from feedsvc.core.problems import problem_types
+from feedsvc.datasets.tags import all_under, exactly
 from feedsvc.metrics import declarations as d
 from feedsvc.metrics.cells import Buckets, Cells, Count
 from feedsvc.metrics.release import release
 from feedsvc.sampling import Sampling, Turns
-from feedsvc.tags import all_under, exactly
 from streams.encoder import MISSING
 
 T = TypeVar("T")

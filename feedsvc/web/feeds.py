@@ -11,7 +11,7 @@ from feedsvc import parameters, statement, tenancy
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Forbidden, NotAcceptable, NotFound
-from feedsvc.datasets import Dataset
+from feedsvc.datasets.dataset import Dataset
 from feedsvc.query import FeedQuery, parse_columns, parse_key
 from feedsvc.slow_queries import Stopwatch
 from feedsvc.sources import opened

@@ -11,7 +11,7 @@ from feedsvc import parameters
 from feedsvc.backends.postgres import own_schema
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
-from feedsvc.tags import all_under
+from feedsvc.datasets.tags import all_under
 from feedsvc.web.asked import stated
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.particulars import PARTICULARS

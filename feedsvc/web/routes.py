@@ -8,9 +8,9 @@ from urllib.parse import parse_qs
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from feedsvc.access.limiter import RouteClass
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired
-from feedsvc.limits.limiter import RouteClass
 from feedsvc.web import (
     alerts,
     docs,

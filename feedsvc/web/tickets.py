@@ -6,9 +6,9 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from feedsvc.access.tickets import LIFETIME
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
-from feedsvc.tickets import LIFETIME
 from feedsvc.web.keys import SERVICE, Work
 
 _PREFIX: Final = "/v1/feeds"

@@ -29,7 +29,7 @@ from feedsvc.cache.page import Key, Page, Wanted
 from feedsvc.cache.shared import Shared
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
-from feedsvc.datasets import Dataset
+from feedsvc.datasets.dataset import Dataset
 from tests.support.cache_reads import Read
 from tests.support.cache_steps import SCENES, STEPS, WORKERS, Step, acts
 from tests.support.cache_world import (

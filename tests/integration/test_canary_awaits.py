@@ -14,11 +14,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feedsvc import catalog, tenancy
+from feedsvc import tenancy
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
-from feedsvc.datasets import Dataset, declarations
+from feedsvc.datasets import catalog
+from feedsvc.datasets.dataset import Dataset, declarations
 from feedsvc.export import Course, open_export
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings

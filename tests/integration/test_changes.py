@@ -19,12 +19,12 @@ from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.watch import Watch
 from feedsvc.changes import Changes
 from feedsvc.core.events import CacheChange, Observers
-from feedsvc.datasets import Declaration
+from feedsvc.datasets.dataset import Declaration
+from feedsvc.datasets.tags import exactly
 from feedsvc.embedded import start_postgres
 from feedsvc.health import of_links
 from feedsvc.health.finding import Finding
 from feedsvc.settings import Database, Settings
-from feedsvc.tags import exactly
 from tests.support.servers import throw_away_folder
 
 TABLES = """

@@ -18,9 +18,9 @@ import pytest
 
 from feedsvc import statement, tenancy, triggers
 from feedsvc.backends.postgres.migrations import runner
-from feedsvc.catalog import resolve
 from feedsvc.core.timing import Stages
-from feedsvc.datasets import declarations
+from feedsvc.datasets.catalog import resolve
+from feedsvc.datasets.dataset import declarations
 from feedsvc.sources import choice, ranged
 from streams import encoder
 from streams.formats import FORMATS
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from feedsvc.datasets import SourceName
+    from feedsvc.datasets.dataset import SourceName
     from tests.integration.conftest import NewDatabase
 
 ROWS: Final = 8

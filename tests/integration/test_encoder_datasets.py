@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from feedsvc.catalog import resolve
-from feedsvc.datasets import Dataset, declarations
+from feedsvc.datasets.catalog import resolve
+from feedsvc.datasets.dataset import Dataset, declarations
 from tests.support import servers
 from tests.support.encoding import Source, distribution_postgres, needs_encoder
 from tests.support.servers import LOGIN, as_login, with_database

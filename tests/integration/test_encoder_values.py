@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedsvc.catalog import resolve
-from feedsvc.datasets import Column, Dataset, Declaration
+from feedsvc.datasets.catalog import resolve
+from feedsvc.datasets.dataset import Column, Dataset, Declaration
 from tests.integration.foreign import oracle
 from tests.integration.foreign.values import LABELS, TEXT, TYPES, arrays
 from tests.support import csv_rule

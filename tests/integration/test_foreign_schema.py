@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from feedsvc.datasets import Declaration, Op, PoolName, declarations
+from feedsvc.datasets.dataset import Declaration, Op, PoolName, declarations
 from streams import tokens
 from tests.integration.conftest import NewDatabase
 from tests.integration.foreign import oracle

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from feedsvc.access import limiter as module
+from feedsvc.access.limiter import Limiter, identity
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import RateLimited
-from feedsvc.limits import limiter as module
-from feedsvc.limits.limiter import Limiter, identity
 from feedsvc.settings import CallerLimits, Limits, Redis
 from tests.support.redis_server import RunningRedis, redis_running
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedsvc.literals import READERS
+from feedsvc.datasets.values import READERS
 from feedsvc.quoting import literal
 
 # In a block of its own each, so that one refusal does not end the others; on 15 as on 18.

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from feedsvc import preflight
+from feedsvc.datasets import checks
 from feedsvc.settings import Audit, Datasets, Settings
 from tests.integration.conftest import NewDatabase
 from tests.integration.test_check import environment, feedsvc
@@ -172,7 +172,7 @@ class Place:
         settings = Settings(datasets=Datasets(file=self.file), audit=Audit(enabled=False))
         login = await asyncpg.connect(as_login(self.url))
         try:
-            _, found = await preflight.inspect(login, settings)
+            _, found = await checks.inspect(login, settings)
         finally:
             await login.close()
         return [str(finding) for finding in found]

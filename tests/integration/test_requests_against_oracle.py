@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feedsvc.datasets import Declaration, declarations
+from feedsvc.datasets.dataset import Declaration, declarations
 from streams import tokens
 from tests.integration.foreign import oracle
 from tests.integration.foreign.oracle import identifier, literal

@@ -21,7 +21,7 @@ import pytest
 from backports import zstd
 from yarl import URL
 
-from feedsvc.datasets import SourceName
+from feedsvc.datasets.dataset import SourceName
 from tests.support import sse
 from tests.support.proxy import Fault, proxied
 from tests.support.servers import DATASETS

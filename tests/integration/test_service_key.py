@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from feedsvc.auth.tokens import Tokens
-from feedsvc.service_key import ServiceKey, service_key
+from feedsvc.access.service_key import ServiceKey, service_key
+from feedsvc.access.tokens import Tokens
 from feedsvc.settings import Auth, Server, Settings
 from tests.support.issuer import ED, private_pem, public_pem
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feedsvc.cache.page import Page
-    from feedsvc.datasets import Op, SourceName
+    from feedsvc.datasets.dataset import Op, SourceName
     from tests.integration.conftest import NewDatabase
 
 pytestmark = needs_encoder

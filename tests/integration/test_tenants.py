@@ -10,7 +10,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc.datasets import declarations
+from feedsvc.datasets.dataset import declarations
 from streams import tokens
 from tests.integration.conftest import NewDatabase
 from tests.integration.foreign import oracle

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from feedsvc.backends.postgres.migrations.runner import up, verify
-from feedsvc.datasets import declarations
+from feedsvc.datasets.dataset import declarations
 from feedsvc.demo.plan import TABLES
 from feedsvc.demo.seeding import is_seeded, seed
 

@@ -9,7 +9,7 @@ from feedsvc.cache.page import Page
 from feedsvc.cache.pages import Found
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
-from feedsvc.datasets import Dataset
+from feedsvc.datasets.dataset import Dataset
 from tests.support.cache_world import Database, Worker, serials_of
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from feedsvc import settings
+from feedsvc.access.service_key import Seal
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.keys import fingerprint
@@ -26,10 +27,9 @@ from feedsvc.cache.watch import Watch
 from feedsvc.core.events import CacheLookup, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
-from feedsvc.datasets import Column, Dataset
+from feedsvc.datasets.dataset import Column, Dataset
+from feedsvc.datasets.tags import Template, all_under, exactly
 from feedsvc.query import FeedQuery
-from feedsvc.service_key import Seal
-from feedsvc.tags import Template, all_under, exactly
 from tests.support.datasets import DATASET
 
 FRESH: Final = 10.0

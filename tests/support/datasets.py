@@ -1,7 +1,7 @@
 """A dataset made by hand, for what needs one and no database."""
 
-from feedsvc.datasets import Column, Dataset, OrderColumn
-from feedsvc.tags import Template
+from feedsvc.datasets.dataset import Column, Dataset, OrderColumn
+from feedsvc.datasets.tags import Template
 
 ID = Column("id", "bigint", False, "pg_catalog.int8", "int8", "N")
 DATASET = Dataset(

@@ -16,7 +16,7 @@ import pytest
 
 from feedsvc.binary_projection import BinaryRow, binary_row
 from feedsvc.csv_projection import csv_record
-from feedsvc.datasets import Column
+from feedsvc.datasets.dataset import Column
 from feedsvc.embedded import binaries, start_postgres
 from feedsvc.projection import json_record, json_source, named_columns, reference, token_value
 from streams import encoder

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from feedsvc.backends.postgres.pool import Pool
-from feedsvc.catalog import resolve
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
-from feedsvc.datasets import declarations
+from feedsvc.datasets.catalog import resolve
+from feedsvc.datasets.dataset import declarations
 from feedsvc.export import Course, open_export
 from feedsvc.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
-    from feedsvc.datasets import Dataset, SourceName
+    from feedsvc.datasets.dataset import Dataset, SourceName
 
 MEMBER: Final = Principal("rosewood", "member", None, 0.0)
 CHUNK: Final = 16_384

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from feedsvc.datasets import SourceName
+from feedsvc.datasets.dataset import SourceName
 
 SOURCES: tuple[SourceName, ...] = ("projection", "cursor", "copy")
 

@@ -13,7 +13,7 @@ from feedsvc.alerts.figures import FIGURES, Seen, Selector
 from feedsvc.alerts.rules import AlertsError, Known, Rule, load
 from feedsvc.alerts.states import State, step
 from feedsvc.core.events import AuditState, PoolState, StandbyState, Vitals
-from feedsvc.datasets import declarations
+from feedsvc.datasets.dataset import declarations
 from feedsvc.health.checks import CHECKS
 from feedsvc.tracker.figures import Figures
 from feedsvc.tracker.report import Span

@@ -12,8 +12,8 @@ import jwt
 import pytest
 from pydantic import SecretStr
 
-from feedsvc.auth.keys import KeyMissingError
-from feedsvc.auth.tokens import Tokens
+from feedsvc.access.keys import KeyMissingError
+from feedsvc.access.tokens import Tokens
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired, Unauthorized
 from feedsvc.settings import Auth, Claims

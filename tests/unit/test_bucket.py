@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedsvc.limits.bucket import Bucket, Policy
+from feedsvc.access.bucket import Bucket, Policy
 
 STEPS = st.lists(st.floats(0, 2, allow_nan=False), min_size=1, max_size=200)
 

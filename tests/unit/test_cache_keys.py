@@ -6,9 +6,9 @@ import pytest
 
 from feedsvc.cache.keys import fingerprint, page_key
 from feedsvc.core.principal import Principal
-from feedsvc.datasets import Column, Dataset, OrderColumn
+from feedsvc.datasets.dataset import Column, Dataset, OrderColumn
+from feedsvc.datasets.tags import Template
 from feedsvc.query import FeedQuery
-from feedsvc.tags import Template
 from tests.support.datasets import DATASET, ID
 
 NAME = Column("name", "text", True, "pg_catalog.text", "text", "S")

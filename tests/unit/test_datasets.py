@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from feedsvc.datasets import (
+from feedsvc.datasets.dataset import (
     Column,
     DatasetsError,
     Declaration,
@@ -14,7 +14,7 @@ from feedsvc.datasets import (
     quote_identifier,
     read,
 )
-from feedsvc.secret_columns import secret_looking
+from feedsvc.datasets.secret_columns import secret_looking
 
 Write = Callable[[str], Path]
 

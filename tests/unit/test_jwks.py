@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from feedsvc.auth.jwks import JwksError, PublishedKeys
-from feedsvc.auth.tokens import Tokens
+from feedsvc.access.jwks import JwksError, PublishedKeys
+from feedsvc.access.tokens import Tokens
 from feedsvc.core.problems import Unauthorized, Unavailable
 from feedsvc.settings import Auth
 from tests.support.issuer import EC, RSA, Issuer, bearer, jwk, publishing

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import SecretStr
 
-from feedsvc.auth import keys
-from feedsvc.auth.keys import KeyMissingError
-from feedsvc.auth.tokens import Tokens
+from feedsvc.access import keys
+from feedsvc.access.keys import KeyMissingError
+from feedsvc.access.tokens import Tokens
 from feedsvc.core.problems import Unauthorized
 from feedsvc.settings import Auth
 from tests.support.issuer import PRIVATE, RSA, bearer, claims, jwk, private_pem, public_pem

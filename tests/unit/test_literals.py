@@ -5,8 +5,8 @@ That PostgreSQL takes whatever they take is in tests/integration/test_literals.p
 
 import pytest
 
-from feedsvc import literals
-from feedsvc.literals import READERS
+from feedsvc.datasets import values as literals
+from feedsvc.datasets.values import READERS
 
 TAKEN = {
     "bool": ["true", "false", "t", "f", "TRUE", "False"],

@@ -17,11 +17,11 @@ from feedsvc.core.events import (
     StreamParked,
     Vitals,
 )
+from feedsvc.datasets.tags import exactly
 from feedsvc.metrics import declarations as d
 from feedsvc.metrics.cells import Cells
 from feedsvc.metrics.observer import Domain, Metrics
 from feedsvc.sampling import Sampling, Turns
-from feedsvc.tags import exactly
 
 ROUTE = "/v1/feeds/{dataset}"
 

@@ -7,7 +7,7 @@ import pytest
 from feedsvc import statement
 from feedsvc.binary_projection import binary_row
 from feedsvc.core.principal import Principal
-from feedsvc.datasets import OrderColumn
+from feedsvc.datasets.dataset import OrderColumn
 from feedsvc.query import FeedQuery
 from tests.support.datasets import DATASET, ID
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from feedsvc.datasets import Column, Declaration
-from feedsvc.tags import Template, all_under, digest, exactly, lookup_items
+from feedsvc.datasets.dataset import Column, Declaration
+from feedsvc.datasets.tags import Template, all_under, digest, exactly, lookup_items
 from tests.support.datasets import DATASET, ID
 
 TEMPLATES = tuple(map(Template.parse, ("clients", "clients:{tenant}", "client:{id}")))

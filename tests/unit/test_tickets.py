@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from feedsvc import tickets as module
+from feedsvc.access import tickets as module
+from feedsvc.access.service_key import ServiceKey
+from feedsvc.access.tickets import Tickets
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Unauthorized
-from feedsvc.service_key import ServiceKey
-from feedsvc.tickets import Tickets
 
 ANN = Principal("rosewood", "member", "7", 1e10, "ann", operator=True)
 PATH = "/v1/feeds/clients"

@@ -19,7 +19,7 @@ from feedsvc.backends.postgres.sessions import Session
 from feedsvc.backends.postgres.window import Durations, Window
 from feedsvc.core.events import Observers, PoolLease, PoolState
 from feedsvc.core.problems import Busy, DatabaseUnavailable
-from feedsvc.datasets import PoolName
+from feedsvc.datasets.dataset import PoolName
 from feedsvc.settings import Database, PoolSettings, Settings
 
 Operation: TypeAlias = PoolName | Literal["write"]

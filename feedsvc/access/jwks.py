@@ -9,8 +9,8 @@ from typing import Final
 import aiohttp
 import orjson
 
-from feedsvc.auth import keys
-from feedsvc.auth.keys import Key
+from feedsvc.access import keys
+from feedsvc.access.keys import Key
 from feedsvc.settings import Auth
 
 logger = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from typing import Any, Final
 import jwt
 from cachetools import LRUCache
 
-from feedsvc.auth import keys
-from feedsvc.auth.claims import ClaimError, principal_of
-from feedsvc.auth.jwks import PublishedKeys
-from feedsvc.auth.keys import Key, KeyMissingError
+from feedsvc.access import keys
+from feedsvc.access.claims import ClaimError, principal_of
+from feedsvc.access.jwks import PublishedKeys
+from feedsvc.access.keys import Key, KeyMissingError
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired, Unauthorized, Unavailable
-from feedsvc.datasets import Role
+from feedsvc.datasets.dataset import Role
 from feedsvc.settings import Auth
 
 _LONGEST_TOKEN: Final = 8_192

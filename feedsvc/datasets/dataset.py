@@ -13,8 +13,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from feedsvc import literals
-from feedsvc.tags import Template, text_of
+from feedsvc.datasets import values
+from feedsvc.datasets.tags import Template, text_of
 
 Op: TypeAlias = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "prefix", "is"]
 PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
@@ -205,13 +205,13 @@ class Column:
         """Whether it is of a string type: text, varchar, citext, …"""
         return self.category == "S"
 
-    def reader(self) -> literals.Reader | None:
+    def reader(self) -> values.Reader | None:
         """What judges a parameter for this column, None where the type can't be a parameter."""
         if self.category == "E":
-            return literals.label(self.labels)
+            return values.label(self.labels)
         if self.is_text:
-            return literals.TEXT_READERS.get(self.kind, literals.text)
-        return literals.READERS.get(self.kind)
+            return values.TEXT_READERS.get(self.kind, values.text)
+        return values.READERS.get(self.kind)
 
     def admits(self, value: str) -> bool:
         """Whether the text can be a value of this column."""

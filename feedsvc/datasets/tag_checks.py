@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import asyncpg
 
-from feedsvc import catalog
-from feedsvc.catalog import Relation
 from feedsvc.core.finding import Finding
-from feedsvc.datasets import Declaration, relation_parts
-from feedsvc.tags import Template
+from feedsvc.datasets import catalog
+from feedsvc.datasets.catalog import Relation
+from feedsvc.datasets.dataset import Declaration, relation_parts
+from feedsvc.datasets.tags import Template
 
 
 async def tag_findings(

@@ -11,8 +11,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from feedsvc.access.service_key import ServiceKey
 from feedsvc.core.principal import Principal
-from feedsvc.service_key import ServiceKey
 
 _NONCE_SIZE: Final = 12
 

@@ -19,12 +19,12 @@ from typing import Any, Final, Literal, TypeAlias
 
 from cachetools import LRUCache
 
+from feedsvc.access.bucket import Bucket, Policy
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.backends.redis.transport import Command
 from feedsvc.core import identifiers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import RateLimited
-from feedsvc.limits.bucket import Bucket, Policy
 from feedsvc.settings import CallerLimits, Limits
 
 RouteClass: TypeAlias = Literal["requests", "tickets"]
@@ -32,7 +32,7 @@ Standing: TypeAlias = Mapping[str, str]
 """Headers that tell a caller where it stands."""
 _Key: TypeAlias = tuple[str, str]  # a caller, and the policy's name
 
-_SCRIPT: Final = (files("feedsvc.limits") / "limits.lua").read_text()
+_SCRIPT: Final = (files("feedsvc.access") / "limiter.lua").read_text()
 _TELL_EVERY: Final = 0.05  # seconds
 _LEASE: Final = 30.0  # seconds after which the streams of a worker that is gone count no more
 _RENEW_EVERY: Final = 10.0

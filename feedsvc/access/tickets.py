@@ -20,12 +20,12 @@ from typing import Any, Final
 
 from cachetools import TTLCache
 
+from feedsvc.access.service_key import MAC_SIZE, ServiceKey
 from feedsvc.backends.postgres.own_schema import writing
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Unauthorized, Unavailable
-from feedsvc.service_key import MAC_SIZE, ServiceKey
 
 LIFETIME: Final = 30
 """Seconds that a ticket is good for."""
@@ -38,7 +38,7 @@ _MOST_SPENT: Final = 10_000
 _FORGED: Final = "its ticket was not made by this service for this path, or is over"
 _SPENT: Final = "its ticket was used, or is over"
 _IN_REDIS, _IN_POSTGRES = "r", "p"
-_TAKE: Final = (files("feedsvc") / "tickets.sql").read_text()
+_TAKE: Final = (files("feedsvc.access") / "tickets.sql").read_text()
 _KEEP: Final = (
     "insert into feedsvc.tickets (id, path, principal, expires_at) "
     "values ($1, $2, $3::text::jsonb, now() + make_interval(secs => $4))"

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc.core.finding import Finding
-from feedsvc.datasets import (
+from feedsvc.datasets.dataset import (
     KEY_ORDER,
     RESERVED,
     Column,
@@ -19,10 +19,10 @@ from feedsvc.datasets import (
     order_columns,
     quote_identifier,
 )
-from feedsvc.secret_columns import secret_looking
+from feedsvc.datasets.secret_columns import secret_looking
 from streams import encoder
 
-_RELATIONS_SQL: Final = (files("feedsvc") / "catalog.sql").read_text()
+_RELATIONS_SQL: Final = (files("feedsvc.datasets") / "catalog.sql").read_text()
 _PARTITIONED: Final = "p"
 _VIEW_KINDS: Final = frozenset("vf")
 _UNCONSTRAINED_KINDS: Final = frozenset("vfm")

@@ -5,15 +5,15 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import catalog, protection
 from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.sessions import POOLED_BY_TRANSACTION
 from feedsvc.core.finding import Finding
-from feedsvc.datasets import Dataset, Declaration, declarations
-from feedsvc.read_rights import right_findings
-from feedsvc.resolution import resolved
+from feedsvc.datasets import catalog, row_security
+from feedsvc.datasets.dataset import Dataset, Declaration, declarations
+from feedsvc.datasets.read_rights import right_findings
+from feedsvc.datasets.resolution import resolved
+from feedsvc.datasets.tag_checks import tag_findings
 from feedsvc.settings import Settings
-from feedsvc.tag_findings import tag_findings
 
 _WHICH: Final = "select pg_backend_pid()"
 _SET_UP: Final = "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
@@ -43,10 +43,10 @@ async def inspected(
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """The same for declarations that have a schema and a key."""
     datasets, found = await catalog.resolve(connection, declared)
-    findings = await protection.login_findings(connection)
+    findings = await row_security.login_findings(connection)
     findings += found
     findings += await tag_findings(connection, declared)
-    findings += await protection.relation_findings(connection, declared)
+    findings += await row_security.relation_findings(connection, declared)
     findings += await right_findings(connection, declared)
     for wanted, place, table, what in (
         (settings.audit.enabled, "audit.enabled", "audit", "nobody writes down who reads what"),

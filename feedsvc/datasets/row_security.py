@@ -9,9 +9,9 @@ from typing import Final
 import asyncpg
 
 from feedsvc.core.finding import Finding
-from feedsvc.datasets import Declaration
+from feedsvc.datasets.dataset import Declaration
 
-_RELATIONS_SQL: Final = (files("feedsvc") / "protection.sql").read_text()
+_RELATIONS_SQL: Final = (files("feedsvc.datasets") / "row_security.sql").read_text()
 _LOGIN_SQL: Final = (files("feedsvc.backends.postgres") / "login.sql").read_text()
 _TABLES: Final = frozenset("rp")
 LOGIN_PLACE: Final = "database.url"

@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from feedsvc.core.finding import Finding
-from feedsvc.datasets import Dataset, Declaration, quote_identifier
+from feedsvc.datasets.dataset import Dataset, Declaration, quote_identifier
 
 _ROWS: Final = 10_000
 _TENANTS: Final = 3

@@ -7,8 +7,8 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc.datasets import Declaration
-from feedsvc.read_rights import relations_read, select_grant, usage_grant
+from feedsvc.datasets.dataset import Declaration
+from feedsvc.datasets.read_rights import relations_read, select_grant, usage_grant
 
 _NAME: Final = "feeds"
 _ROLES: Final = "SELECT rolname::text FROM pg_roles WHERE starts_with(rolname, 'fe')"

@@ -7,9 +7,9 @@ from typing import Final
 import asyncpg
 
 from feedsvc.core.finding import Finding
-from feedsvc.datasets import Declaration, named_parts
+from feedsvc.datasets.dataset import Declaration, named_parts
 
-_SQL: Final = (files("feedsvc") / "resolution.sql").read_text()
+_SQL: Final = (files("feedsvc.datasets") / "resolution.sql").read_text()
 
 
 async def resolved(

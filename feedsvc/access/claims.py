@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
 from feedsvc.core.principal import Principal
-from feedsvc.datasets import Role
+from feedsvc.datasets.dataset import Role
 from feedsvc.settings import Auth
 from feedsvc.settings import Claims as Paths
 

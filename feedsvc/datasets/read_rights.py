@@ -8,9 +8,9 @@ from typing import Final
 import asyncpg
 
 from feedsvc.core.finding import Finding
-from feedsvc.datasets import Declaration
+from feedsvc.datasets.dataset import Declaration
 
-_SQL: Final = (files("feedsvc") / "read_rights.sql").read_text()
+_SQL: Final = (files("feedsvc.datasets") / "read_rights.sql").read_text()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Datasets: what may be read, and whether reading it is safe."""

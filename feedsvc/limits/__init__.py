@@ -1,1 +1,0 @@
-"""How much each caller may ask for: exact near a limit, free of waiting far from it."""
