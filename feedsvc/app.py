@@ -28,16 +28,16 @@ from feedsvc.backends.postgres.servers import Servers
 from feedsvc.backends.postgres.sessions import SessionRefusedError
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.analytics import CacheAnalytics
-from feedsvc.cache.keys import fingerprint
+from feedsvc.cache.envelope import Wanted
+from feedsvc.cache.invalidation import Watch
+from feedsvc.cache.key import fingerprint
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.redis_pages import RedisPages
-from feedsvc.cache.shared import Shared
+from feedsvc.cache.redis_store import Shared
 from feedsvc.cache.warming import Recipe, Warmth
-from feedsvc.cache.watch import Watch
-from feedsvc.changes import DEADLINE, INTERVAL, Changes
+from feedsvc.changes.listener import DEADLINE, INTERVAL, Changes
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import CachePrefetch, Observers, QuerySlow, RequestEnded
 from feedsvc.core.principal import Principal
@@ -45,13 +45,13 @@ from feedsvc.core.process import Workplace
 from feedsvc.core.timing import Stages
 from feedsvc.datasets import checks as preflight
 from feedsvc.datasets.dataset import Dataset, DatasetsError, declarations
+from feedsvc.feeds.page_reader import read_page
+from feedsvc.feeds.query import FeedQuery
 from feedsvc.health.checks import checks_of
 from feedsvc.health.parts import Parts as HealthParts
 from feedsvc.health.readiness import Readiness
 from feedsvc.metrics.observer import Domain
 from feedsvc.observing import Observing, Scene
-from feedsvc.page_reader import read_page
-from feedsvc.query import FeedQuery
 from feedsvc.service import Service
 from feedsvc.settings import Server, Settings
 from feedsvc.slow_query_log import SlowQueryLog

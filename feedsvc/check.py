@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import settings, triggers
+from feedsvc import settings
 from feedsvc.access.jwks import JwksError
 from feedsvc.access.keys import KeyMissingError
 from feedsvc.access.tokens import Tokens
@@ -18,6 +18,7 @@ from feedsvc.alerts.rules import AlertsError, Known
 from feedsvc.alerts.rules import load as load_alerts
 from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.replicas import Replicas
+from feedsvc.changes import triggers
 from feedsvc.core.finding import Finding, report
 from feedsvc.datasets import checks as preflight
 from feedsvc.datasets import dataset

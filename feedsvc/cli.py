@@ -18,12 +18,13 @@ import asyncpg
 import orjson
 import typer
 
-from feedsvc import settings, triggers
+from feedsvc import settings
 from feedsvc.access.keys import KeyMissingError
 from feedsvc.access.tokens import Tokens
 from feedsvc.app import StartError
 from feedsvc.backends.postgres.migrations.errors import MigrationError
 from feedsvc.backends.postgres.migrations.lines import Line
+from feedsvc.changes import triggers
 from feedsvc.control import ControlLine
 from feedsvc.core import logs
 from feedsvc.core.problems import Unauthorized

@@ -14,17 +14,17 @@ from cachetools import TTLCache
 from feedsvc import settings
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.backends.redis.link import RedisAwayError
-from feedsvc.cache.flights import Flights
-from feedsvc.cache.keys import page_key
+from feedsvc.cache.envelope import Key, Page, Wanted
+from feedsvc.cache.key import page_key
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.memory import Held, Memory, pages_share
-from feedsvc.cache.page import Key, Page, Wanted
 from feedsvc.cache.redis_pages import RedisPages
+from feedsvc.cache.single_flight import Flights
 from feedsvc.core.events import CacheLoad, CacheLookup, CachePrefetch, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Timeout, Unavailable
 from feedsvc.datasets.tags import lookup_items
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.query import FeedQuery
 
 _MOST_ROUNDS: Final = 3
 _MOST_OVERSIZED: Final = 10_000

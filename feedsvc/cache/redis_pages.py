@@ -8,8 +8,8 @@ from typing import Final, Literal, TypeAlias
 
 from feedsvc.access.service_key import Seal
 from feedsvc.backends.redis.link import RedisAwayError, State
-from feedsvc.cache.page import EnvelopeError, Page, Wanted, pack, unpack
-from feedsvc.cache.shared import Claim, Shared
+from feedsvc.cache.envelope import EnvelopeError, Page, Wanted, pack, unpack
+from feedsvc.cache.redis_store import Claim, Shared
 from feedsvc.core.events import CacheLookup, CachePut, Observers
 from feedsvc.core.logs import Tally
 

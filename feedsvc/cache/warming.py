@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink
-from feedsvc.cache.page import Key, Wanted
+from feedsvc.cache.envelope import Key, Wanted
 from feedsvc.core.principal import Principal
 
 logger = logging.getLogger(__name__)

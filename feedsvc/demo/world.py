@@ -8,9 +8,9 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import triggers
 from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES
+from feedsvc.changes import triggers
 from feedsvc.datasets.dataset import quote_identifier
 from feedsvc.demo import seeding
 from feedsvc.embedded import PostgresServer

@@ -9,7 +9,7 @@ from feedsvc.backends.postgres.pool import Pools
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.pages import Pages
-from feedsvc.changes import Changes
+from feedsvc.changes.listener import Changes
 from feedsvc.colleagues import Colleagues
 from feedsvc.core.process import Workplace
 from feedsvc.health.clock import Clock

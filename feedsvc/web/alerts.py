@@ -7,12 +7,12 @@ from typing import Any, Final, NamedTuple
 import orjson
 from aiohttp import web
 
-from feedsvc import parameters
 from feedsvc.alerts.desk import Desk
 from feedsvc.alerts.rules import seconds
 from feedsvc.core.drain import Drain
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
+from feedsvc.feeds import parameters
 from feedsvc.web.asked import stated
 from feedsvc.web.forms import form_of, interval_of
 from feedsvc.web.keys import SERVICE, Work

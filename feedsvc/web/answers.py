@@ -7,17 +7,17 @@ from typing import Final
 
 from aiohttp import web
 
+from feedsvc.cache.envelope import Page, Wanted
 from feedsvc.cache.memory import Held
-from feedsvc.cache.page import Page, Wanted
 from feedsvc.cache.pages import Found, Load, Why
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired
 from feedsvc.core.timing import Stages
-from feedsvc.export import Course, FirstPage, Part, open_export
-from feedsvc.page_reader import collect, page_course, page_of, read_page
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.export import Course, FirstPage, Part, open_export
+from feedsvc.feeds.page_reader import collect, page_course, page_of, read_page
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources import choice
 from feedsvc.service import Service
-from feedsvc.sources import choice
 from feedsvc.web.delivery import Delivery
 from feedsvc.web.keys import SERVICE, STAGES
 from feedsvc.web.page_form import PageForm, rows_of

@@ -17,8 +17,8 @@ from feedsvc.cache.memory import Held
 from feedsvc.core import identifiers
 from feedsvc.core.drain import retry_ms
 from feedsvc.core.problems import Draining, UpgradeRequired
-from feedsvc.export import Export
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.export import Export
+from feedsvc.feeds.query import FeedQuery
 from feedsvc.web import headers
 from feedsvc.web.body import Body
 from feedsvc.web.keys import REQUEST_ID, SERVICE, STAGES

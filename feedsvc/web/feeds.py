@@ -7,16 +7,17 @@ import asyncpg
 import orjson
 from aiohttp import web
 
-from feedsvc import parameters, statement, tenancy
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Forbidden, NotAcceptable, NotFound
 from feedsvc.datasets.dataset import Dataset
-from feedsvc.query import FeedQuery, parse_columns, parse_key
-from feedsvc.slow_queries import Stopwatch
-from feedsvc.sources import opened
-from feedsvc.statement import Statement
-from feedsvc.trial import refuse_bad_values, refuse_what_is_no_text
+from feedsvc.feeds import parameters, transaction
+from feedsvc.feeds.query import FeedQuery, parse_columns, parse_key
+from feedsvc.feeds.slow_queries import Stopwatch
+from feedsvc.feeds.sources import opened
+from feedsvc.feeds.sql import statement
+from feedsvc.feeds.sql.statement import Statement
+from feedsvc.feeds.trial import refuse_bad_values, refuse_what_is_no_text
 from feedsvc.web import headers
 from feedsvc.web.answers import answer_page, answer_stream
 from feedsvc.web.delivery import Delivery, refuse_what_cannot_show_its_end
@@ -65,7 +66,7 @@ async def _row(
     stopwatch = Stopwatch(service.observers, request.match_info["dataset"], "row")
     with as_problems(service.observers):
         try:
-            async with tenancy.reading(pool, principal, stages, dataset=dataset) as reading:
+            async with transaction.reading(pool, principal, stages, dataset=dataset) as reading:
                 stopwatch.on(reading.connection)
                 with stopwatch.timing():
                     record = await opened.value(reading.connection, wanted, 1)

@@ -5,8 +5,8 @@ from typing import Final
 
 from aiohttp import web
 
-from feedsvc import parameters
 from feedsvc.core.problems import BadParameter, NotAcceptable
+from feedsvc.feeds import parameters
 from streams import negotiation
 
 _TYPES: Final = {"json": "application/json", "csv": "text/csv", "sse": "text/event-stream"}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
 
-from feedsvc.cache.page import Page
-from feedsvc.query import FeedQuery
+from feedsvc.cache.envelope import Page
+from feedsvc.feeds.query import FeedQuery
 from streams.formats import CSV
 
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')

@@ -6,9 +6,9 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from feedsvc import parameters
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
+from feedsvc.feeds import parameters
 from feedsvc.health.repairs import NAMES
 from feedsvc.web.asked import stated
 from feedsvc.web.keys import SERVICE, Work

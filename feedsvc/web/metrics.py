@@ -4,9 +4,9 @@ from functools import partial
 
 from aiohttp import web
 
-from feedsvc import parameters
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Problem
+from feedsvc.feeds import parameters
 from feedsvc.service import Service
 from feedsvc.web import problems, security
 from feedsvc.web.keys import SERVICE, Work

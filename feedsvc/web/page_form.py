@@ -3,9 +3,9 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+from feedsvc.cache.envelope import Page
 from feedsvc.cache.memory import Held, Rendered
-from feedsvc.cache.page import Page
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.query import FeedQuery
 from feedsvc.web import headers
 from streams.compression import CODINGS
 from streams.formats import Pieces, size_of

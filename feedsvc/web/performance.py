@@ -7,11 +7,11 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from feedsvc import parameters
 from feedsvc.backends.postgres import own_schema
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.datasets.tags import all_under
+from feedsvc.feeds import parameters
 from feedsvc.web.asked import stated
 from feedsvc.web.keys import SERVICE, Work
 from feedsvc.web.particulars import PARTICULARS

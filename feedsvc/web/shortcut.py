@@ -22,8 +22,8 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy, istr
 
+from feedsvc.cache.envelope import Wanted
 from feedsvc.cache.memory import Held, requests_share
-from feedsvc.cache.page import Wanted
 from feedsvc.cache.pages import Found
 from feedsvc.core import identifiers
 from feedsvc.core.bounded_mapping import Remembered

@@ -8,9 +8,9 @@ import aiocsv
 import orjson
 from aiohttp import web
 
-from feedsvc import parameters
 from feedsvc.core.drain import Drain
 from feedsvc.core.principal import Principal
+from feedsvc.feeds import parameters
 from feedsvc.tracker import report
 from feedsvc.tracker.tracker import RANGES, Range, Tracker
 from feedsvc.web import headers

@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from feedsvc.cache.shared import Shared
+from feedsvc.cache.redis_store import Shared
 from feedsvc.settings import Redis as RedisSettings
 from tests.support.cache_figures import reports, until_all_listen
 from tests.support.exposed import exposed

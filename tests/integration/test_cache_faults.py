@@ -13,8 +13,8 @@ import asyncpg
 import psutil
 import pytest
 
-from feedsvc import triggers
-from feedsvc.cache.shared import CLAIM_SECONDS
+from feedsvc.cache.redis_store import CLAIM_SECONDS
+from feedsvc.changes import triggers
 from tests.integration.test_cache import OTHER, OWN, PAGE, figures, get, heard, until_it_listens
 from tests.support.cache_figures import until_all_listen
 from tests.support.locks import locked, readers

@@ -24,9 +24,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from feedsvc.cache import ledger, page, watch
-from feedsvc.cache.page import Key, Page, Wanted
-from feedsvc.cache.shared import Shared
+from feedsvc.cache import envelope as page
+from feedsvc.cache import invalidation, ledger
+from feedsvc.cache.envelope import Key, Page, Wanted
+from feedsvc.cache.redis_store import Shared
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
@@ -387,7 +388,7 @@ def counts(
     """What came to pass, with a ledger that has room, and with one that forgets when it can."""
     CacheMachine.redis, CacheMachine.counts = redis, Counter()
     monkeypatch.setattr(page, "time", SimpleNamespace(time=lambda: CacheMachine.now))
-    monkeypatch.setattr(watch, "triggers", SimpleNamespace(plan=planned, untold=untold))
+    monkeypatch.setattr(invalidation, "triggers", SimpleNamespace(plan=planned, untold=untold))
     if request.param == "tight":
         monkeypatch.setattr(ledger, "_MOST_ITEMS", 3)
         monkeypatch.setattr(ledger, "_MOST_WRITERS", 1)

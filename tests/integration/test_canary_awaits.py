@@ -14,16 +14,16 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feedsvc import tenancy
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets import catalog
 from feedsvc.datasets.dataset import Dataset, declarations
-from feedsvc.export import Course, open_export
-from feedsvc.query import FeedQuery
+from feedsvc.feeds import transaction
+from feedsvc.feeds.export import Course, open_export
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources import choice
 from feedsvc.settings import Database, PoolSettings
-from feedsvc.sources import choice
 from tests.integration.conftest import NewDatabase
 from tests.support.canaries.awaits import cancelled_at
 from tests.support.canaries.world import DATASETS_FILE, NAMES, Caller, World, peopled
@@ -72,7 +72,7 @@ async def pool(world: World) -> AsyncIterator[Pool]:
 
 async def one_row(pool: Pool, _: Dataset) -> None:
     """What a request for one row does."""
-    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _snapshot):
+    async with transaction.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         await connection.fetchval("SELECT mark FROM post.letters LIMIT 1")
 
 
@@ -103,14 +103,14 @@ async def copied_export(pool: Pool, letters: Dataset) -> None:
 
 async def failing_query(pool: Pool, _: Dataset) -> None:
     """A transaction in which a statement has failed."""
-    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _snapshot):
+    async with transaction.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         with pytest.raises(asyncpg.DivisionByZeroError):
             await connection.fetchval("SELECT 1 / 0")
 
 
 async def set_role(pool: Pool, _: Dataset) -> None:
     """What no code does: leave another role, and the tenant for the session."""
-    async with tenancy.reading(pool, FIRST, Stages()) as (connection, _snapshot):
+    async with transaction.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         await connection.execute("SET ROLE feedsvc_service")
         await connection.execute("SELECT set_config('feedsvc.tenant', 't000', false)")
 
@@ -161,7 +161,7 @@ async def assert_next_sees_its_own(pool: Pool, letters: Dataset, world: World) -
     """On each connection at once another tenant reads, and gets its rows and no other."""
     async with AsyncExitStack() as stack:
         for _ in range(CONNECTIONS):
-            reading = tenancy.reading(pool, NEXT, Stages())
+            reading = transaction.reading(pool, NEXT, Stages())
             connection, _ = await stack.enter_async_context(reading)
             seen = await connection.fetch("SELECT DISTINCT tenant_id FROM post.letters")
             assert [tuple(row) for row in seen] == [(NEXT.tenant,)]

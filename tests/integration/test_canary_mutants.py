@@ -25,29 +25,33 @@ WATCHED = 30.0
 """How long readers may take to find a leak that is there."""
 
 NO_PREDICATE = Change(
-    "feedsvc/statement.py",
+    "feedsvc/feeds/sql/statement.py",
     "    conditions = []\n    if dataset.tenant is not None:\n",
     "    return []\n    if dataset.tenant is not None:\n",
 )
 NOT_TOLD = Change(
-    "feedsvc/tenancy.py",
+    "feedsvc/feeds/transaction.py",
     "        snapshot = await _tell_who_reads(connection, principal)\n",
     '        snapshot = await connection.fetchval("select pg_current_snapshot()::text")\n',
 )
 TOLD_BESIDE = [
     # The settings are made, and checked, under names that no policy asks for.
     Change(
-        "feedsvc/tenancy.sql", f"set_config('feedsvc.{name}', ${n}", f"set_config('x.{name}', ${n}"
+        "feedsvc/feeds/transaction.sql",
+        f"set_config('feedsvc.{name}', ${n}",
+        f"set_config('x.{name}', ${n}",
     )
     for n, name in enumerate(("tenant", "role", "client"), 1)
 ]
 KEPT_FOR_THE_NEXT = [
     # For the session and not for the transaction, which ends well; told only where nobody was
     # told before, "to spare a round trip"; and no reset when a connection comes back.
-    *(Change("feedsvc/tenancy.sql", f"${n}, true)", f"${n}, false)") for n in (1, 2, 3)),
-    Change("feedsvc/tenancy.py", "await transaction.rollback()", "await transaction.commit()"),
+    *(Change("feedsvc/feeds/transaction.sql", f"${n}, true)", f"${n}, false)") for n in (1, 2, 3)),
     Change(
-        "feedsvc/tenancy.py",
+        "feedsvc/feeds/transaction.py", "await transaction.rollback()", "await transaction.commit()"
+    ),
+    Change(
+        "feedsvc/feeds/transaction.py",
         NOT_TOLD.before,
         "        known = \"select current_setting('feedsvc.tenant', true)\"\n"
         "        if not await connection.fetchval(known):\n"
@@ -62,15 +66,15 @@ KEPT_FOR_THE_NEXT = [
     NO_PREDICATE,
 ]
 
-NOT_IN_THE_KEY = Change("feedsvc/cache/keys.py", "            principal.scope,\n", "")
+NOT_IN_THE_KEY = Change("feedsvc/cache/key.py", "            principal.scope,\n", "")
 # Where a page stands in Redis does not depend on the tenant, as if two names met.
 NAMES_THAT_MEET = Change(
-    "feedsvc/cache/shared.py",
+    "feedsvc/cache/redis_store.py",
     "digest = hashlib.sha256(key.encode(",
     """digest = hashlib.sha256(__import__("re").sub(r't[0-9]{3}', "", key).encode(""",
 )
 NOT_LOOKED_INSIDE = Change(
-    "feedsvc/cache/page.py", '    if head["key"] != key:\n', "    if False:\n"
+    "feedsvc/cache/envelope.py", '    if head["key"] != key:\n', "    if False:\n"
 )
 
 pytestmark = pytest.mark.timeout(300)

@@ -12,12 +12,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feedsvc import changes, triggers
 from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.snapshot import Snapshot
+from feedsvc.cache.invalidation import Watch
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.watch import Watch
-from feedsvc.changes import Changes
+from feedsvc.changes import listener as changes
+from feedsvc.changes import triggers
+from feedsvc.changes.listener import Changes
 from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets.dataset import Declaration
 from feedsvc.datasets.tags import exactly
@@ -285,7 +286,7 @@ async def test_a_note_counts_for_its_own_beat_alone() -> None:
 
 async def test_nothing_that_a_standby_shows_is_believed() -> None:
     """Its snapshots don't say which transactions were running."""
-    who_reads = (files("feedsvc") / "tenancy.sql").read_text()
+    who_reads = (files("feedsvc.feeds") / "transaction.sql").read_text()
     settings = {"wal_level": "replica", "max_wal_senders": "2", "hot_standby": "on"}
     with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
         primary = await asyncpg.connect(server.url())

@@ -16,12 +16,14 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc import statement, tenancy, triggers
 from feedsvc.backends.postgres.migrations import runner
+from feedsvc.changes import triggers
 from feedsvc.core.timing import Stages
 from feedsvc.datasets.catalog import resolve
 from feedsvc.datasets.dataset import declarations
-from feedsvc.sources import choice, ranged
+from feedsvc.feeds import transaction
+from feedsvc.feeds.sources import choice, parallel
+from feedsvc.feeds.sql import statement
 from streams import encoder
 from streams.formats import FORMATS
 from tests.integration.foreign import oracle
@@ -220,7 +222,7 @@ async def read_in_every_way(site: Site, name: str, table: Table) -> dict[str, li
             await asked.read(asked.query(name, source, **more, **kept))
     dataset = site.datasets[name]
     wanted = statement.one_row(dataset, tuple(dataset.columns.values()), ("5",), site.who)
-    async with tenancy.reading(site.pool, site.who, Stages()) as reading:
+    async with transaction.reading(site.pool, site.who, Stages()) as reading:
         row = await reading.connection.fetchval(wanted.sql, *wanted.arguments)
     found["one row"] = [row.decode()]
     return found
@@ -230,8 +232,8 @@ async def test_every_source_sends_the_row_whatever_its_columns_are_called(
     tables: list[Table], file: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice.candidate, "__defaults__", (0,))
-    monkeypatch.setattr(ranged.RangedPages, "_range_rows", lambda *_: 2)
-    monkeypatch.setattr(ranged, "SURELY_LONG", 0)
+    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 2)
+    monkeypatch.setattr(parallel, "SURELY_LONG", 0)
     superuser = await asyncpg.connect(url)
     async with sited(as_login(url), file, 4) as site:
         for table in tables:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedsvc.datasets.values import READERS
-from feedsvc.quoting import literal
+from feedsvc.feeds.sql.quoting import literal
 
 # In a block of its own each, so that one refusal does not end the others; on 15 as on 18.
 _JUDGE = """

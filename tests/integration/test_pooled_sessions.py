@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Mapping
 import asyncpg
 import pytest
 
-from feedsvc import tenancy
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
+from feedsvc.feeds import transaction
 from feedsvc.settings import Database, PoolSettings
 
 COUPLE = Principal("rosewood", "member", "7", 0.0)
@@ -58,7 +58,7 @@ async def test_what_a_session_left_is_gone_for_the_next(pool: Pool, leftover: st
 
 
 async def test_a_callers_settings_end_with_its_transaction(pool: Pool) -> None:
-    async with tenancy.reading(pool, Principal("rosewood", "member", "7", 0.0), Stages()) as (
+    async with transaction.reading(pool, Principal("rosewood", "member", "7", 0.0), Stages()) as (
         connection,
         _,
     ):
@@ -71,7 +71,7 @@ async def test_a_callers_settings_end_with_its_transaction(pool: Pool) -> None:
 
 
 async def test_a_reader_can_not_write(pool: Pool) -> None:
-    async with tenancy.reading(pool, Principal("rosewood", "admin", None, 0.0), Stages()) as (
+    async with transaction.reading(pool, Principal("rosewood", "admin", None, 0.0), Stages()) as (
         connection,
         _,
     ):

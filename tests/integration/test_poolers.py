@@ -9,11 +9,11 @@ import sys
 import asyncpg
 import pytest
 
-from feedsvc import tenancy
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.backends.postgres.sessions import SETTINGS
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
+from feedsvc.feeds import transaction
 from feedsvc.settings import Database, PoolSettings
 from tests.support import pgbouncer
 from tests.support.service import KEY, REPOSITORY
@@ -57,7 +57,7 @@ async def test_a_session_behind_a_pooler_is_read_only(world_url: str) -> None:
                 with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
                     await connection.execute("CREATE TEMP TABLE kept (a int)")
             caller = Principal("rosewood", "member", None, 0.0)
-            async with tenancy.reading(pool, caller, Stages()) as (connection, moment):
+            async with transaction.reading(pool, caller, Stages()) as (connection, moment):
                 assert moment.origin.count("/") == 2
                 assert await connection.fetchval("SELECT count(*) FROM wedding.clients") > 0
         finally:

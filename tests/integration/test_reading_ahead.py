@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import pytest
 
-from feedsvc import tenancy
 from feedsvc.core.problems import Problem
 from feedsvc.core.timing import Stages
-from feedsvc.export import Course, Export, open_export
-from feedsvc.sources.copied import CopiedPages
+from feedsvc.feeds import transaction
+from feedsvc.feeds.export import Course, Export, open_export
+from feedsvc.feeds.sources.copy_pages import CopiedPages
 from tests.support.encoding import needs_encoder
 from tests.support.patience import patience
 from tests.support.servers import LOGIN, as_login
@@ -145,7 +145,7 @@ async def test_a_copy_that_is_given_up_at_its_last_piece_leaves_its_connection_u
     made, owner = site
     await owner.execute("UPDATE ahead.mood SET seconds = 0")
     pages = CopiedPages(made.query("sleepy", "copy"), MEMBER, copy_after=0)
-    async with tenancy.reading(made.pool, MEMBER, Stages()) as (connection, _):
+    async with transaction.reading(made.pool, MEMBER, Stages()) as (connection, _):
         await pages.begin(connection, None, None)
         pages.rows = ROWS  # as fast as that it has been, so the first page has all of them
         for _ in range(ROWS):

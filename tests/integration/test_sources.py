@@ -15,13 +15,13 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc import tenancy
 from feedsvc.core.problems import BadParameter, DatasetUnavailable
 from feedsvc.core.timing import Stages
-from feedsvc.export import Course, FirstPage, open_export
-from feedsvc.query import FeedQuery
-from feedsvc.sources import choice, copied
-from feedsvc.sources.copied import CopiedPages
+from feedsvc.feeds import transaction
+from feedsvc.feeds.export import Course, FirstPage, open_export
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources import choice, copy_pages
+from feedsvc.feeds.sources.copy_pages import CopiedPages
 from streams import encoder
 from streams.formats import FORMATS
 from tests.support import servers
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from feedsvc.cache.page import Page
+    from feedsvc.cache.envelope import Page
     from feedsvc.datasets.dataset import Op, SourceName
     from tests.integration.conftest import NewDatabase
 
@@ -62,7 +62,7 @@ def large_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     COPY begins at once, or in the middle of what a cursor reads ahead.
     """
     monkeypatch.setattr(choice.candidate, "__defaults__", (request.param,))
-    monkeypatch.setattr(copied, "LARGEST_PAGE", 700)
+    monkeypatch.setattr(copy_pages, "LARGEST_PAGE", 700)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -153,7 +153,7 @@ def test_a_nul_is_refused_before_anything_is_asked(site: Site) -> None:
 async def plan_of(site: Site, query: FeedQuery, after: Sequence[str]) -> dict[str, Any]:
     """How PostgreSQL would read a page behind this row, row-level security and all."""
     pages = CopiedPages(query, MEMBER)
-    async with tenancy.reading(site.pool, MEMBER, Stages()) as (connection, _):
+    async with transaction.reading(site.pool, MEMBER, Stages()) as (connection, _):
         # The table is so small that PostgreSQL would otherwise read and sort all of it.
         await connection.execute("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
         await connection.execute("SET LOCAL enable_bitmapscan = off")
@@ -187,7 +187,7 @@ async def test_an_index_takes_a_page_up_where_the_last_one_ended(site: Site) -> 
 async def test_rows_to_be_sorted_come_through_a_cursor(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copied, "LARGEST_PAGE", 100)  # the tenant is so small
+    monkeypatch.setattr(copy_pages, "LARGEST_PAGE", 100)  # the tenant is so small
     assert await chosen(site, site.query("clients", "auto")) == "copy"
     for source in NATIVE:
         assert await chosen(site, site.query("clients", source)) == source

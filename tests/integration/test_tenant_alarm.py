@@ -7,11 +7,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feedsvc import tenancy
 from feedsvc.backends.postgres.pool import Pools
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Internal
 from feedsvc.core.timing import Stages
+from feedsvc.feeds import transaction
 from feedsvc.settings import Database, Settings
 
 ANN = Principal("rosewood", "member", None, 0.0)
@@ -33,17 +33,17 @@ async def test_a_tenant_that_did_not_arrive_is_an_alarm(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tenancy, "_WHO_READS", broken)
+    monkeypatch.setattr(transaction, "_WHO_READS", broken)
     pools = Pools(Settings(database=Database(url=world_url)))
     await pools.open()
     try:
         with caplog.at_level(logging.CRITICAL), pytest.raises(Internal):
-            async with tenancy.reading(pools["read"], ANN, Stages()):
+            async with transaction.reading(pools["read"], ANN, Stages()):
                 pytest.fail("it was read all the same")
         assert "was not told who reads" in caplog.text
         assert "rosewood" not in caplog.text
-        monkeypatch.setattr(tenancy, "_WHO_READS", _right())
-        async with tenancy.reading(pools["read"], ANN, Stages()) as (connection, _):
+        monkeypatch.setattr(transaction, "_WHO_READS", _right())
+        async with transaction.reading(pools["read"], ANN, Stages()) as (connection, _):
             assert await connection.fetchval("SELECT count(*) FROM wedding.clients") == 3_000
     finally:
         await pools.close(1.0)
@@ -63,4 +63,4 @@ async def test_a_session_without_a_tenant_sees_no_row(world_url: str, tenant: An
 
 
 def _right() -> str:
-    return (files("feedsvc") / "tenancy.sql").read_text()
+    return (files("feedsvc.feeds") / "transaction.sql").read_text()

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from feedsvc.core.timing import Stages
-from feedsvc.export import Course, open_export
-from feedsvc.totals import MOST_COUNTED, coarse
+from feedsvc.feeds.export import Course, open_export
+from feedsvc.feeds.totals import MOST_COUNTED, coarse
 from tests.support import sse, statements
 from tests.support.servers import LOGIN, as_login
 from tests.support.service import bearer, serving

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import asyncpg
 import pytest
 
-from feedsvc import triggers
+from feedsvc.changes import triggers
 from feedsvc.datasets.dataset import Declaration
 from feedsvc.datasets.tags import all_under, exactly
 from feedsvc.embedded import start_postgres

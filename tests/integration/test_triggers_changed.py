@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 
-from feedsvc import triggers
+from feedsvc.changes import triggers
 from tests.integration.test_cache import figures, until_it_listens
 from tests.integration.test_cache_faults import look_again
 from tests.support.ailing import ADMIN, component

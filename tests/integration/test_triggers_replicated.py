@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from feedsvc import triggers
+from feedsvc.changes import triggers
 from tests.integration.test_triggers import PEOPLE, PERSON, TABLES, of_person, telling
 from tests.support.servers import with_database
 from tests.support.standby import primary_running

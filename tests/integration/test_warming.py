@@ -8,7 +8,7 @@ import pytest
 from feedsvc import settings
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache import warming
-from feedsvc.cache.page import Wanted
+from feedsvc.cache.envelope import Wanted
 from feedsvc.cache.warming import Warmth
 from feedsvc.core.principal import Principal
 from tests.support.datasets import DATASET

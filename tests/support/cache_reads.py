@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from feedsvc.cache.page import Page
+from feedsvc.cache.envelope import Page
 from feedsvc.cache.pages import Found
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable

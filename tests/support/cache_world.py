@@ -17,19 +17,19 @@ from feedsvc import settings
 from feedsvc.access.service_key import Seal
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.backends.redis.link import RedisLink
-from feedsvc.cache.keys import fingerprint
+from feedsvc.cache.envelope import Key, Page, Wanted, digest_of
+from feedsvc.cache.invalidation import Watch
+from feedsvc.cache.key import fingerprint
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.page import Key, Page, Wanted, digest_of
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.redis_pages import RedisPages
-from feedsvc.cache.shared import Shared
-from feedsvc.cache.watch import Watch
+from feedsvc.cache.redis_store import Shared
 from feedsvc.core.events import CacheLookup, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Column, Dataset
 from feedsvc.datasets.tags import Template, all_under, exactly
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.query import FeedQuery
 from tests.support.datasets import DATASET
 
 FRESH: Final = 10.0

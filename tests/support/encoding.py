@@ -14,11 +14,17 @@ from unittest import mock
 import asyncpg
 import pytest
 
-from feedsvc.binary_projection import BinaryRow, binary_row
-from feedsvc.csv_projection import csv_record
 from feedsvc.datasets.dataset import Column
 from feedsvc.embedded import binaries, start_postgres
-from feedsvc.projection import json_record, json_source, named_columns, reference, token_value
+from feedsvc.feeds.sql.binary_projection import BinaryRow, binary_row
+from feedsvc.feeds.sql.csv_projection import csv_record
+from feedsvc.feeds.sql.json_projection import (
+    json_record,
+    json_source,
+    named_columns,
+    reference,
+    token_value,
+)
 from streams import encoder
 from streams.csv_record import PLAIN_CSV, CsvStyle
 from tests.support.servers import throw_away_folder

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from feedsvc import triggers
 from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES
+from feedsvc.changes import triggers
 from feedsvc.demo import seeding
 from feedsvc.embedded import start_postgres
 

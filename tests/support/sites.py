@@ -13,8 +13,8 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets.catalog import resolve
 from feedsvc.datasets.dataset import declarations
-from feedsvc.export import Course, open_export
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.export import Course, open_export
+from feedsvc.feeds.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
 
 if TYPE_CHECKING:

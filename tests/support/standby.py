@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import psutil
 
-from feedsvc import triggers
 from feedsvc.backends.postgres.migrations import runner
+from feedsvc.changes import triggers
 from feedsvc.embedded import PostgresServer, start_postgres
 from feedsvc.embedded.processes import run_tool
 from tests.support.servers import throw_away_folder

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from feedsvc.cache.keys import fingerprint, page_key
+from feedsvc.cache.key import fingerprint, page_key
 from feedsvc.core.principal import Principal
 from feedsvc.datasets.dataset import Column, Dataset, OrderColumn
 from feedsvc.datasets.tags import Template
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.query import FeedQuery
 from tests.support.datasets import DATASET, ID
 
 NAME = Column("name", "text", True, "pg_catalog.text", "text", "S")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from feedsvc.cache.flights import Flights
+from feedsvc.cache.single_flight import Flights
 from feedsvc.core.problems import Unavailable
 
 

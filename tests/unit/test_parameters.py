@@ -2,8 +2,8 @@
 
 import pytest
 
-from feedsvc import parameters
 from feedsvc.core.problems import BadParameter, BadRequest
+from feedsvc.feeds import parameters
 
 
 @pytest.mark.parametrize(

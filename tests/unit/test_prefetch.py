@@ -12,8 +12,8 @@ import pytest
 
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache import prefetch
+from feedsvc.cache.envelope import Page, Wanted, digest_of
 from feedsvc.cache.memory import Held
-from feedsvc.cache.page import Page, Wanted, digest_of
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.core.events import CachePrefetch, Observers
 from feedsvc.core.problems import Busy

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from feedsvc.backends.postgres.pool import Pool
+from feedsvc.feeds.sources import ranges as module
+from feedsvc.feeds.sources.ranges import Range, Ranges
+from feedsvc.feeds.sources.reader import Effort
+from feedsvc.feeds.sources.source import Batch
 from feedsvc.settings import Database, PoolSettings
-from feedsvc.sources import ranges as module
-from feedsvc.sources.lane import Effort
-from feedsvc.sources.ranges import Range, Ranges
-from feedsvc.sources.source import Batch
 
 
 def rows(first: int, last: int) -> Batch:

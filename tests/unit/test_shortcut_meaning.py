@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from feedsvc.cache.page import Wanted
+from feedsvc.cache.envelope import Wanted
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.query import FeedQuery
 from feedsvc.service import Service
 from feedsvc.settings import Settings
 from feedsvc.web.page_form import PageForm

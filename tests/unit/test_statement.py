@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from feedsvc import statement
-from feedsvc.binary_projection import binary_row
 from feedsvc.core.principal import Principal
 from feedsvc.datasets.dataset import OrderColumn
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sql import statement
+from feedsvc.feeds.sql.binary_projection import binary_row
 from tests.support.datasets import DATASET, ID
 
 NARROWED = Principal("t", "member", "1", 0.0)

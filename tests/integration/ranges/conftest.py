@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from feedsvc.core.timing import Stages
-from feedsvc.export import Course, Export, open_export
-from feedsvc.sources import choice, ranged, ranges
-from feedsvc.sources.lane import Lane
+from feedsvc.feeds.export import Course, Export, open_export
+from feedsvc.feeds.sources import choice, parallel, ranges
+from feedsvc.feeds.sources.reader import Lane
 from tests.support import servers
 from tests.support.servers import LOGIN, as_login
 from tests.support.sites import CHUNK, Site, sited
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from feedsvc.query import FeedQuery
-    from feedsvc.sources.ranges import Range
+    from feedsvc.feeds.query import FeedQuery
+    from feedsvc.feeds.sources.ranges import Range
     from tests.integration.conftest import NewDatabase
 
 SIZE: Final = 5  # connections of the pool
@@ -91,10 +91,10 @@ class Readings:
 def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     """Makes every export be read by ranges of so many rows from the beginning on."""
     monkeypatch.setattr(choice.candidate, "__defaults__", (0,))
-    monkeypatch.setattr(ranged.RangedPages, "_range_rows", lambda *_: ROWS)
-    monkeypatch.setattr(ranged, "SURELY_LONG", 0)
-    monkeypatch.setattr(ranged, "_KEEPS_UP", 0.0)
-    monkeypatch.setattr(ranged, "_AGAIN", 0.0)
+    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: ROWS)
+    monkeypatch.setattr(parallel, "SURELY_LONG", 0)
+    monkeypatch.setattr(parallel, "_KEEPS_UP", 0.0)
+    monkeypatch.setattr(parallel, "_AGAIN", 0.0)
     monkeypatch.setattr(ranges, "AHEAD", 3 * CHUNK)
     monkeypatch.setattr("feedsvc.sources.lane.Effort.is_dear", False)
     monkeypatch.setattr("feedsvc.sources.lane.Effort.is_idle", False)

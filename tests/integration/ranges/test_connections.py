@@ -15,9 +15,9 @@ import pytest
 
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.problems import DatabaseUnavailable
+from feedsvc.feeds.sources import parallel, ranges
+from feedsvc.feeds.sources.reader import Lane
 from feedsvc.settings import Database, PoolSettings
-from feedsvc.sources import ranged, ranges
-from feedsvc.sources.lane import Lane
 from tests.support.canaries.awaits import cancelled_at
 from tests.support.encoding import needs_encoder
 from tests.support.servers import LOGIN, as_login
@@ -26,7 +26,7 @@ from tests.support.sites import Site, sited
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feedsvc.sources.ranges import Range
+    from feedsvc.feeds.sources.ranges import Range
     from streams import encoder
 
 from tests.integration.ranges.conftest import (
@@ -97,7 +97,7 @@ async def test_a_connection_that_is_lost_while_all_wait_for_its_rows_costs_none(
 ) -> None:
     """The others, the export's own among them, are in the middle of ranges that come later."""
     expected = await site.read(site.query("wide", "projection"))
-    monkeypatch.setattr(ranged.RangedPages, "_range_rows", lambda *_: 300)
+    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 300)
     monkeypatch.setattr(ranges, "AHEAD", 1)
     original, lost = Lane._pass_on, set[Any]()
 
@@ -157,7 +157,7 @@ async def test_whoever_waits_gets_a_connection_that_was_lent(
     """Though nobody takes the export's rows, and all are in the middle of a range."""
     # Which is no connection's own deadline.
     site.pool.settings = PoolSettings(size=SIZE, query_timeout=60, acquire_timeout=30)
-    monkeypatch.setattr(ranged.RangedPages, "_range_rows", lambda *_: 300)
+    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 300)
     monkeypatch.setattr(ranges, "AHEAD", 1)
     expected = (await site.read(site.query("wide", "projection"))).records
     async with opened(site, site.query("wide", "copy")) as export:

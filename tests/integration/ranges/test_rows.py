@@ -13,8 +13,8 @@ import pytest
 
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
-from feedsvc.sources import copied, ranged
-from feedsvc.sources.lanes import Lanes
+from feedsvc.feeds.sources import copy_pages, parallel
+from feedsvc.feeds.sources.readers import Lanes
 from tests.support.encoding import needs_encoder
 from tests.support.sites import Site
 
@@ -62,7 +62,7 @@ async def test_a_feed_is_the_same_by_several_connections(
 async def test_a_filtered_feed_is_the_same_by_several_connections(
     world_site: Site, readings: Readings, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranged.RangedPages, "_range_rows", lambda *_: 20)
+    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 20)
     expected = await world_site.read(world_site.query("clients", "projection", **given))
     assert expected.records
     assert await world_site.read(world_site.query("clients", "copy", **given)) == expected
@@ -74,8 +74,8 @@ async def test_a_limit_is_kept_to_the_row_and_tells_of_more(
     site: Site, readings: Readings, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if first == "pages":
-        monkeypatch.setattr(copied, "LARGEST_PAGE", ROWS // 2)
-        monkeypatch.setattr(ranged, "SURELY_LONG", 20_000)
+        monkeypatch.setattr(copy_pages, "LARGEST_PAGE", ROWS // 2)
+        monkeypatch.setattr(parallel, "SURELY_LONG", 20_000)
     everything = (await site.read(site.query("items", "projection"))).records
     assert len(everything) == PLENTY
     limits = [ROWS * n + d for n in (1, 2, 3, 10) for d in (-1, 0, 1)]
@@ -90,7 +90,7 @@ async def test_a_limit_is_kept_where_pages_come_before_ranges_and_behind_them(
     site: Site, readings: Readings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of rows that ranges gave between them, a page's encoder knows nothing."""
-    monkeypatch.setattr(copied, "LARGEST_PAGE", ROWS // 2)
+    monkeypatch.setattr(copy_pages, "LARGEST_PAGE", ROWS // 2)
     everything = (await site.read(site.query("items", "projection"))).records
     spare, looks = Pool.__dict__["spare"].fget, 0
 

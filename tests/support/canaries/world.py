@@ -11,8 +11,8 @@ from typing import Final, Literal, TypeAlias
 
 import asyncpg
 
-from feedsvc import triggers
 from feedsvc.backends.postgres.migrations import runner
+from feedsvc.changes import triggers
 from streams import tokens
 from tests.support.service import bearer
 

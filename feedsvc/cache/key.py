@@ -5,12 +5,12 @@ from typing import Final
 
 import orjson
 
-from feedsvc.cache.page import Key
+from feedsvc.cache.envelope import Key
 from feedsvc.core.principal import Principal
-from feedsvc.csv_projection import csv_record
 from feedsvc.datasets.dataset import Dataset
-from feedsvc.projection import json_record
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sql.csv_projection import csv_record
+from feedsvc.feeds.sql.json_projection import json_record
 from streams.csv_record import CsvStyle
 from streams.formats import CSV
 

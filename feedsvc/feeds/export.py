@@ -15,21 +15,22 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from feedsvc import statement, tenancy, totals
 from feedsvc.backends.postgres.faults import as_problems, told
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.backends.postgres.snapshot import Snapshot
-from feedsvc.batch_size import BatchSize
-from feedsvc.cache.page import Page, digest_of
+from feedsvc.cache.envelope import Page, digest_of
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatasetUnavailable, Unavailable
 from feedsvc.core.timing import Stages
-from feedsvc.query import FeedQuery
-from feedsvc.slow_queries import Stopwatch
-from feedsvc.sources import choice
-from feedsvc.sources.source import Answer, Batch, Source
-from feedsvc.totals import Total, total_of
-from feedsvc.trial import refuse_bad_values, refuse_what_is_no_text
+from feedsvc.feeds import totals, transaction
+from feedsvc.feeds.batch_size import BatchSize
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.slow_queries import Stopwatch
+from feedsvc.feeds.sources import choice
+from feedsvc.feeds.sources.source import Answer, Batch, Source
+from feedsvc.feeds.sql import statement
+from feedsvc.feeds.totals import Total, total_of
+from feedsvc.feeds.trial import refuse_bad_values, refuse_what_is_no_text
 from streams import tokens
 from streams.frames import Rows
 
@@ -303,7 +304,7 @@ class Export:
         if self._standby is not None:
             self._began_on_standby = True
             self._first = None  # the cache has no use for it
-        reading = tenancy.reading(
+        reading = transaction.reading(
             self._standby or self._pool,
             self._principal,
             self._stages,

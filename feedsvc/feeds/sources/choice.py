@@ -5,15 +5,15 @@ from typing import Final
 
 from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
-from feedsvc.sources.copied import COPY_AFTER, CopiedPages
-from feedsvc.sources.projected import ProjectedCursor
-from feedsvc.sources.ranged import RangedPages
-from feedsvc.sources.sent import SentCursor
-from feedsvc.sources.source import Position, Source
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources.copy_pages import COPY_AFTER, CopiedPages
+from feedsvc.feeds.sources.cursor import SentCursor
+from feedsvc.feeds.sources.parallel import RangedPages
+from feedsvc.feeds.sources.projection import ProjectedCursor
+from feedsvc.feeds.sources.source import Position, Source
 from streams import encoder
 
-_TYPES: Final = (files("feedsvc.sources") / "types.sql").read_text()
+_TYPES: Final = (files("feedsvc.feeds.sources") / "types.sql").read_text()
 
 # Types whose comparisons are leakproof, so that under row-level security an index scan can start
 # at a value of theirs. Others are read from the beginning for each page.

@@ -35,7 +35,7 @@ _LONGEST_PAUSE: Final = 5.0
 _LOOK_INTERVAL: Final = 30.0
 _LOOK_DEADLINE: Final = 10.0
 
-_BEAT: Final = (files("feedsvc") / "changes.sql").read_text()
+_BEAT: Final = (files("feedsvc.changes") / "listener.sql").read_text()
 
 
 class Hearer(Protocol):

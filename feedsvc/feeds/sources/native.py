@@ -4,9 +4,9 @@ from __future__ import annotations  # of what is not there without the encoder
 
 from typing import Literal
 
-from feedsvc.binary_projection import BinaryRow, binary_row
-from feedsvc.query import FeedQuery
-from feedsvc.sources.source import Batch
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources.source import Batch
+from feedsvc.feeds.sql.binary_projection import BinaryRow, binary_row
 from streams import encoder
 from streams.formats import CSV
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from feedsvc import statement
 from feedsvc.backends.postgres.pool import Connection, Pool
-from feedsvc.binary_projection import BinaryRow
 from feedsvc.core import cause
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
-from feedsvc.sources.gathering import Gathering
-from feedsvc.sources.native import native_batch
-from feedsvc.sources.ranges import Range, Ranges
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources.native import native_batch
+from feedsvc.feeds.sources.pacing import Gathering
+from feedsvc.feeds.sources.ranges import Range, Ranges
+from feedsvc.feeds.sql import statement
+from feedsvc.feeds.sql.binary_projection import BinaryRow
 from streams import encoder
 
 _FEWEST_TO_JUDGE: Final = 16  # ranges

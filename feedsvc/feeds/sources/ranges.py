@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from feedsvc.sources.copied import PASS_ON
-from feedsvc.sources.native import native_batch
-from feedsvc.sources.source import Batch, Position
+from feedsvc.feeds.sources.copy_pages import PASS_ON
+from feedsvc.feeds.sources.native import native_batch
+from feedsvc.feeds.sources.source import Batch, Position
 from streams import encoder
 
 AHEAD: Final = 2_097_152  # bytes that may wait for those before them

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 
-from feedsvc import statement
 from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
-from feedsvc.sources import opened
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources import opened
+from feedsvc.feeds.sql import statement
 from streams.frames import TotalKind
 
 MOST_COUNTED: Final = 10_000

@@ -7,9 +7,9 @@ text first takes the tests that most texts pass, and only the rest takes the lon
 from collections.abc import Sequence
 from typing import Final
 
-from feedsvc.csv_values import csv_text
 from feedsvc.datasets.dataset import Column
-from feedsvc.projection import PLAIN_TEXTS, reference
+from feedsvc.feeds.sql.csv_values import csv_text
+from feedsvc.feeds.sql.json_projection import PLAIN_TEXTS, reference
 from streams.csv_record import CsvStyle
 
 # Letters of pg_type.typcategory of what nobody typed as text: numbers, dates and times, booleans,

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Final
 
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink, State
-from feedsvc.cache.page import Key
+from feedsvc.cache.envelope import Key
 
 CLAIM_SECONDS: Final = 2.0
 """How long a claim outlives a worker that died with it."""

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from feedsvc import parameters
 from feedsvc.core.problems import BadParameter, NotAcceptable
-from feedsvc.csv_parameters import CSV_STYLES, csv_style
 from feedsvc.datasets.dataset import KEY_ORDER, RESERVED, Column, Dataset, Op, OrderColumn
 from feedsvc.datasets.values import uuid_text
+from feedsvc.feeds import parameters
+from feedsvc.feeds.csv_parameters import CSV_STYLES, csv_style
 from streams import negotiation, tokens
 from streams.csv_record import PLAIN_CSV, csv_record
 from streams.formats import CSV, END_ID, FORMATS, NDJSON, SSE, Format, Layout

@@ -19,7 +19,7 @@ from feedsvc.core.timing import Stages
 
 logger = logging.getLogger(__name__)
 
-_WHO_READS: Final = (files("feedsvc") / "tenancy.sql").read_text().rstrip()
+_WHO_READS: Final = (files("feedsvc.feeds") / "transaction.sql").read_text().rstrip()
 _SHARE: Final = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
 _SNAPSHOT_NAME: Final = re.compile(r"[0-9A-Fa-f-]+")
 

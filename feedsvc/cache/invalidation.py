@@ -7,10 +7,10 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc import triggers
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.pages import Pages
+from feedsvc.changes import triggers
 from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets.dataset import Declaration
 

@@ -11,12 +11,12 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 
-from feedsvc import tenancy
 from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.problems import Busy
-from feedsvc.sources.lane import Effort, Lane, Wanted
-from feedsvc.sources.ranges import Ranges
+from feedsvc.feeds import transaction
+from feedsvc.feeds.sources.ranges import Ranges
+from feedsvc.feeds.sources.reader import Effort, Lane, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Lanes:
 
     async def begin(self, connection: Connection, most: int) -> None:
         """Reads by this connection, and by at most so many that the pool lends."""
-        shared = await tenancy.share(connection)
+        shared = await transaction.share(connection)
         lent = [self._start(self._by_lent(shared)) for _ in range(min(most, self._pool.spare))]
         self._lent.update(lent)
         for task in lent:
@@ -93,10 +93,10 @@ class Lanes:
         except Exception as error:  # noqa: BLE001 - whoever takes the rows meets it, whatever it is
             self._ranges.fail(error)
 
-    async def _by_lent(self, shared: tenancy.Shared) -> None:
+    async def _by_lent(self, shared: transaction.Shared) -> None:
         who = self._wanted.principal
         try:
-            async with tenancy.reading_along(self._pool, who, shared) as connection:
+            async with transaction.reading_along(self._pool, who, shared) as connection:
                 await self._lane(connection, own=False).run()
                 self._at_work -= {asyncio.current_task()}
         except Busy:

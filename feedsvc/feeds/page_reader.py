@@ -1,13 +1,13 @@
 """One page, read from PostgreSQL."""
 
 from feedsvc.backends.postgres.pool import Pool
-from feedsvc.cache.page import Page
+from feedsvc.cache.envelope import Page
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
-from feedsvc.export import Course, Export, Part, open_export
-from feedsvc.query import FeedQuery
+from feedsvc.feeds.export import Course, Export, Part, open_export
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources.projection import ProjectedCursor
 from feedsvc.settings import Streams
-from feedsvc.sources.projected import ProjectedCursor
 
 
 async def read_page(

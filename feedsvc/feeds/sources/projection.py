@@ -7,12 +7,12 @@ from typing import Final
 import asyncpg
 from asyncpg.cursor import Cursor
 
-from feedsvc import statement
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
-from feedsvc.sources import opened
-from feedsvc.sources.source import Answer, Batch, Position
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources import opened
+from feedsvc.feeds.sources.source import Answer, Batch, Position
+from feedsvc.feeds.sql import statement
 
 _record_of: Final = itemgetter(0)
 

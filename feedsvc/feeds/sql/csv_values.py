@@ -6,8 +6,8 @@ PostgreSQL makes these texts, for the native encoder too: so both ways give the 
 from typing import Final
 
 from feedsvc.datasets.dataset import Column
-from feedsvc.projection import reference, scalar_text
-from feedsvc.quoting import literal
+from feedsvc.feeds.sql.json_projection import reference, scalar_text
+from feedsvc.feeds.sql.quoting import literal
 from streams.csv_record import CsvStyle
 
 _FRACTIONAL: Final = frozenset({"float4", "float8", "numeric"})

@@ -8,7 +8,7 @@ import asyncpg
 
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.problems import BadParameter
-from feedsvc.statement import Statement
+from feedsvc.feeds.sql.statement import Statement
 
 
 async def refuse_bad_values(pool: Pool, values: Statement) -> None:

@@ -18,15 +18,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from feedsvc import statement
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import cause
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
-from feedsvc.sources.gathering import Gathering
-from feedsvc.sources.native import native_batch, native_row
-from feedsvc.sources.sent import SentCursor
-from feedsvc.sources.source import Answer, Batch, Position
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources.cursor import SentCursor
+from feedsvc.feeds.sources.native import native_batch, native_row
+from feedsvc.feeds.sources.pacing import Gathering
+from feedsvc.feeds.sources.source import Answer, Batch, Position
+from feedsvc.feeds.sql import statement
 from streams import encoder
 
 # Rows. Each page begins with a round trip in which PostgreSQL idles; but the larger pages are, the

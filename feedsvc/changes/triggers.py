@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import asyncpg
 
+from feedsvc.changes.trigger_sql import TYPES, Saying, Table, one_line, trigger_name
 from feedsvc.datasets.dataset import Declaration, declarations, quote_identifier, relation_parts
 from feedsvc.datasets.resolution import resolved
 from feedsvc.datasets.tags import Template, text_of
-from feedsvc.told_tables import TYPES, Saying, Table, one_line, trigger_name
 
-_REACHED: Final = (files("feedsvc") / "triggers.sql").read_text()
-_INSTALLED: Final = (files("feedsvc") / "triggers_installed.sql").read_text()
+_REACHED: Final = (files("feedsvc.changes") / "triggers.sql").read_text()
+_INSTALLED: Final = (files("feedsvc.changes") / "triggers_installed.sql").read_text()
 _TABLE_KINDS: Final = ("r", "p")
 _LOCK_TIMEOUT: Final = "10s"
 _MODES: Final = {

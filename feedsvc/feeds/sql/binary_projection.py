@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from feedsvc.csv_projection import may_run
-from feedsvc.csv_values import csv_text, is_restyled
 from feedsvc.datasets.dataset import Column
-from feedsvc.projection import reference, scalar_text
+from feedsvc.feeds.sql.csv_projection import may_run
+from feedsvc.feeds.sql.csv_values import csv_text, is_restyled
+from feedsvc.feeds.sql.json_projection import reference, scalar_text
 from streams import encoder
 from streams.csv_record import PLAIN_CSV, CsvStyle
 

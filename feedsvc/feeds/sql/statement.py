@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from feedsvc.binary_projection import BinaryRow
 from feedsvc.core.principal import Principal
-from feedsvc.csv_projection import csv_record
 from feedsvc.datasets.dataset import Column, Dataset, Op, OrderColumn
-from feedsvc.projection import (
+from feedsvc.feeds.query import MOST_ROWS, FeedQuery, Filter
+from feedsvc.feeds.sql.binary_projection import BinaryRow
+from feedsvc.feeds.sql.csv_projection import csv_record
+from feedsvc.feeds.sql.json_projection import (
     PLAIN_TEXTS,
     json_record,
     json_source,
@@ -21,8 +22,7 @@ from feedsvc.projection import (
     reference,
     token_value,
 )
-from feedsvc.query import MOST_ROWS, FeedQuery, Filter
-from feedsvc.quoting import literal
+from feedsvc.feeds.sql.quoting import literal
 from streams.formats import CSV
 
 _SMALL_LIMIT: Final = 10_000

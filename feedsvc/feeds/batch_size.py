@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from feedsvc.sources.source import Batch
+from feedsvc.feeds.sources.source import Batch
 
 _FIRST_BATCH: Final = 64
 _LARGEST_BATCH: Final = 4_096

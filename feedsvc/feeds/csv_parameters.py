@@ -5,8 +5,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from feedsvc import parameters
 from feedsvc.core.problems import BadParameter
+from feedsvc.feeds import parameters
 from streams.csv_record import CsvStyle
 
 CSV_STYLES: Final = ("delimiter", "guard", "decimal", "datetime", "tz", "quote")

@@ -11,7 +11,7 @@ from asyncpg.cursor import Cursor
 
 from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core import cause
-from feedsvc.statement import Statement
+from feedsvc.feeds.sql.statement import Statement
 
 _SMALL_LIMIT: Final = 10_000
 _UNNAMED: Final = ""  # kept by neither side once it has run

@@ -11,13 +11,13 @@ from typing import Final
 
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
-from feedsvc.sources.copied import COPY_AFTER, LARGEST_PAGE, LONGEST_PAGE, CopiedPages
-from feedsvc.sources.lane import Wanted
-from feedsvc.sources.lanes import Lanes
-from feedsvc.sources.native import native_row
-from feedsvc.sources.ranges import Ranges
-from feedsvc.sources.source import Answer, Position
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources.copy_pages import COPY_AFTER, LARGEST_PAGE, LONGEST_PAGE, CopiedPages
+from feedsvc.feeds.sources.native import native_row
+from feedsvc.feeds.sources.ranges import Ranges
+from feedsvc.feeds.sources.reader import Wanted
+from feedsvc.feeds.sources.readers import Lanes
+from feedsvc.feeds.sources.source import Answer, Position
 
 RANGE_BYTES: Final = 4_194_304  # what a range comes to, as far as rows go on as they were
 SURELY_LONG: Final = 4_194_304  # bytes of an export that is not over in a moment

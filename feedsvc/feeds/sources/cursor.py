@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 import asyncpg
 from asyncpg.cursor import Cursor
 
-from feedsvc import statement
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
-from feedsvc.query import FeedQuery
-from feedsvc.sources import opened
-from feedsvc.sources.native import native_batch, native_row
-from feedsvc.sources.source import Answer, Position
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources import opened
+from feedsvc.feeds.sources.native import native_batch, native_row
+from feedsvc.feeds.sources.source import Answer, Position
+from feedsvc.feeds.sql import statement
 from streams import encoder
 
 _row_of: Final = itemgetter(0)

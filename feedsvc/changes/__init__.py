@@ -1,0 +1,1 @@
+"""Triggers that report changed rows, and the listener that receives them."""

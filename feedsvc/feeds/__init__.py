@@ -1,0 +1,1 @@
+"""Feeds: a query, its SQL and its rows."""
