@@ -1,5 +1,5 @@
 """`python -m feedsvc`."""
 
-from feedsvc.cli import main
+from feedsvc.commands.main import main
 
 main()

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from feedsvc.settings import Cors
-from feedsvc.web.keys import SERVICE
+from feedsvc.web.context import SERVICE
 
 _ALLOWED_HEADERS: Final = "Authorization, Content-Type, Last-Event-ID, If-None-Match, X-Request-ID"
 _EXPOSED_HEADERS: Final = (

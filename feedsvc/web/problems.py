@@ -7,8 +7,8 @@ import orjson
 from aiohttp import web
 
 from feedsvc.core.problems import NotFound, Problem, problem_types
-from feedsvc.web import page as pages
-from feedsvc.web.page import prose
+from feedsvc.web import html_page as pages
+from feedsvc.web.html_page import prose
 
 CONTENT_TYPE: Final = "application/problem+json"
 

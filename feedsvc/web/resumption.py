@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from feedsvc.core.principal import Principal
-from feedsvc.web.keys import RESUMES, SERVICE
+from feedsvc.web.context import RESUMES, SERVICE
 
 _PREFIX: Final = "feedsvc-"
 _MOST_COOKIES: Final = 12  # for one path: all of them are sent with each request for it

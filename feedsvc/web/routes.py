@@ -11,23 +11,14 @@ from aiohttp.typedefs import Handler
 from feedsvc.access.limiter import RouteClass
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired
-from feedsvc.web import (
-    alerts,
-    docs,
-    feeds,
-    health,
-    metrics,
-    openapi,
-    operations,
-    performance,
-    problems,
-    resumption,
-    tickets,
-    tracker,
-)
-from feedsvc.web.asked import asked
-from feedsvc.web.keys import RESUMES, SERVICE, STAGES, STANDING, Work
-from feedsvc.web.particulars import PARTICULARS
+from feedsvc.web import problems, resumption
+from feedsvc.web.context import RESUMES, SERVICE, STAGES, STANDING, Work
+from feedsvc.web.feeds import handlers, tickets
+from feedsvc.web.openapi import docs_page, document
+from feedsvc.web.operations import alerts, cache_and_pools, health, metrics, probes
+from feedsvc.web.operations import performance as tracker
+from feedsvc.web.record import PARTICULARS
+from feedsvc.web.request_summary import asked
 
 PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
 """Judges a request that the limits have admitted; what it gives back does the work."""
@@ -57,15 +48,15 @@ class Protected:
 
 
 ROUTES: Final[tuple[Open | Protected, ...]] = (
-    Protected("/v1/feeds", feeds.catalogue),
-    Protected("/v1/feeds/{dataset}", feeds.feed),
-    Protected("/v1/feeds/{dataset}/{key:(?s:.*)}", feeds.row),
+    Protected("/v1/feeds", handlers.catalogue),
+    Protected("/v1/feeds/{dataset}", handlers.feed),
+    Protected("/v1/feeds/{dataset}/{key:(?s:.*)}", handlers.row),
     Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False, limit="tickets"),
-    Protected("/api/performance/cache", performance.cache),
+    Protected("/api/performance/cache", cache_and_pools.cache),
     Protected(
-        "/api/performance/cache/invalidate", performance.invalidate, ("POST",), tickets=False
+        "/api/performance/cache/invalidate", cache_and_pools.invalidate, ("POST",), tickets=False
     ),
-    Protected("/api/performance/pools", performance.pools),
+    Protected("/api/performance/pools", cache_and_pools.pools),
     Protected("/api/performance/health", health.health),
     Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
     Protected("/api/performance/metrics", tracker.metrics),
@@ -73,10 +64,10 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/api/performance/alerts/silences", alerts.silence, ("POST",), tickets=False),
     Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
-    Open("/openapi.json", openapi.describe),
-    Open("/docs", docs.read),
-    Open("/live", operations.live),
-    Open("/ready", operations.ready),
+    Open("/openapi.json", document.describe),
+    Open("/docs", docs_page.read),
+    Open("/live", probes.live),
+    Open("/ready", probes.ready),
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import asyncpg
 import pytest
 
-from feedsvc.embedded import start_postgres
+from feedsvc.commands.demo.embedded import start_postgres
 from tests.support.servers import throw_away_folder, with_database
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from feedsvc.alerts.errands import Errands, Target, Timing
-from feedsvc.alerts.group import Group
-from feedsvc.alerts.history import History
-from feedsvc.alerts.webhook import Outcome, Webhook
 from feedsvc.backends.postgres.pool import Pool, Pools
 from feedsvc.core.events import Observers
 from feedsvc.core.problems import Unavailable
+from feedsvc.operations.alerts.delivery import Errands, Target, Timing
+from feedsvc.operations.alerts.group import Group
+from feedsvc.operations.alerts.history import History
+from feedsvc.operations.alerts.webhook import Outcome, Webhook
 from feedsvc.settings import Database, Settings
 from tests.support.servers import with_database, world_of_its_own
 from tests.unit.test_alert_evaluator import AWAY, Driven

@@ -2,9 +2,9 @@
 
 import asyncpg
 
-from feedsvc.alerts.history import History
 from feedsvc.backends.postgres.pool import Pools
 from feedsvc.core.identifiers import new_uuid
+from feedsvc.operations.alerts.history import History
 from feedsvc.settings import Database, Settings
 from tests.support.servers import with_database, world_of_its_own
 

@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from feedsvc.audit import AuditLog
 from feedsvc.backends.postgres.pool import Pools
 from feedsvc.core.events import RequestEnded
 from feedsvc.core.principal import Principal
+from feedsvc.operations.audit import AuditLog
 from feedsvc.settings import Audit, Database, Settings
 from tests.support.servers import LOGIN
 from tests.support.service import NO_REDIS, Running, bearer, serving

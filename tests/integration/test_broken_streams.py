@@ -22,7 +22,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc.embedded import start_postgres
+from feedsvc.commands.demo.embedded import start_postgres
 from tests.support import sse
 from tests.support.servers import LOGIN, PASSWORD, as_login, throw_away_folder
 from tests.support.service import Running, bearer, serving
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from feedsvc.embedded import PostgresServer
+    from feedsvc.commands.demo.embedded import PostgresServer
 
 ROWS = 20_000
 QUERY_TIMEOUT, RELEASE_TIMEOUT = 1.5, 0.5

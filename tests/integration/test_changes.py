@@ -19,12 +19,12 @@ from feedsvc.cache.ledger import Ledger
 from feedsvc.changes import listener as changes
 from feedsvc.changes import triggers
 from feedsvc.changes.listener import Changes
+from feedsvc.commands.demo.embedded import start_postgres
 from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets.dataset import Declaration
 from feedsvc.datasets.tags import exactly
-from feedsvc.embedded import start_postgres
-from feedsvc.health import of_links
-from feedsvc.health.finding import Finding
+from feedsvc.operations.health import check_links
+from feedsvc.operations.health.result import Finding
 from feedsvc.settings import Database, Settings
 from tests.support.servers import throw_away_folder
 
@@ -112,7 +112,7 @@ async def heard(made: Listener) -> Finding:
         settings=Settings(), changes=made.changes,
         pages=SimpleNamespace(kept_out={}, listening=made.ledger.listening),
     )  # fmt: skip
-    return await of_links.listener(parts)
+    return await check_links.listener(parts)
 
 
 async def test_a_worker_that_has_only_just_begun_is_not_ill(

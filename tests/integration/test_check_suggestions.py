@@ -13,7 +13,7 @@ from unittest import mock
 import asyncpg
 import pytest
 
-from feedsvc.check import check
+from feedsvc.commands.check import check
 from tests.integration.conftest import NewDatabase
 from tests.integration.test_check import environment, feedsvc, pasted
 from tests.support.servers import as_login

@@ -15,7 +15,7 @@ import asyncpg
 import jwt
 import pytest
 
-from feedsvc import cli
+from feedsvc.commands import main
 from tests.integration.test_check import environment
 from tests.support.servers import as_login
 from tests.support.service import KEY, REPOSITORY
@@ -52,7 +52,7 @@ def feedsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             # The loop of this thread belongs to the tests.
             ThreadPoolExecutor(1) as thread,
         ):
-            error = thread.submit(cli.main).exception()
+            error = thread.submit(main.main).exception()
         assert error is None or isinstance(error, SystemExit), error
         status = error.code if isinstance(error, SystemExit) else 0
         return Done(int(status or 0), *capsys.readouterr())

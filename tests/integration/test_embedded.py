@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from feedsvc.embedded import (
+from feedsvc.commands.demo.embedded import (
     EmbeddedError,
     PostgresServer,
     ValkeyServer,
@@ -29,11 +29,11 @@ from feedsvc.embedded import (
     start_postgres,
     start_valkey,
 )
-from feedsvc.embedded import binaries as binaries_module
-from feedsvc.embedded import ports as ports_module
-from feedsvc.embedded.account import Account, server_account
-from feedsvc.embedded.orphans import command_line
-from feedsvc.embedded.serverlog import why
+from feedsvc.commands.demo.embedded import binaries as binaries_module
+from feedsvc.commands.demo.embedded import ports as ports_module
+from feedsvc.commands.demo.embedded.account import Account, server_account
+from feedsvc.commands.demo.embedded.orphans import command_line
+from feedsvc.commands.demo.embedded.serverlog import why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,7 +237,7 @@ def test_a_killed_demo_in_a_later_slot_is_ended_too(base: Path) -> None:
 
 def test_a_frozen_orphan_is_ended(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = ((signal.SIGINT, 0.2), (signal.SIGQUIT, 0.2), (signal.SIGKILL, 5.0))
-    monkeypatch.setattr("feedsvc.embedded.postmaster.FAST", steps)
+    monkeypatch.setattr("feedsvc.commands.demo.embedded.postmaster.FAST", steps)
     with python(DEMO, base) as child:
         facts = json.loads(said(child))
         os.kill(facts["pg"], signal.SIGSTOP)

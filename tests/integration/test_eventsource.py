@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from feedsvc.embedded import cache_folder
+from feedsvc.commands.demo.embedded import cache_folder
 from tests.support.front import fronted
 from tests.support.service import Running, bearer
 

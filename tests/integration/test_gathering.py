@@ -4,7 +4,7 @@ import tempfile
 from urllib.parse import quote
 
 from feedsvc.backends.postgres.pool import Pool, is_over_unix_socket
-from feedsvc.embedded import start_postgres
+from feedsvc.commands.demo.embedded import start_postgres
 from feedsvc.settings import Database, ReadPool
 from tests.support.servers import throw_away_folder
 

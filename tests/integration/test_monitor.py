@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 from rich.console import Console
 
-from feedsvc.monitor.history import History
-from feedsvc.monitor.screen import Screen
-from feedsvc.monitor.source import Glance, Source
+from feedsvc.commands.monitor.history import History
+from feedsvc.commands.monitor.screen import Screen
+from feedsvc.commands.monitor.source import Glance, Source
 from tests.support.service import REPOSITORY, Running, bearer, token
 
 if TYPE_CHECKING:

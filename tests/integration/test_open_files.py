@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from feedsvc.open_files import TooFewFilesError, bounded, reserve
+from feedsvc.server.open_files import TooFewFilesError, bounded, reserve
 from feedsvc.settings import Settings
 from tests.support.raw import request, wire
 from tests.support.service import Running, bearer, serving

@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from feedsvc.core.problems import problem_types
-from feedsvc.web import openapi
+from feedsvc.web.openapi import document
 from feedsvc.web.routes import ROUTES
 from tests.support.service import Running, bearer
 
@@ -39,7 +39,7 @@ async def test_it_is_valid_and_has_every_route_and_nothing_of_the_operators(
         for method in operations
     }
     assert described == {
-        (method, openapi.path(route.path)) for route in ROUTES for method in route.methods
+        (method, document.path(route.path)) for route in ROUTES for method in route.methods
     }
     text = json.dumps(description)
     assert "partner_one" not in text
@@ -54,13 +54,13 @@ async def test_it_is_valid_and_has_every_route_and_nothing_of_the_operators(
 
 def test_a_route_that_nobody_described_is_an_error() -> None:
     with pytest.raises(KeyError):
-        openapi.document([("GET", "/new")], {"/new": True})
+        document.document([("GET", "/new")], {"/new": True})
 
 
 def test_every_status_of_a_problem_is_described_somewhere() -> None:
-    guarded = {openapi.path(route.path): True for route in ROUTES}
-    wanted = [(method, openapi.path(route.path)) for route in ROUTES for method in route.methods]
-    described = openapi.document(wanted, guarded)
+    guarded = {document.path(route.path): True for route in ROUTES}
+    wanted = [(method, document.path(route.path)) for route in ROUTES for method in route.methods]
+    described = document.document(wanted, guarded)
     statuses = {
         status
         for operations in described["paths"].values()

@@ -12,8 +12,8 @@ import pytest
 from feedsvc.backends.redis.connect import ways_to
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink, RedisRefusedError
 from feedsvc.backends.redis.transport import Way
+from feedsvc.commands.demo.embedded.valkey import ValkeyServer
 from feedsvc.core.events import Observers, RedisTurned
-from feedsvc.embedded.valkey import ValkeyServer
 from feedsvc.settings import Redis as RedisSettings
 from tests.support.redis_server import RunningRedis, redis_running
 

@@ -22,7 +22,7 @@ import jwt
 import psutil
 import pytest
 
-from feedsvc.embedded.ports import free_port
+from feedsvc.commands.demo.embedded.ports import free_port
 from tests.support.servers import LOGIN, as_login
 from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
 

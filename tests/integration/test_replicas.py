@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from feedsvc.embedded import PostgresServer
+    from feedsvc.commands.demo.embedded import PostgresServer
 
 Read = TypeVar("Read")
 

@@ -22,7 +22,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc.demo import seeding
+from feedsvc.commands.demo import seeding
 from tests.support.patience import patience
 from tests.support.servers import LOGIN, SEED, TEMPLATE, as_login, with_database
 from tests.support.service import REPOSITORY, Running, bearer, serving

@@ -15,13 +15,13 @@ import pytest
 from feedsvc.backends.postgres.pool import Pools
 from feedsvc.core.events import AuditState, Observers, PoolState, RequestEnded, StandbyState, Vitals
 from feedsvc.core.problems import NotSetUp
-from feedsvc.sampling import Sampling
+from feedsvc.operations.performance import live
+from feedsvc.operations.performance.past import Past
+from feedsvc.operations.performance.store import HOUR, KEPT_HOURS, MOST_WAITING, Store
+from feedsvc.operations.performance.tracker import Tracker
+from feedsvc.operations.sampling import Sampling
+from feedsvc.server.shared_folder import worker_folder
 from feedsvc.settings import Database, Settings
-from feedsvc.tracker import live
-from feedsvc.tracker.past import Past
-from feedsvc.tracker.store import HOUR, KEPT_HOURS, MOST_WAITING, Store
-from feedsvc.tracker.tracker import Tracker
-from feedsvc.worker_folder import worker_folder
 from tests.integration.conftest import NewDatabase
 from tests.support.proxy import Fault, proxied
 from tests.support.recorded import RANKS, SECONDS, exact

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from feedsvc.embedded.account import server_account
-from feedsvc.embedded.binaries import find_postgres
-from feedsvc.embedded.copies import cache_folder
+from feedsvc.commands.demo.embedded.account import server_account
+from feedsvc.commands.demo.embedded.binaries import find_postgres
+from feedsvc.commands.demo.embedded.copies import cache_folder
 from tests.integration.test_check import environment, feedsvc
 from tests.support.servers import TEMPLATE, as_login, with_database
 

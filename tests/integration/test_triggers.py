@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from feedsvc.changes import triggers
+from feedsvc.commands.demo.embedded import start_postgres
 from feedsvc.datasets.dataset import Declaration
 from feedsvc.datasets.tags import all_under, exactly
-from feedsvc.embedded import start_postgres
 from tests.support.servers import throw_away_folder
 
 CHANNEL = "feedsvc_changes"

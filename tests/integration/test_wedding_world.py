@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from feedsvc.backends.postgres.migrations.runner import up, verify
+from feedsvc.commands.demo.plan import TABLES
+from feedsvc.commands.demo.seeding import is_seeded, seed
 from feedsvc.datasets.dataset import declarations
-from feedsvc.demo.plan import TABLES
-from feedsvc.demo.seeding import is_seeded, seed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from feedsvc.embedded import EmbeddedError, cache_folder
+from feedsvc.commands.demo.embedded import EmbeddedError, cache_folder
 from tests.performance import measures
 from tests.performance.first_pages import first_pages
 from tests.performance.observing import observing

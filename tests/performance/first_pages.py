@@ -16,7 +16,7 @@ from typing import Final
 
 import redis
 
-from feedsvc.embedded import start_valkey
+from feedsvc.commands.demo.embedded import start_valkey
 from tests.performance.clients import Feed
 from tests.performance.load import requests_per_second
 from tests.performance.node import installed, running

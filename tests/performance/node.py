@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from feedsvc.embedded import cache_folder
+from feedsvc.commands.demo.embedded import cache_folder
 from tests.performance.processes import ended, listening
 
 

@@ -20,7 +20,7 @@ import asyncpg
 import orjson
 import psutil
 
-from feedsvc.demo.world import make_triggers
+from feedsvc.commands.demo.world import make_triggers
 from tests.performance.table import Line, Target
 from tests.performance.world import Service, World
 from tests.support.service import bearer

@@ -13,8 +13,8 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc.demo.world import make_triggers, prepare
-from feedsvc.embedded import claim_folder, start_postgres
+from feedsvc.commands.demo.embedded import claim_folder, start_postgres
+from feedsvc.commands.demo.world import make_triggers, prepare
 from tests.performance.clients import Feed
 from tests.performance.scale import DEAR, make_tables, table
 from tests.support.service import Running, bearer, serving

@@ -15,7 +15,7 @@ from tests.support.service import bearer
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from feedsvc.embedded import PostgresServer
+    from feedsvc.commands.demo.embedded import PostgresServer
 
 LOGIN, PASSWORD = "reader", "a reader's"
 BOUND = 1.0  # seconds that the standby may be behind

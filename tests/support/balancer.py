@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feedsvc.embedded.ports import free_port
+from feedsvc.commands.demo.embedded.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

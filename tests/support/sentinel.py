@@ -10,9 +10,9 @@ from pathlib import Path
 
 import redis
 
-from feedsvc.embedded import start_valkey
-from feedsvc.embedded.ports import free_port
-from feedsvc.embedded.valkey import ValkeyServer
+from feedsvc.commands.demo.embedded import start_valkey
+from feedsvc.commands.demo.embedded.ports import free_port
+from feedsvc.commands.demo.embedded.valkey import ValkeyServer
 from tests.support.redis_server import REDIS
 from tests.support.servers import throw_away_folder
 

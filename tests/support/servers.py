@@ -15,8 +15,8 @@ import asyncpg
 from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES
 from feedsvc.changes import triggers
-from feedsvc.demo import seeding
-from feedsvc.embedded import start_postgres
+from feedsvc.commands.demo import seeding
+from feedsvc.commands.demo.embedded import start_postgres
 
 ADMIN_URL = "FEEDSVC_TEST_ADMIN_URL"
 DATASETS = Path(__file__).parents[2] / "config" / "datasets.toml"

@@ -13,8 +13,8 @@ import psutil
 
 from feedsvc.backends.postgres.migrations import runner
 from feedsvc.changes import triggers
-from feedsvc.embedded import PostgresServer, start_postgres
-from feedsvc.embedded.processes import run_tool
+from feedsvc.commands.demo.embedded import PostgresServer, start_postgres
+from feedsvc.commands.demo.embedded.processes import run_tool
 from tests.support.servers import throw_away_folder
 
 STREAMING = {"wal_level": "replica", "max_wal_senders": "8", "wal_receiver_status_interval": "1s"}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from feedsvc.web.address import (
+from feedsvc.web.client_address import (
     Address,
     Crowd,
     CrowdedError,

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from feedsvc.alerts.errands import Errands, Target, Timing
-from feedsvc.alerts.history import History
-from feedsvc.alerts.webhook import Outcome, Webhook
 from feedsvc.core.events import Observers
+from feedsvc.operations.alerts.delivery import Errands, Target, Timing
+from feedsvc.operations.alerts.history import History
+from feedsvc.operations.alerts.webhook import Outcome, Webhook
 from tests.unit.test_alert_evaluator import AWAY, Driven
 
 

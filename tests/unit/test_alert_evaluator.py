@@ -8,16 +8,16 @@ from typing import Any, cast
 
 import pytest
 
-from feedsvc.alerts.board import Board, Boards
-from feedsvc.alerts.errands import Errands, Target, Timing
-from feedsvc.alerts.evaluator import Evaluator, Task
-from feedsvc.alerts.history import History, Standing
-from feedsvc.alerts.rules import Rule
-from feedsvc.alerts.states import State
-from feedsvc.alerts.webhook import Outcome, Webhook
 from feedsvc.core.events import Observers
-from feedsvc.tracker.live import Present
-from feedsvc.tracker.tracker import Tracker
+from feedsvc.operations.alerts.board import Board, Boards
+from feedsvc.operations.alerts.delivery import Errands, Target, Timing
+from feedsvc.operations.alerts.evaluator import Evaluator, Task
+from feedsvc.operations.alerts.history import History, Standing
+from feedsvc.operations.alerts.rules import Rule
+from feedsvc.operations.alerts.states import State
+from feedsvc.operations.alerts.webhook import Outcome, Webhook
+from feedsvc.operations.performance.live import Present
+from feedsvc.operations.performance.tracker import Tracker
 from tests.unit.test_alert_rules import vitals
 
 INTERVAL = 5.0
@@ -175,7 +175,7 @@ async def test_a_message_is_tried_again_for_an_hour_a_minute_apart_at_most(
     driven.board.undelivered.append({"id": "1", "at": clock.now, "event": "firing"})
     hook = Hook(clock, failures)
     made = errands(driven, Past({}), hook, now=lambda: clock.now, sleep=clock.sleep)
-    with caplog.at_level(logging.ERROR, "feedsvc.alerts"):
+    with caplog.at_level(logging.ERROR, "feedsvc.operations.alerts"):
         delivering = asyncio.create_task(made.deliver())
         await until(lambda: not driven.board.undelivered)
         delivering.cancel()

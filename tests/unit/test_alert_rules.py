@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedsvc.alerts.figures import FIGURES, Seen, Selector
-from feedsvc.alerts.rules import AlertsError, Known, Rule, load
-from feedsvc.alerts.states import State, step
 from feedsvc.core.events import AuditState, PoolState, StandbyState, Vitals
 from feedsvc.datasets.dataset import declarations
-from feedsvc.health.checks import CHECKS
-from feedsvc.tracker.figures import Figures
-from feedsvc.tracker.report import Span
+from feedsvc.operations.alerts.figures import FIGURES, Seen, Selector
+from feedsvc.operations.alerts.rules import AlertsError, Known, Rule, load
+from feedsvc.operations.alerts.states import State, step
+from feedsvc.operations.health.checks import CHECKS
+from feedsvc.operations.performance.figures import Figures
+from feedsvc.operations.performance.report import Span
 from feedsvc.web import routes
 from tests.support.service import REPOSITORY
 

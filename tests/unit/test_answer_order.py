@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from feedsvc.settings import Server
-from feedsvc.web.door import Door
-from feedsvc.web.shortcut import Said, Shortcut
+from feedsvc.web.protocol.page_answers import Said, Shortcut
+from feedsvc.web.protocol.server import Door
 
 FROM_MEMORY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Answer: memory\r\n\r\n"
 

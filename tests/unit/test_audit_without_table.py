@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from feedsvc import audit
 from feedsvc.core.problems import NotSetUp, Unavailable
+from feedsvc.operations import audit
 from feedsvc.settings import Audit
 
 
@@ -36,7 +36,7 @@ async def test_that_entries_wait_without_the_table_is_said_once(
     log = audit.AuditLog(cast("Any", None), Audit())
     missing, away = NotSetUp("The tables are not set up.", 60), Unavailable("It is away.", 1)
     said = []
-    with caplog.at_level(logging.WARNING, "feedsvc.audit"):
+    with caplog.at_level(logging.WARNING, "feedsvc.operations.audit"):
         for each in (missing, missing, missing, away, away, missing, None, missing, missing):
             fault[0] = each
             log._waiting.append({"id": "1", "role": None})

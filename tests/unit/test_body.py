@@ -14,8 +14,8 @@ from backports import zstd
 
 from feedsvc.core.timing import Stages
 from feedsvc.settings import Streams
-from feedsvc.web.body import Body
-from feedsvc.web.keys import STAGES
+from feedsvc.web.context import STAGES
+from feedsvc.web.feeds.body import Body
 from streams.compression import CODINGS, Compressor
 from streams.formats import Pieces
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from feedsvc.health import of_links
+from feedsvc.operations.health import check_links
 from feedsvc.settings import HttpCheck
 
 PARTS = cast("Any", None)
@@ -45,7 +45,7 @@ async def test_the_status_is_the_one_that_the_settings_name(
     url: str, wanted: int, answered: int, state: str
 ) -> None:
     given = HttpCheck(url=f"{url}/status/{answered}", status=wanted, timeout=0.7)
-    found = await of_links.http(given, PARTS)
+    found = await check_links.http(given, PARTS)
     assert (found.state, found.figures["status"]) == (state, answered)
     assert str(answered) in found.what
     assert (f"not {wanted}" in found.what) == (state == "down")
@@ -62,6 +62,6 @@ async def test_the_timeout_is_the_one_that_the_settings_name(
         return make(total=total)
 
     monkeypatch.setattr(aiohttp, "ClientTimeout", noted)
-    found = await of_links.http(HttpCheck(url=f"{url}/never", timeout=0.123), PARTS)
+    found = await check_links.http(HttpCheck(url=f"{url}/never", timeout=0.123), PARTS)
     assert (found.state, found.what) == ("down", "It does not answer (TimeoutError).")
     assert given == [0.123]

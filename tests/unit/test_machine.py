@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from feedsvc.machine import Machine
+from feedsvc.operations.machine import Machine
 
 
 def test_it_sees_what_there_is() -> None:

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from feedsvc.metrics import declarations as d
-from feedsvc.metrics.cells import Buckets, Cells, Count
-from feedsvc.worker_folder import Slots, worker_folder
+from feedsvc.operations.metrics import declarations as d
+from feedsvc.operations.metrics.cells import Buckets, Cells, Count
+from feedsvc.server.shared_folder import Slots, worker_folder
 
 Start = Callable[[int], "Worker"]
 
@@ -151,7 +151,7 @@ def test_a_folder_that_a_killed_service_left_is_swept_and_one_in_use_is_not(
 
 
 def test_no_folder_where_none_can_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("feedsvc.worker_folder._MEMORY", tmp_path / "nowhere")
+    monkeypatch.setattr("feedsvc.server.shared_folder._MEMORY", tmp_path / "nowhere")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with worker_folder() as made:
         assert made is None

@@ -18,10 +18,10 @@ from feedsvc.core.events import (
     Vitals,
 )
 from feedsvc.datasets.tags import exactly
-from feedsvc.metrics import declarations as d
-from feedsvc.metrics.cells import Cells
-from feedsvc.metrics.observer import Domain, Metrics
-from feedsvc.sampling import Sampling, Turns
+from feedsvc.operations.metrics import declarations as d
+from feedsvc.operations.metrics.cells import Cells
+from feedsvc.operations.metrics.observer import Domain, Metrics
+from feedsvc.operations.sampling import Sampling, Turns
 
 ROUTE = "/v1/feeds/{dataset}"
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feedsvc.monitor.history import History, name_of, spark
-from feedsvc.monitor.screen import Screen
-from feedsvc.monitor.source import Glance
+from feedsvc.commands.monitor.history import History, name_of, spark
+from feedsvc.commands.monitor.screen import Screen
+from feedsvc.commands.monitor.source import Glance
 
 TIMES = {"mean_ms": 1.0, "p50_ms": 0.05, "p95_ms": 20.0, "p99_ms": 12_345.0}
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from feedsvc.embedded.errors import ServerDiedError
-from feedsvc.embedded.postmaster import _wait_until_ready
-from feedsvc.embedded.processes import ServerProcess
+from feedsvc.commands.demo.embedded.errors import ServerDiedError
+from feedsvc.commands.demo.embedded.postmaster import _wait_until_ready
+from feedsvc.commands.demo.embedded.processes import ServerProcess
 
 
 class _Child:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from feedsvc.alerts.figures import FIGURES
-from feedsvc.metrics.declarations import METRICS
+from feedsvc.operations.alerts.figures import FIGURES
+from feedsvc.operations.metrics.declarations import METRICS
 from tests.support.service import REPOSITORY
 
 CONFIG = REPOSITORY / "config"
@@ -54,7 +54,7 @@ def test_every_metric_and_label_is_one_that_there_is(where: str, expression: str
 
 
 def known_outcomes(metric: str, value: str) -> bool:
-    from feedsvc.metrics import declarations
+    from feedsvc.operations.metrics import declarations
 
     outcomes = {
         "feedsvc_requests": declarations.OUTCOMES,

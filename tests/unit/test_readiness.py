@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from feedsvc.core.drain import Drain
-from feedsvc.health.readiness import Readiness
+from feedsvc.operations.health.readiness import Readiness
 from feedsvc.settings import Health
 
 AWAY = "the database does not answer (OSError)"

@@ -8,9 +8,9 @@ from aiohttp import web
 from feedsvc.cache.memory import Held, Memory, pages_share, requests_share
 from feedsvc.core.bounded_mapping import Remembered
 from feedsvc.settings import Server
-from feedsvc.web.door import Door
-from feedsvc.web.quick import QuickConnection
-from feedsvc.web.shortcut import Shortcut
+from feedsvc.web.protocol.fast_path import QuickConnection
+from feedsvc.web.protocol.page_answers import Shortcut
+from feedsvc.web.protocol.server import Door
 from tests.unit import test_answer_order as order
 from tests.unit.test_page import page
 

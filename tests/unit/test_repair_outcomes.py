@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from feedsvc.health import jobs, repairs
-from feedsvc.health.jobs import Jobs
-from feedsvc.health.parts import Parts
-from feedsvc.health.repaired import Repaired
+from feedsvc.operations.health import jobs, repairs
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.jobs import Jobs
+from feedsvc.operations.health.result import Repaired
 from feedsvc.settings import Settings
 
 PARTS = cast("Parts", SimpleNamespace(settings=Settings()))

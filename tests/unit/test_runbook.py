@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from feedsvc.health.checks import CHECKS, checks_of
-from feedsvc.health.repairs import REPAIRS
+from feedsvc.operations.health.checks import CHECKS, checks_of
+from feedsvc.operations.health.repairs import REPAIRS
 from feedsvc.settings import Health
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"

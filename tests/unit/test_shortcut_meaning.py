@@ -10,11 +10,11 @@ from aiohttp.test_utils import make_mocked_request
 from feedsvc.cache.envelope import Wanted
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
-from feedsvc.service import Service
 from feedsvc.settings import Settings
-from feedsvc.web.page_form import PageForm
-from feedsvc.web.particulars import PARTICULARS, Particulars
-from feedsvc.web.shortcut import REPEATABLE, Repeatable, Said, Shortcut
+from feedsvc.web.context import Service
+from feedsvc.web.feeds.rendering import PageForm
+from feedsvc.web.protocol.page_answers import REPEATABLE, Repeatable, Said, Shortcut
+from feedsvc.web.record import PARTICULARS, Particulars
 from tests.support.datasets import DATASET
 
 PATH = "/v1/feeds/things?limit=5"

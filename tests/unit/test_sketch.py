@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedsvc.tracker.figures import Figures, FiguresError
-from feedsvc.tracker.sketch import ACCURACY, LEAST, OFFSET, SCALE, Sketch
+from feedsvc.operations.performance.figures import Figures, FiguresError
+from feedsvc.operations.performance.sketch import ACCURACY, LEAST, OFFSET, SCALE, Sketch
 from tests.support.recorded import RANKS, SECONDS, exact
 
 EDGE = ACCURACY * 1.000_1

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from feedsvc.core.cause import trace_of
+from feedsvc.operations.tracing import TracingExtraMissingError, spans_of
 from feedsvc.settings import Tracing
-from feedsvc.tracing import TracingExtraMissingError, spans_of
 
 ENDPOINT = "http://collector:4318"
 

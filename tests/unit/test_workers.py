@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from feedsvc.core.process import Workplace
+from feedsvc.server.shared_folder import Slots
+from feedsvc.server.supervisor import Plan, Workers, _Generation
+from feedsvc.server.worker import Worker
 from feedsvc.settings import Settings
-from feedsvc.worker import Worker
-from feedsvc.worker_folder import Slots
-from feedsvc.workers import Plan, Workers, _Generation
 
 
 @dataclass

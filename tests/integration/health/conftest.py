@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from feedsvc.embedded import PostgresServer
+    from feedsvc.commands.demo.embedded import PostgresServer
     from tests.support.redis_server import RunningRedis
 
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from feedsvc.backends.postgres.pool import Pools
-from feedsvc.health import of_worker
+from feedsvc.operations.health import repair_worker
 from feedsvc.settings import Settings
 from tests.support.ailing import until
 from tests.support.servers import as_login
@@ -18,7 +18,7 @@ from tests.support.servers import as_login
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from feedsvc.health.parts import Parts
+    from feedsvc.operations.health.context import Parts
 
 SECONDS = 60  # for what takes a second where nothing else runs
 
@@ -52,7 +52,7 @@ async def would_end(pools: Pools, connection: asyncpg.Connection) -> bool:
 
 async def repaired(pools: Pools, *, dry: bool) -> tuple[str, str]:
     """Make the repair, as the service does. It looks at nothing but the pools."""
-    return await of_worker.sessions(cast("Parts", SimpleNamespace(pools=pools)), dry)
+    return await repair_worker.sessions(cast("Parts", SimpleNamespace(pools=pools)), dry)
 
 
 async def test_sessions_of_this_process_are_spared(pools: Pools, login_url: str) -> None:
@@ -72,13 +72,13 @@ async def test_sessions_of_this_process_are_spared(pools: Pools, login_url: str)
 async def test_a_transaction_may_be_idle_for_two_minutes(
     pools: Pools, login_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert 2 * of_worker.IDLE_IN_TRANSACTION == 120.0
+    assert 2 * repair_worker.IDLE_IN_TRANSACTION == 120.0
     in_transaction = await left(login_url)
     await in_transaction.execute("BEGIN")
     idle = await left(login_url)
     await until(lambda: would_end(pools, idle), SECONDS)
     assert not await would_end(pools, in_transaction), "only idle ones have `idle_timeout`"
-    monkeypatch.setattr(of_worker, "IDLE_IN_TRANSACTION", 0.5)
+    monkeypatch.setattr(repair_worker, "IDLE_IN_TRANSACTION", 0.5)
     await until(lambda: would_end(pools, in_transaction), SECONDS)
     outcome, what = await repaired(pools, dry=False)
     assert (outcome, str(in_transaction.get_server_pid()) in what) == ("done", True)
@@ -91,10 +91,10 @@ async def test_a_query_may_take_twice_the_query_timeout(
 ) -> None:
     busy, idle, watching = [await left(login_url) for _ in range(3)]
     query = asyncio.create_task(busy.execute("SELECT pg_sleep(600)"))
-    monkeypatch.setattr(of_worker, "GRACE", 600.0)
+    monkeypatch.setattr(repair_worker, "GRACE", 600.0)
     await until(lambda: would_end(pools, idle), SECONDS)
     assert not await would_end(pools, busy), "what waits for an answer is not idle"
-    monkeypatch.setattr(of_worker, "GRACE", 0.0)
+    monkeypatch.setattr(repair_worker, "GRACE", 0.0)
     await until(lambda: would_end(pools, busy), SECONDS)
     running = "SELECT clock_timestamp() - query_start FROM pg_stat_activity WHERE pid = $1"
     took = await watching.fetchval(running, busy.get_server_pid())

@@ -28,7 +28,7 @@ from tests.support.service import Running, bearer, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feedsvc.embedded import PostgresServer
+    from feedsvc.commands.demo.embedded import PostgresServer
 
 
 async def test_invalid_indexes_are_rebuilt(

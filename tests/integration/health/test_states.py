@@ -16,7 +16,7 @@ import psutil
 import pytest
 from aiohttp import web
 
-from feedsvc.health.checks import CHECKS
+from feedsvc.operations.health.checks import CHECKS
 from tests.support.ailing import (
     ADMIN,
     BOUND,
@@ -38,7 +38,7 @@ from tests.support.standby import frozen, lay_out, primary_running
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feedsvc.embedded import PostgresServer
+    from feedsvc.commands.demo.embedded import PostgresServer
     from tests.support.redis_server import RunningRedis
 
 

@@ -1,0 +1,220 @@
+"""`feedsvc check`: settings, datasets, alerts and database held against each other, in one run."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from feedsvc import settings
+from feedsvc.access.jwks import JwksError
+from feedsvc.access.keys import KeyMissingError
+from feedsvc.access.tokens import Tokens
+from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.replicas import Replicas
+from feedsvc.changes import triggers
+from feedsvc.core.finding import Finding, report
+from feedsvc.datasets import checks as preflight
+from feedsvc.datasets import dataset
+from feedsvc.datasets.dataset import Dataset, Declaration
+from feedsvc.datasets.key_sample import key_findings, some_tenants, views_among
+from feedsvc.datasets.login_sql import login_sql
+from feedsvc.datasets.resolution import resolved
+from feedsvc.datasets.row_security import LOGIN_PLACE
+from feedsvc.operations.alerts.rules import AlertsError, Known
+from feedsvc.operations.alerts.rules import load as load_alerts
+from feedsvc.operations.health.checks import checks_of
+from feedsvc.operations.tracing import TracingExtraMissingError, spans_of
+from feedsvc.settings import Health, Pools, Settings, SettingsError
+from feedsvc.web import routes
+
+_BEGINNING: Final = """\
+there is neither config/feedsvc.toml nor a datasets file here. To begin, say which database and key,
+write a dataset for a table, and check again:
+
+  export DATABASE_URL=postgresql://feeds:secret@localhost/app   # a login that owns nothing
+  export FEEDSVC_AUTH__KEY=$(openssl rand -hex 32)              # what tokens are signed with
+  cat > datasets.toml <<'END'
+  [customers]
+  relation = "customers"   # a table or view; its key is the primary key unless key = [...] says
+  tenant = "account_id"    # the column with the tenant, or: shared = true
+  END
+  feedsvc check"""
+
+_NO_TRIGGERS: Final = f"not cached, for no trigger tells of every change: {triggers.REMEDY}"
+
+
+@dataclass(slots=True)
+class Result:
+    """Mistakes of files, findings about the database, and statements that make a better login."""
+
+    mistakes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    login: Sequence[str] = ()
+    served: int = 0
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the service would refuse to start."""
+        return bool(self.mistakes) or any(f.severity == "error" for f in self.findings)
+
+
+def check(config: Path | None, tenants: Sequence[str], echo: Callable[[str], None]) -> bool:
+    """Write every mistake and warning to `echo` and standard error; whether there is no mistake."""
+    if _is_empty(config):
+        print(f"feedsvc: {_BEGINNING}", file=sys.stderr)
+        return False
+    file, _ = settings.named_files(config)
+    result = _result(config, tenants)
+    for mistake in result.mistakes:
+        for line in mistake.splitlines():
+            print(f"feedsvc: {line}", file=sys.stderr)
+    for line in report(result.findings):
+        echo(line if line.startswith(" ") else f"{file}: {line}")
+    if result.login:
+        echo("A login of the service's own, made by a superuser in this database:")
+        for statement in result.login:
+            echo(f"  {statement};")
+    if not result.is_wrong:
+        echo(f"{result.served} datasets can be served")
+    return not result.is_wrong
+
+
+def _is_empty(config: Path | None) -> bool:
+    try:
+        nothing = settings.settings_file(config) is None
+    except SettingsError:
+        return False
+    return nothing and not settings.named_files(config)[0].exists()
+
+
+def _result(config: Path | None, tenants: Sequence[str]) -> Result:
+    result = Result()
+    effective: Settings | None = None
+    try:
+        effective = settings.load(config)
+    except SettingsError as error:
+        result.mistakes.append(str(error))
+    file, alerts = settings.named_files(config)
+    declared, mistakes = dataset.read(file)
+    result.mistakes += mistakes
+    result.mistakes += _alert_mistakes(alerts, effective, declared, whole=not mistakes)
+    if effective is not None:
+        asyncio.run(_ask(effective, declared, tenants, result))
+    return result
+
+
+def _alert_mistakes(
+    file: Path | None, effective: Settings | None, declared: Collection[str], *, whole: bool
+) -> list[str]:
+    """Mistakes of the alerts file, but for names that the mistakes of other files leave unknown."""
+    if file is None:
+        return []
+    checks = [each.name for each in checks_of(effective.health if effective else Health())]
+    try:
+        load_alerts(file, Known(declared, routes.patterns(), Pools.model_fields, checks))
+    except AlertsError as error:
+        unknown = [".dataset: there is no"] * (not whole)
+        unknown += [".check: there is no"] * (effective is None)
+        lines = str(error).splitlines()
+        return [line for line in lines if not any(name in line for name in unknown)]
+    return []
+
+
+async def _ask(
+    effective: Settings,
+    declared: Mapping[str, Declaration],
+    tenants: Sequence[str],
+    result: Result,
+) -> None:
+    """Ask the issuer, the database and its standbys."""
+    try:
+        tokens = Tokens(effective.auth)
+        if tokens.published is not None:
+            await tokens.published.fetch()
+    except (KeyMissingError, JwksError) as error:
+        result.mistakes.append(str(error))
+    try:
+        spans_of(effective.tracing, None)
+    except TracingExtraMissingError as error:
+        result.mistakes.append(str(error))
+    if not effective.database.url.get_secret_value():
+        result.mistakes.append("database.url must be set, or DATABASE_URL")
+        return
+    try:
+        connection = await pool.connect(effective.database, application_name="feedsvc check")
+    except (OSError, asyncpg.PostgresError, ValueError) as error:
+        why = str(error) or type(error).__name__
+        result.mistakes.append(f"database.url: the database does not answer: {why}")
+        return
+    try:
+        await _ask_database(connection, effective, declared, tenants, result)
+    finally:
+        await connection.close(timeout=1.0)
+    result.findings += await _replica_findings(effective)
+
+
+async def _ask_database(
+    connection: asyncpg.Connection,
+    effective: Settings,
+    declared: Mapping[str, Declaration],
+    tenants: Sequence[str],
+    result: Result,
+) -> None:
+    if unusable := await preflight.session_findings(connection, effective):
+        result.findings = unusable
+        return
+    complete, result.findings = await resolved(connection, declared)
+    served, found = await preflight.inspected(connection, effective, complete)
+    result.findings += found
+    result.served = len(served)
+    cached = {name: complete[name] for name in served}
+    for name, why in (await triggers.untracked(connection, cached)).items():
+        kind = _NO_TRIGGERS if why.endswith(triggers.REMEDY) else None
+        text = f"it is not cached: {why}"
+        result.findings.append(Finding("warning", f"{name}.cache", text, kind=kind))
+    if any(f.place == LOGIN_PLACE and f.severity == "error" for f in found):
+        result.login = await login_sql(connection, complete)
+    views = await views_among(connection, served, complete)
+    async with _tenants(effective, views, tenants) as known:
+        result.findings += await key_findings(connection, views, known)
+
+
+@asynccontextmanager
+async def _tenants(
+    effective: Settings, views: Mapping[str, Dataset], given: Sequence[str]
+) -> AsyncIterator[Sequence[str]]:
+    """The tenants that were named, else some that the owner's login sees, where there is one."""
+    owner_url = effective.database.owner_url
+    if given or owner_url is None or not any(view.tenant for view in views.values()):
+        yield given
+        return
+    try:
+        owner = await asyncpg.connect(owner_url.get_secret_value(), timeout=5)
+    except (OSError, asyncpg.PostgresError, ValueError):
+        yield ()
+        return
+    try:
+        yield await some_tenants(owner, views)
+    finally:
+        await owner.close(timeout=1.0)
+
+
+async def _replica_findings(effective: Settings) -> list[Finding]:
+    replicas = Replicas(effective)
+    await replicas.open()
+    await replicas.look()
+    await replicas.close(1.0)
+    return [
+        Finding(
+            "error" if replica.state == "unfit" else "warning",
+            "database.replicas",
+            f"{replica.name} is not read from: {replica.fault}",
+        )
+        for replica in replicas.all
+        if replica.fault is not None
+    ]

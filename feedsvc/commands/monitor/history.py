@@ -1,0 +1,89 @@
+"""What was told over the last while, for lines that show how it went."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from feedsvc.commands.monitor.source import Glance
+
+_MOST: Final = 200
+_SMOOTH: Final = 6.0  # seconds
+
+Line = deque[float | None]
+
+
+class History:
+    """Of figures that move: the requests' rate and time, and each endpoint's."""
+
+    def __init__(self) -> None:
+        self.rates: Line = deque(maxlen=_MOST)
+        self.first_bytes: Line = deque(maxlen=_MOST)
+        self._p95s: dict[str, Line] = {}
+        self._counted: deque[_Counted] = deque()
+
+    def add(self, glance: Glance) -> None:
+        """Takes a glance in."""
+        metrics = glance.told.get("metrics", {})
+        now = metrics.get("now", {})
+        self.rates.append(self._rate(glance))
+        self.first_bytes.append(now.get("first_byte", {}).get("p95_ms"))
+        told = {name_of(endpoint): endpoint for endpoint in now.get("endpoints", ())}
+        for name in {*self._p95s, *told}:
+            line = self._p95s.setdefault(name, deque(maxlen=_MOST))
+            line.append(told[name]["p95_ms"] if name in told else None)
+        self._p95s = {n: line for n, line in self._p95s.items() if any(v is not None for v in line)}
+
+    def p95s(self, name: str) -> Sequence[float | None]:
+        """An endpoint's, from the oldest to the latest; None where nobody asked."""
+        return self._p95s.get(name, ())
+
+    def _rate(self, glance: Glance) -> float | None:
+        """Requests a second over the last few seconds, or lately where that can't be told.
+
+        Workers tell each other of themselves every other second, so less would be lumpy.
+        """
+        metrics = glance.told.get("metrics")
+        if metrics is None:
+            return None
+        counted = _Counted(metrics["from"], metrics["to"], metrics["totals"]["count"])
+        while self._counted and counted.to - self._counted[0].to > _SMOOTH:
+            self._counted.popleft()
+        # What is older than the range is not counted any more, from one minute to the next.
+        before = next((each for each in self._counted if each.since == counted.since), None)
+        self._counted.append(counted)
+        if before is None or counted.to <= before.to or counted.requests < before.requests:
+            return float(metrics["now"]["rate"])
+        return (counted.requests - before.requests) / (counted.to - before.to)
+
+
+class _Counted(NamedTuple):
+    since: float
+    to: float
+    requests: int
+
+
+def name_of(endpoint: dict[str, Any]) -> str:
+    """A dataset's name where there is one, else the route, short enough for a narrow screen."""
+    route: str = endpoint["route"]
+    method = "" if endpoint["method"] == "GET" else f"{endpoint['method']} "
+    if endpoint["dataset"]:
+        kind = "/{key}" if route.endswith("{key}") else ""
+        return f"{method}{endpoint['dataset']}{kind}"
+    return method + (route.removeprefix("/api/performance").removeprefix("/v1") or route)
+
+
+def spark(values: Iterable[float | None], width: int, *, plain: bool) -> str:
+    """The last values as a line of bars, each in proportion to the highest; a gap for None."""
+    last = list(values)[-width:]
+    bars = " .:-=+*#" if plain else "▁▂▃▄▅▆▇█"
+    highest = max((value for value in last if value is not None), default=0.0)
+    drawn = [_bar(value, highest, bars) for value in last]
+    return "".join(drawn).rjust(width)
+
+
+def _bar(value: float | None, highest: float, bars: str) -> str:
+    if value is None:
+        return " "
+    if highest <= 0:
+        return bars[0]
+    return bars[min(len(bars) - 1, int(value / highest * len(bars)))]

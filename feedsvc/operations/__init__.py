@@ -1,0 +1,1 @@
+"""Knowledge of a running service: metrics, performance, alerts, health, audit."""

@@ -1,0 +1,140 @@
+"""What all workers of a service know of its alerts: a file in the folder that they share.
+
+One worker is its owner, evaluates and sends; the others read it. An owner that has not been seen
+for a while, for it is dead or frozen, loses it to whoever looks next. No database is asked for
+that: the one that is away is what somebody has to be told of.
+"""
+
+import fcntl
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from feedsvc.operations.alerts.states import State
+
+logger = logging.getLogger(__name__)
+
+Json: TypeAlias = dict[str, Any]
+
+_PATIENCE: Final = 3
+"""So many looks an owner may miss."""
+
+
+@dataclass(slots=True)
+class Board:
+    """`at` is when it was last evaluated, seconds since 1970.
+
+    `undelivered` and `unwritten` are messages for the webhook and events for PostgreSQL, the oldest
+    first: whoever owns the board next goes on with them. `silences` are the latest ones by alert,
+    `alone` the alerts that were sent without asking the group, for PostgreSQL was away.
+    """
+
+    owner: str = ""
+    beat: float = 0.0  # by a clock that nobody sets, and that all processes of a machine share
+    at: float = 0.0
+    restored: bool = False
+    states: dict[str, State] = field(default_factory=dict)
+    silences: dict[str, Json] = field(default_factory=dict)
+    undelivered: list[Json] = field(default_factory=list)
+    unwritten: list[Json] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
+
+    def silence(self, alert: str, now: float) -> Json | None:
+        """The silence that is upon this alert, if there is one."""
+        found = self.silences.get(alert)
+        return found if found is not None and found["until"] > now else None
+
+
+class Boards:
+    """The board of one service. Without a folder each worker has its own, and slot 0 evaluates."""
+
+    def __init__(
+        self,
+        folder: Path | None,
+        slot: int,
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` is one that nobody sets, and that all processes of a machine share."""
+        self.clock = clock
+        self.worker = f"{os.getpid()}-{uuid.uuid4().hex}"
+        self._file = None if folder is None else folder / "alerts.now"
+        self._lock = None if folder is None else folder / "alerts.lock"
+        self._own = Board()
+        self._failed = False
+        self._may_own = folder is not None or slot == 0
+        self._dead_after = _PATIENCE * interval
+
+    def read(self) -> Board:
+        """The board as it is, or was when it could last be read."""
+        if self._file is not None:
+            try:
+                self._own = self._load(self._file)
+            except OSError as error:
+                self._say(error)
+        return self._own
+
+    def owned_by_other(self, board: Board) -> bool:
+        """Whether another worker evaluates."""
+        if not self._may_own:
+            return True
+        is_dead = self.clock() - board.beat > self._dead_after
+        return board.owner not in ("", self.worker) and not is_dead
+
+    @contextmanager
+    def changing(self) -> Iterator[Board | None]:
+        """The board, to be changed in the block, which may not wait.
+
+        None while another worker changes it, or where it can't be had.
+        """
+        if self._file is None or self._lock is None:
+            yield self._own
+            return
+        with ExitStack() as stack:
+            try:
+                lock = stack.enter_context(self._lock.open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                board = self._load(self._file)
+            except OSError as error:
+                if not isinstance(error, BlockingIOError):
+                    self._say(error)
+                yield None
+                return
+            yield board
+            self._write(self._file, board)
+
+    @staticmethod
+    def _load(file: Path) -> Board:
+        """Raises OSError. One that makes no sense begins anew."""
+        try:
+            plain = orjson.loads(file.read_bytes())
+            states = {name: State.parse(state) for name, state in plain["states"].items()}
+            return Board(**{**plain, "states": states})
+        except FileNotFoundError:
+            return Board()
+        except (AttributeError, KeyError, TypeError, ValueError):
+            logger.exception("alerts: their board makes no sense, and begins anew")
+            return Board()
+
+    def _write(self, file: Path, board: Board) -> None:
+        unfinished = file.with_suffix(".new")
+        try:
+            unfinished.write_bytes(orjson.dumps(board))
+            unfinished.replace(file)
+            self._failed = False
+        except OSError as error:
+            self._say(error)
+
+    def _say(self, error: OSError) -> None:
+        """Once, until it can be written again: it is tried every second."""
+        if not self._failed:
+            logger.error("alerts: their board can't be had: %s", error.strerror)
+        self._failed = True

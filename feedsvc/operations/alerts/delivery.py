@@ -1,0 +1,235 @@
+"""What the board's owner does for it: messages to the webhook, events to PostgreSQL and back."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
+
+from feedsvc.backends.postgres.faults import told
+from feedsvc.core.events import Observers, WebhookTried
+from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
+from feedsvc.operations.alerts.board import Board, Boards
+from feedsvc.operations.alerts.group import Group, Verdict
+from feedsvc.operations.alerts.history import History, Standing
+from feedsvc.operations.alerts.rules import Rule
+from feedsvc.operations.alerts.webhook import Webhook
+
+logger = logging.getLogger(__name__)
+
+Json: TypeAlias = dict[str, Any]
+
+_TICK: Final = 0.5
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+_HOLD: Final = 2.0
+_JUDGE_PATIENCE: Final = 2.0
+_STALE: Final = 3_600.0  # seconds after which a message that can't be delivered is of no use
+_TRIM_EVERY: Final = 3_600.0
+_SAY_EVERY: Final = 600.0  # seconds between lines about one and the same lack
+_LOCK_PAUSE: Final = 0.02
+_LOCK_PATIENCE: Final = 2.0
+
+
+class Target(NamedTuple):
+    """The webhook, and the instances that send each message once, where there are others."""
+
+    webhook: Webhook
+    group: Group | None = None
+
+    def addressed(self, message: Json) -> Json:
+        """The message as it is sent; `key` is the same for all messages of one incident."""
+        name = message.get("instance") if self.group is None else self.group.name
+        group = None if self.group is None else self.group.name
+        plain = {key: value for key, value in message.items() if key != "claimed"}
+        return {**plain, "group": group, "key": f"{name}/{message.get('alert')}"}
+
+
+class Timing(NamedTuple):
+    """The wall clock that messages are dated by, and the pauses between attempts."""
+
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class Errands:
+    """Two of them, side by side, for neither the webhook nor PostgreSQL may hold up the other."""
+
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        boards: Boards,
+        history: History,
+        target: Target | None,
+        observers: Observers,
+    ) -> None:
+        self._rules = rules
+        self._boards = boards
+        self._history = history
+        self._target = target
+        self._observers = observers
+        self.timing = Timing()
+        self._said_at = -_SAY_EVERY
+        self._trimmed = time.monotonic()
+
+    async def deliver(self) -> NoReturn:
+        """Sends messages in their order, each until it is delivered, until it is cancelled."""
+        pause = _TICK
+        while True:
+            await self.timing.sleep(pause)
+            board = self._boards.read()
+            if self._target is None or not board.undelivered or not self._is_mine(board):
+                pause = _TICK
+                continue
+            message = await self._next(self._target.group, board)
+            if message is None:
+                pause = _HOLD
+            elif await self._deliver(self._target, message):
+                pause = 0.0
+            else:
+                pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+
+    async def remember(self, interval: float) -> NoReturn:
+        """Writes events down and learns of silences, every so many seconds."""
+        while True:
+            await asyncio.sleep(interval)
+            if not self._is_mine(self._boards.read()):
+                continue
+            try:
+                await self.write_down()
+                await self._renew()
+                standing = await self._history.standing()
+                if time.monotonic() - self._trimmed >= _TRIM_EVERY:
+                    self._trimmed = time.monotonic()
+                    await self._history.trim()
+            except Problem as problem:
+                self._say(problem)
+            else:
+                await self.change(lambda board: self._learn(board, standing))  # noqa: B023
+
+    async def write_down(self) -> None:
+        """Writes what is not in PostgreSQL yet. Raises Problem."""
+        events = self._boards.read().unwritten
+        if not events:
+            return
+        try:
+            await self._history.add(events)
+        except (Unavailable, Timeout):
+            raise
+        except Problem as problem:
+            # They would be refused for ever, and hold up all that comes behind them.
+            cause = told(problem.__cause__ or problem)
+            logger.error("alerts: %d events were refused: %s", len(events), cause)  # noqa: TRY400
+        written = {each["id"] for each in events}
+
+        def forget(board: Board) -> None:
+            board.unwritten = [each for each in board.unwritten if each["id"] not in written]
+
+        await self.change(forget)
+
+    async def change(self, change: Callable[[Board], None]) -> None:
+        """Changes the board, waiting a moment for whoever changes it just now."""
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while time.monotonic() < deadline:
+            with self._boards.changing() as board:
+                if board is not None:
+                    change(board)
+                    return
+            await asyncio.sleep(_LOCK_PAUSE)
+        logger.warning("alerts: another worker does not let go of the board")
+
+    def _is_mine(self, board: Board) -> bool:
+        return board.owner == self._boards.worker
+
+    async def _renew(self) -> None:
+        """Says to the group what fires here. Raises Problem."""
+        if self._target is not None and self._target.group is not None:
+            board = self._boards.read()
+            firing = {name for name, state in board.states.items() if state.phase == "firing"}
+            await self._target.group.renew(firing.difference(board.alone))
+
+    async def _next(self, group: Group | None, board: Board) -> Json | None:
+        """The oldest message that is ours to send; what another instance sends is forgotten."""
+        for place, message in enumerate(board.undelivered):
+            if group is None or message.get("claimed"):
+                return message
+            if any(later["alert"] == message["alert"] for later in board.undelivered[place + 1 :]):
+                verdict: Verdict = "drop"  # what came after it says how things are
+            else:
+                verdict = await self._judged(group, message, board)
+            if verdict == "send":
+                await self._claim(message)
+                return message
+            if verdict == "drop" or self.timing.now() - message["at"] >= _STALE:
+                await self._forget(message)
+        return None
+
+    async def _judged(self, group: Group, message: Json, board: Board) -> Verdict:
+        """Without PostgreSQL rather a message of each instance than none."""
+        alert, begins = message["alert"], message["event"] == "firing"
+        if not begins and alert in board.alone:
+            await self.change(lambda board: _be_alone(board, alert, alone=False))
+            return "send"
+        try:
+            async with asyncio.timeout(_JUDGE_PATIENCE):
+                return await group.judge(message)
+        except (Problem, TimeoutError):
+            if not begins:
+                return "hold"
+        await self.change(lambda board: _be_alone(board, alert, alone=True))
+        return "send"
+
+    async def _claim(self, message: Json) -> None:
+        """Notes that the message is ours, so that nobody is asked again before it arrives."""
+        message["claimed"] = True
+
+        def note(board: Board) -> None:
+            for each in board.undelivered:
+                if each["id"] == message["id"]:
+                    each["claimed"] = True
+
+        await self.change(note)
+
+    async def _deliver(self, target: Target, message: Json) -> bool:
+        """Whether there is nothing left to be done about the message."""
+        outcome = await target.webhook.deliver(target.addressed(message))
+        self._observers.tell(WebhookTried(outcome))
+        if outcome == "failed":
+            if self.timing.now() - message["at"] < _STALE:
+                return False
+            logger.error("alerts: a message could not be delivered for an hour, and is lost")
+        elif target.group is not None and message["event"] == "firing":
+            with suppress(Problem, TimeoutError):
+                async with asyncio.timeout(_JUDGE_PATIENCE):
+                    await target.group.delivered(message["alert"])
+        await self._forget(message)
+        return True
+
+    async def _forget(self, message: Json) -> None:
+        def forget(board: Board) -> None:
+            board.undelivered = [m for m in board.undelivered if m["id"] != message["id"]]
+
+        await self.change(forget)
+
+    def _learn(self, board: Board, standing: Standing) -> None:
+        board.silences = standing.silences
+        if board.restored:
+            return
+        board.restored = True
+        for name, state in standing.firing.items():
+            known = board.states.get(name)
+            if name in self._rules and (known is None or known.phase != "firing"):
+                board.states[name] = state
+
+    def _say(self, problem: Problem) -> None:
+        if time.monotonic() - self._said_at >= _SAY_EVERY:
+            self._said_at = time.monotonic()
+            what = "alerts: their history can't be kept: %s"
+            level = logging.INFO if isinstance(problem, NotSetUp) else logging.WARNING
+            logger.log(level, what, problem.detail)
+
+
+def _be_alone(board: Board, alert: str, *, alone: bool) -> None:
+    """Notes whether the alert's message was sent without asking the group."""
+    board.alone = [each for each in board.alone if each != alert] + [alert] * alone

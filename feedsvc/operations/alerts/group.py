@@ -1,0 +1,94 @@
+"""One message of all instances that share a cause, agreed on through PostgreSQL.
+
+The first instance of a group for which an alert fires opens an incident and sends; the last one for
+which it is over closes it and sends. What an instance has claimed and can't send, for it died, the
+next one takes over.
+"""
+
+from collections.abc import Collection
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import asyncpg
+
+from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.pool import Connection, Pool
+
+Json: TypeAlias = dict[str, Any]
+Verdict: TypeAlias = Literal["send", "hold", "drop"]
+"""`hold`: to be asked again, for another instance is at it, or the alert still fires there."""
+
+_LEASE: Final = timedelta(seconds=180)
+"""How long an instance counts after its last word; each says it anew with every look."""
+_MEMBERS, _JOIN, _OPEN, _INCIDENT, _DELIVERED, _CLOSE, _LEAVE = (
+    (files("feedsvc.operations.alerts") / f"group_{name}.sql").read_text()
+    for name in ("members", "join", "open", "incident", "delivered", "close", "leave")
+)
+_LOCK: Final = "select pg_advisory_xact_lock(hashtextextended($1, 0))"
+
+
+class _Incident(NamedTuple):
+    sender: str
+    delivered: bool
+
+
+class Group:
+    """This instance's part in its group. Everything here raises Problem."""
+
+    def __init__(self, pool: Pool, name: str, instance: str) -> None:
+        self._pool = pool
+        self.name = name
+        self._instance = instance
+
+    async def judge(self, message: Json) -> Verdict:
+        """Whether this instance is the one that sends the message."""
+        alert = str(message["alert"])
+        async with writing(self._pool) as connection:
+            await connection.execute(_LOCK, f"feedsvc alerts {self.name}")
+            if message["event"] == "firing":
+                return await self._firing(connection, alert)
+            return await self._resolved(connection, alert)
+
+    async def delivered(self, alert: str) -> None:
+        """Notes that the incident is known, so that nobody sends it again."""
+        async with writing(self._pool) as connection:
+            await connection.execute(_DELIVERED, self.name, alert, self._instance)
+
+    async def renew(self, alerts: Collection[str]) -> None:
+        """Says that these alerts still fire here."""
+        if alerts:
+            async with writing(self._pool) as connection:
+                await connection.execute(_JOIN, self.name, sorted(alerts), self._instance)
+
+    async def _firing(self, connection: Connection, alert: str) -> Verdict:
+        members = await self._members(connection, alert)
+        incident = await self._incident(connection, alert)
+        await connection.execute(_JOIN, self.name, [alert], self._instance)
+        # One without any member was left open by instances that are gone.
+        if incident is None or not members or _is_left(incident, members):
+            await connection.execute(_OPEN, self.name, alert, self._instance)
+            return "send"
+        if incident.delivered:
+            return "drop"
+        return "send" if incident.sender == self._instance else "hold"
+
+    async def _resolved(self, connection: Connection, alert: str) -> Verdict:
+        await connection.execute(_LEAVE, self.name, alert, self._instance)
+        if await self._members(connection, alert):
+            return "hold"
+        was_known = await connection.fetchval(_CLOSE, self.name, alert)
+        return "send" if was_known else "drop"
+
+    async def _members(self, connection: Connection, alert: str) -> set[str]:
+        rows = await connection.fetch(_MEMBERS, self.name, alert, _LEASE)
+        return {row["instance"] for row in rows}
+
+    async def _incident(self, connection: Connection, alert: str) -> _Incident | None:
+        row: asyncpg.Record | None = await connection.fetchrow(_INCIDENT, self.name, alert)
+        return None if row is None else _Incident(row["sender"], row["delivered"])
+
+
+def _is_left(incident: _Incident, members: Collection[str]) -> bool:
+    """Whether its sender is gone, and nobody knows of it yet."""
+    return not incident.delivered and incident.sender not in members

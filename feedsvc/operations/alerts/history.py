@@ -1,0 +1,68 @@
+"""What became of alerts, in PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import orjson
+
+from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.pool import Pool
+from feedsvc.operations.alerts.states import State
+
+Json: TypeAlias = dict[str, Any]
+
+KEPT: Final = timedelta(days=90)
+_ADD, _LATEST, _STANDING, _TRIM = (
+    (files("feedsvc.operations.alerts") / f"{name}.sql").read_text()
+    for name in ("add", "latest", "standing", "trim")
+)
+
+
+class Standing(NamedTuple):
+    """Alerts that fired last, and silences, by alert."""
+
+    firing: dict[str, State]
+    silences: dict[str, Json]
+
+
+class History:
+    """Events of alerts. Everything here raises Problem."""
+
+    def __init__(self, pool: Pool, instance: str) -> None:
+        self._pool = pool
+        self._instance = instance
+
+    async def add(self, events: Sequence[Json]) -> None:
+        """Adds events; one that is there already is not added again."""
+        async with writing(self._pool) as connection:
+            await connection.execute(_ADD, orjson.dumps(events).decode())
+
+    async def latest(self, most: int) -> list[Json]:
+        """The latest events, of every instance, the newest first."""
+        async with writing(self._pool) as connection:
+            return [dict(row) for row in await connection.fetch(_LATEST, most)]
+
+    async def standing(self) -> Standing:
+        """How things stand as far as it was written down."""
+        async with writing(self._pool) as connection:
+            rows = await connection.fetch(_STANDING, self._instance)
+        # Whoever was told that an alert fires is to be told that it is over, also by a service
+        # that was started again in between.
+        firing = {
+            row["alert"]: State("firing", row["at"], row["value"], told=True)
+            for row in rows
+            if row["event"] == "firing"
+        }
+        silences = {
+            row["alert"]: {"until": row["until"], "reason": row["reason"], "at": row["at"]}
+            for row in rows
+            if row["event"] == "silenced"
+        }
+        return Standing(firing, silences)
+
+    async def trim(self) -> None:
+        """Forgets what is old."""
+        async with writing(self._pool) as connection:
+            await connection.execute(_TRIM, KEPT)

@@ -1,0 +1,82 @@
+"""What all workers of a service tell, and do, as one."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from feedsvc.backends.postgres.report import Seen, report
+from feedsvc.core.drain import Drain
+from feedsvc.operations.health.checks import checks_of
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.health import Health
+from feedsvc.operations.health.repairs import DEADLINE, REPAIRS, Repairs
+from feedsvc.operations.peers import Message, Reply
+
+_SOON: Final = 0.03  # seconds for what nobody should wait for
+_LATE: Final = 1.0  # seconds beyond the deadline of what was asked for
+
+
+class Together:
+    """One worker's side of it."""
+
+    def __init__(self, parts: Parts, drain: Drain) -> None:
+        self.health = Health(parts, checks_of(parts.settings.health))
+        self.repairs = Repairs(parts)
+        self._parts = parts
+        self._drain = drain
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Answers the other workers for as long as the block runs."""
+        self._parts.colleagues.answer = self._answer
+        await self._parts.colleagues.open()
+        try:
+            yield
+        finally:
+            await self._parts.close()
+
+    async def pools(self) -> list[dict[str, Any]]:
+        """The pools of all workers that answer at once, as one."""
+        replies = await self._parts.colleagues.ask({"do": "tell"}, _SOON)
+        seen = [pool.seen() for pool in self._parts.pools.all()]
+        for reply in replies:
+            if reply.said is not None and not reply.said["leaving"]:
+                seen += [Seen(**plain) for plain in reply.said["pools"]]
+        return report(seen)
+
+    async def repair(self, names: Collection[str], *, dry: bool) -> list[dict[str, Any]]:
+        """Has each worker make these repairs; those of the database are made once."""
+        each = [repair.name for repair in REPAIRS if repair.name in names and not repair.once]
+        question = {"do": "repair", "repairs": each, "dry": dry}
+        patience = DEADLINE * len(each) + _LATE
+        others = self._parts.colleagues.ask(question, patience) if each else _nobody()
+        own, replies = await asyncio.gather(self.repairs.run(names, dry=dry), others)
+        outcomes = list(own)
+        for reply in replies:
+            outcomes += _silent(reply, each) if reply.said is None else reply.said["repairs"]
+        return outcomes
+
+    async def _answer(self, question: Message) -> Message:
+        if question.get("do") == "repair":
+            made = await self.repairs.run(question["repairs"], dry=question["dry"])
+            return {"repairs": made}
+        return {
+            "pid": os.getpid(),
+            "state": self.health.own_state(),
+            "faults": self.health.faults(),
+            "leaving": self._drain.begun,
+            "pools": [pool.seen().plain() for pool in self._parts.pools.all()],
+        }
+
+
+def _silent(reply: Reply, names: Collection[str]) -> list[dict[str, Any]]:
+    what = "This worker does not answer."
+    return [
+        {"name": name, "outcome": "failed", "what": what, "worker": reply.pid} for name in names
+    ]
+
+
+async def _nobody() -> list[Reply]:
+    return []

@@ -1,0 +1,81 @@
+"""Checks of this process and the machine that it is on."""
+
+import resource
+import time
+from typing import Any, Final
+
+import psutil
+
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.loop import TOO_LATE
+from feedsvc.operations.health.result import Finding, worst
+
+_LATELY: Final = 30.0  # seconds
+_MANY_FILES: Final = 0.8  # of what the process may open
+_NO_ROOM: Final = 1 << 20  # bytes
+
+
+async def pools(parts: Parts) -> Finding:
+    """Whether nobody lacked a connection lately, and none was lost."""
+    now = time.monotonic()
+    figures: dict[str, Any] = {}
+    faults = []
+    for pool in parts.pools.all():
+        figures[pool.name] = {
+            "in_use": pool.in_use,
+            "size": pool.settings.size,
+            "waiting": pool.waiting,
+        }
+        for what, at in pool.troubles.items():
+            if now - at < _LATELY:
+                taken = f"{pool.in_use} of {pool.settings.size} are in use, {pool.waiting} wait"
+                faults.append(f"the {pool.name} pool {what} lately ({taken})")
+    if faults:
+        what = f"{'; '.join(faults)}."
+        return Finding("degraded", what[0].upper() + what[1:], figures, ("connections",))
+    return Finding("ok", "Nobody lacked a connection lately.", figures)
+
+
+async def loop(parts: Parts) -> Finding:
+    """Whether the event loop is on time."""
+    bound, lag = parts.settings.health.loop_lag, parts.loop.worst()
+    figures = {"worst_lag_ms": round(lag * 1e3)}
+    if lag > bound:
+        what = f"The event loop was late by {lag:.2f} s within the last 10 s."
+        return Finding("down" if lag > TOO_LATE * bound else "degraded", what, figures)
+    return Finding("ok", "The event loop is on time.", figures)
+
+
+async def files(parts: Parts) -> Finding:
+    """Whether more files and connections can be opened."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        used = psutil.Process().num_fds()
+    except (OSError, psutil.Error):
+        return Finding("down", "No file can be opened, not even to count them.", {"most": most})
+    figures = {"open": used, "most": most}
+    if most == resource.RLIM_INFINITY or used < _MANY_FILES * most:
+        return Finding("ok", f"{used} files and connections are open.", figures)
+    what = f"{used} files and connections are open, and {most} is all that may be."
+    return Finding("degraded", what, figures)
+
+
+async def disk(parts: Parts) -> Finding:
+    """Whether there is room on the file systems that the settings name."""
+    found, figures = [], {}
+    for path in parts.disks.paths:
+        try:
+            room = await parts.disks.room(path)
+        except OSError as error:
+            found.append(Finding("down", f"{path} can't be looked at: {error.strerror}"))
+            continue
+        figures[str(path)] = {"size": room.size, "free": room.free, "files_free": room.files_free}
+        if room.free < min(_NO_ROOM, room.size // 20) or room.files_free == 0:
+            found.append(Finding("down", f"{path} is full"))
+        elif room.free < parts.settings.health.disk_free * room.size:
+            share = room.free / room.size
+            found.append(Finding("degraded", f"{share:.1%} of {path} is free"))
+    if found:
+        what = "; ".join(finding.what for finding in found)
+        return Finding(worst(finding.state for finding in found), f"{what}.", figures)
+    return Finding("ok", "There is room on every disk that is watched.", figures)

@@ -1,0 +1,47 @@
+"""Whether all workers of this service are there, and well."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.result import Finding
+from feedsvc.operations.peers import Reply
+
+_DEADLINE: Final = 0.6  # seconds
+
+
+async def workers(parts: Parts) -> Finding:
+    """Whether every other worker answers, and what is not well with it."""
+    replies = await parts.colleagues.ask({"do": "tell"}, _DEADLINE)
+    staying = [reply for reply in replies if reply.said is None or not reply.said["leaving"]]
+    figures: dict[str, Any] = {"others": [_told(reply) for reply in replies]}
+    faults = [*_missing(len(staying) + 1, parts.settings.server.workers), *_faults(staying)]
+    if faults:
+        return Finding("degraded", f"{'; '.join(faults)}.", figures)
+    if not replies:
+        return Finding("ok", "This process serves by itself.", figures)
+    leaving = len(replies) - len(staying)
+    beside = f"; {leaving} more only finish what they began" if leaving else ""
+    return Finding("ok", f"All {len(staying) + 1} workers are well{beside}.", figures)
+
+
+def _missing(there: int, wanted: int) -> Sequence[str]:
+    return [f"Only {there} of {wanted} workers are there"] if there < wanted else []
+
+
+def _faults(replies: Sequence[Reply]) -> list[str]:
+    faults = []
+    for reply in replies:
+        if reply.said is None:
+            faults.append(f"Worker {reply.pid} does not answer")
+        elif reply.said["faults"]:
+            named = ", ".join(reply.said["faults"])
+            faults.append(f"Worker {reply.pid} is {reply.said['state']} ({named})")
+    return faults
+
+
+def _told(reply: Reply) -> dict[str, Any]:
+    if reply.said is None:
+        return {"worker": reply.pid, "state": "down", "leaving": False, "faults": {}}
+    said = reply.said
+    return {"worker": reply.pid} | {name: said[name] for name in ("state", "leaving", "faults")}

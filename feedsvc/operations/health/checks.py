@@ -1,0 +1,66 @@
+"""Every check. A new one is a function and a line here; the runbook has a section for each."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from feedsvc.operations.health import check_database, check_links, check_process, check_workers
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.result import Finding
+from feedsvc.settings import Health
+
+_OFTEN: Final = 0.75  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A look at one component, taken so often, and for whoever asks once it is so old, in seconds.
+
+    `section` is the runbook's. Where a vital one is down the service is; any other is a matter of
+    quality. `of_others`: what it looks at is no part of this worker.
+    """
+
+    name: str
+    look: Callable[[Parts], Awaitable[Finding]]
+    section: str
+    every: float = _OFTEN
+    fresh: float = 1.0
+    vital: bool = False
+    of_others: bool = False
+
+
+CHECKS: Final = (
+    Check("primary", check_database.primary, "primary", vital=True),
+    Check("connections", check_database.connections, "connections"),
+    Check("transactions", check_database.transactions, "transactions"),
+    Check("locks", check_database.locks, "locks", every=1.0),
+    Check("replicas", check_database.replicas, "replicas"),
+    Check("indexes", check_database.indexes, "indexes", every=15.0),
+    Check("statistics", check_database.statistics, "statistics", every=60.0),
+    Check("pools", check_process.pools, "pools"),
+    Check("redis", check_links.redis, "redis"),
+    Check("listener", check_links.listener, "listener"),
+    Check("triggers", check_links.triggers, "triggers"),
+    Check("keys", check_links.keys, "keys", vital=True),
+    Check("loop", check_process.loop, "loop"),
+    Check("clock", check_database.clock, "clock"),
+    Check("disk", check_process.disk, "disk"),
+    Check("files", check_process.files, "files"),
+    Check("workers", check_workers.workers, "workers", every=5.0, of_others=True),
+)
+
+
+def checks_of(settings: Health) -> tuple[Check, ...]:
+    """Those that there always are, and one for each address that the settings name."""
+    extra = (
+        Check(
+            f"http.{name}",
+            partial(check_links.http, given),
+            "http",
+            every=given.every,
+            fresh=given.every,
+        )
+        for name, given in settings.http.items()
+    )
+    return (*CHECKS, *extra)

@@ -1,0 +1,148 @@
+"""Has every check look again and again, so that whoever asks is answered from what is known."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from feedsvc.backends.postgres.faults import told
+from feedsvc.operations.health.checks import Check
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.result import Finding, State, worst
+
+logger = logging.getLogger(__name__)
+
+_TICK: Final = 0.25  # seconds
+_PATIENCE: Final = 0.03  # seconds that whoever asks waits for looks that are under way
+DEADLINE: Final = 0.8
+"""Seconds that one look may take, whatever it looks at."""
+
+_UNSEEN: Final = Finding("degraded", "Nobody has looked yet.")
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One check, what its last look came to, and the look that is under way."""
+
+    check: Check
+    finding: Finding = _UNSEEN
+    took: float = 0.0
+    at: float | None = None
+    looking: asyncio.Task[None] | None = None
+    began: float = -float("inf")
+
+    def age(self, now: float) -> float:
+        """Seconds since the last look was over."""
+        return float("inf") if self.at is None else now - self.at
+
+
+class Health:
+    """The state of one worker and of all that it needs. Times are monotonic."""
+
+    def __init__(self, parts: Parts, checks: Sequence[Check]) -> None:
+        self.parts = parts
+        self._runbook = parts.settings.health.runbook
+        self._watched = [_Watched(check) for check in checks]
+
+    async def run(self) -> NoReturn:
+        """Looks until it is cancelled."""
+        on_time = asyncio.create_task(self.parts.loop.run())
+        try:
+            while True:
+                await asyncio.sleep(_TICK)
+                now = time.monotonic()
+                self._look_at(w for w in self._watched if now - w.began >= w.check.every)
+        finally:
+            looking = [watched.looking for watched in self._watched if watched.looking is not None]
+            for task in (on_time, *looking):
+                task.cancel()
+            await asyncio.gather(on_time, *looking, return_exceptions=True)
+
+    async def freshen(self) -> None:
+        """Has those look again whose last look is no longer fresh, and hardly waits for them."""
+        now = time.monotonic()
+        looking = self._look_at(w for w in self._watched if w.age(now) > w.check.fresh)
+        if looking:
+            await asyncio.wait(looking, timeout=_PATIENCE)
+
+    @property
+    def state(self) -> State:
+        """The state of the whole."""
+        return worst(map(_weight, self._watched))
+
+    def own_state(self) -> State:
+        """This worker's, whatever its colleagues say of theirs.
+
+        What it has not looked at yet, for it has only just begun, is nothing to call it ill for.
+        """
+        return worst(map(_weight, self._own()))
+
+    def states(self) -> dict[str, State]:
+        """Each component's, of those that were looked at."""
+        return {w.check.name: w.finding.state for w in self._watched if w.at is not None}
+
+    def faults(self) -> dict[str, str]:
+        """What is not well with this worker, by component."""
+        return {w.check.name: w.finding.what for w in self._own() if w.finding.state != "ok"}
+
+    def report(self) -> dict[str, Any]:
+        """All that is known, as plain values; nothing is waited for."""
+        now = time.monotonic()
+        return {
+            "state": self.state,
+            "worker": os.getpid(),
+            "checks": [self._described(watched, now) for watched in self._watched],
+        }
+
+    def _own(self) -> Iterator[_Watched]:
+        return (w for w in self._watched if w.at is not None and not w.check.of_others)
+
+    def _described(self, watched: _Watched, now: float) -> dict[str, Any]:
+        state, what, figures, repairs = watched.finding
+        return {
+            "name": watched.check.name,
+            "state": state,
+            "what": what,
+            "latency_ms": round(watched.took * 1e3, 2),
+            "age_ms": None if watched.at is None else round((now - watched.at) * 1e3),
+            "figures": figures,
+            "repairs": repairs,
+            "runbook": f"{self._runbook}#health-{watched.check.section}",
+        }
+
+    def _look_at(self, wanted: Iterable[_Watched]) -> list[asyncio.Task[None]]:
+        """Has these look, where they are not at it already."""
+        looking = []
+        for watched in wanted:
+            if watched.looking is None or watched.looking.done():
+                watched.began = time.monotonic()
+                watched.looking = asyncio.create_task(self._look(watched))
+            looking.append(watched.looking)
+        return looking
+
+    async def _look(self, watched: _Watched) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(DEADLINE):
+                found = await watched.check.look(self.parts)
+        except TimeoutError:
+            found = Finding("down", f"There was no answer within {DEADLINE} s.")
+        except Exception as error:
+            logger.exception("the check %s failed", watched.check.name)
+            found = Finding("down", f"It could not be looked at ({told(error)}).")
+        before = "ok" if watched.at is None else watched.finding.state
+        watched.at = time.monotonic()
+        watched.took = watched.at - began
+        watched.finding = found
+        if found.state != before:
+            log = logger.info if found.state == "ok" else logger.warning
+            log("health: %s is %s: %s", watched.check.name, found.state, found.what)
+
+
+def _weight(watched: _Watched) -> State:
+    """What a check's state means for the whole."""
+    state = watched.finding.state
+    return "degraded" if state == "down" and not watched.check.vital else state

@@ -1,0 +1,49 @@
+"""Repairs that take longer than a request: each goes on by itself, once."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from feedsvc.backends.postgres.faults import told
+from feedsvc.operations.health.result import Repaired
+
+logger = logging.getLogger(__name__)
+
+PATIENCE: Final = 2.0  # seconds until whoever asked is told that it goes on
+
+
+class Jobs:
+    """Those that are under way."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[Repaired]] = {}
+
+    async def run(self, name: str, work: Callable[[], Awaitable[Repaired]]) -> Repaired:
+        """Begins the work, and gives its outcome if it has one soon."""
+        if name in self._running:
+            return Repaired("started", "It is under way already; the log says how it ends.")
+        job = asyncio.create_task(self._job(name, work))
+        self._running[name] = job
+        job.add_done_callback(lambda _: self._running.pop(name))
+        done, _ = await asyncio.wait({job}, timeout=PATIENCE)
+        if done:
+            return job.result()
+        return Repaired("started", "It goes on; the log says how it ends.")
+
+    async def close(self) -> None:
+        """Cancels what is under way."""
+        jobs = list(self._running.values())
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    @staticmethod
+    async def _job(name: str, work: Callable[[], Awaitable[Repaired]]) -> Repaired:
+        try:
+            outcome = await work()
+        except Exception as error:  # noqa: BLE001 - nobody may be waiting for it any more
+            outcome = Repaired("failed", f"It failed ({told(error)}).")
+        log = logger.warning if outcome.outcome == "failed" else logger.info
+        log("repair %s: %s: %s", name, outcome.outcome, outcome.what)
+        return outcome

@@ -1,0 +1,164 @@
+"""Repairs of what one worker has: connections, its listener, its breakers, sessions left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Final
+
+import asyncpg
+
+from feedsvc.backends.postgres import pool as pools
+from feedsvc.backends.postgres.pool import AnyConnection, Pool, cut, is_lost
+from feedsvc.backends.redis.link import RedisAwayError, RedisLink
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.result import Repaired
+
+_SESSIONS: Final = (files("feedsvc.operations.health") / "sessions.sql").read_text()
+_OURS: Final = "select pid from pg_stat_activity where usename = current_user"
+_TERMINATE: Final = "select count(*) from unnest($1::int[]) p (pid) where pg_terminate_backend(pid)"
+_PATIENCE: Final = 2.0  # seconds
+_TICK: Final = 0.05
+# Twice as long as a pool, or PostgreSQL itself, would have let one be.
+_MARGIN: Final = 2.0
+IDLE_IN_TRANSACTION: Final = 60.0  # seconds; `idle_in_transaction_session_timeout` of `pools`
+_SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+GRACE: Final = 10.0  # seconds that a cancelled query gets to end
+
+
+async def connections(parts: Parts, dry: bool) -> Repaired:
+    """Ends the idle connections of every pool, and the leased ones that PostgreSQL knows not of.
+
+    Idle ones may be dead without a word, behind a firewall that forgot them; they are made anew
+    when they are next needed. A leased one is left alone as long as the server has its session.
+    """
+    idle = [connection for pool in _pools(parts) for connection in pool.idle()]
+    # Before the question: what is made after it can't be in its answer.
+    leased = [c for pool in parts.pools.all() for c in pool.leases.values() if not is_lost(c)]
+    try:
+        async with _connected(parts) as (connection, there):
+            known = {row["pid"] for row in await connection.fetch(_OURS)} if there else None
+    except _SILENCE:
+        known = None
+    lost = [] if known is None else [c for c in leased if _pid(c) not in known]
+    beside = "" if known is not None else "; it is not known which of those in use are lost"
+    if not idle and not lost:
+        return Repaired("nothing", f"No connection is idle, and none is lost{beside}.")
+    what = f"{len(idle)} idle connections and {len(lost)} lost ones{beside}."
+    if dry:
+        return Repaired("would", f"Would end {what}")
+    for unused in idle:
+        cut(unused)
+    for taken in lost:
+        cut(taken)
+    return Repaired("done", f"Ended {what}")
+
+
+async def listener(parts: Parts, dry: bool) -> Repaired:
+    """Has the listener connect anew."""
+    if not parts.settings.cache.enabled:
+        return Repaired("nothing", "Nothing is cached, so nobody listens.")
+    if dry:
+        state = "hears" if parts.pages.listening else "does not hear"
+        what = f"The listener {state} changes; would end its connection and make another."
+        return Repaired("would", what)
+    parts.changes.restart()
+    if await _soon(lambda: parts.pages.listening):
+        return Repaired("done", "Changes are heard on a new connection.")
+    return Repaired("failed", "Changes are not heard yet; the listener goes on trying.")
+
+
+async def breakers(parts: Parts, dry: bool) -> Repaired:
+    """Asks at once what is otherwise asked again only after a pause: Redis and the standbys."""
+    if dry:
+        return Repaired("would", "Would ask Redis and every standby at once.")
+    said = []
+    if parts.link is not None:
+        parts.link.retry()
+        answers = await _soon_answers(parts.link)
+        said.append(f"Redis {'answers' if answers else 'does not answer'}")
+    if parts.replicas.all:
+        await parts.replicas.look()
+        usable = sum(replica.is_usable for replica in parts.replicas.all)
+        said.append(f"{usable} of {len(parts.replicas.all)} standbys can be read from")
+    if not said:
+        return Repaired("nothing", "There is neither a Redis nor a standby.")
+    return Repaired("done", f"{'; '.join(said)}.")
+
+
+async def sessions(parts: Parts, dry: bool) -> Repaired:
+    """Ends sessions of the service's own login that no living feedsvc can still be using."""
+    async with _connected(parts) as (connection, there):
+        if not there:
+            return Repaired("refused", "A pooler stands between, whose sessions are its own.")
+        rows = await connection.fetch(_SESSIONS, *_left_behind(parts))
+        if not rows:
+            return Repaired("nothing", "No session of the service's login is left behind.")
+        named = ", ".join(
+            f"{row['pid']} ({row['application_name']}, {row['state']} for {row['seconds']:.0f} s)"
+            for row in rows
+        )
+        if dry:
+            return Repaired("would", f"Would end {len(rows)} sessions: {named}.")
+        ended = await connection.fetchval(_TERMINATE, [row["pid"] for row in rows])
+    return Repaired("done", f"Ended {ended} sessions: {named}.")
+
+
+def _pools(parts: Parts) -> Iterator[Pool]:
+    yield from parts.pools.all()
+    for replica in parts.replicas.all:
+        yield from replica.pools.values()
+
+
+@asynccontextmanager
+async def _connected(parts: Parts) -> AsyncIterator[tuple[asyncpg.Connection, bool]]:
+    """A new connection, for those that there are may be the trouble.
+
+    And whether a session's number on it is the server's own: a pooler makes up others.
+    """
+    name = "feedsvc repair"
+    async with asyncio.timeout(_PATIENCE):
+        connection = await pools.connect(parts.pools.servers, application_name=name)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            pid = await connection.fetchval("select pg_backend_pid()")
+            yield connection, pid == connection.get_server_pid()
+    finally:
+        connection.terminate()
+
+
+def _left_behind(parts: Parts) -> tuple[list[str], float, float, float, list[int]]:
+    given = list(parts.pools.all())
+    leased = [c for pool in given for c in pool.leases.values() if not is_lost(c)]
+    ours = [_pid(c) for c in leased] + [_pid(c) for pool in given for c in pool.idle()]
+    idle = max(pool.settings.idle_timeout for pool in given)
+    query = max(pool.settings.query_timeout for pool in given)
+    names = [pool.application_name for pool in given]
+    besides = ("probe", "changes", "health", "hosts", "replica", "repair")
+    names += [f"feedsvc {what}" for what in besides]
+    return names, _MARGIN * idle, _MARGIN * IDLE_IN_TRANSACTION, _MARGIN * query + GRACE, ours
+
+
+def _pid(connection: AnyConnection) -> int:
+    return int(connection.get_server_pid())
+
+
+async def _soon(condition: Callable[[], bool]) -> bool:
+    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    while asyncio.get_running_loop().time() < deadline:
+        if condition():
+            return True
+        await asyncio.sleep(_TICK)
+    return False
+
+
+async def _soon_answers(link: RedisLink) -> bool:
+    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            await link.ping()
+        except RedisAwayError:
+            await asyncio.sleep(_TICK)
+        else:
+            return True
+    return False

@@ -1,0 +1,85 @@
+"""Every repair, and who may ask for how many. A new one is a function and a line here."""
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+
+from feedsvc.access.bucket import Bucket, Policy
+from feedsvc.backends.postgres.faults import told
+from feedsvc.core.problems import Problem, RateLimited
+from feedsvc.operations.health import repair_as_owner, repair_worker
+from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.result import Repaired, RepairName
+
+logger = logging.getLogger(__name__)
+
+DEADLINE: Final = 6.0
+"""Seconds for one repair; they are made one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Mends one thing, or says what it would do. Raises what asyncpg raises, and Problem.
+
+    `once`: it concerns the database, so that one worker's doing it is enough.
+    """
+
+    name: RepairName
+    mend: Callable[[Parts, bool], Awaitable[Repaired]]
+    once: bool = False
+
+
+REPAIRS: Final = (
+    Repair("connections", repair_worker.connections),
+    Repair("listener", repair_worker.listener),
+    Repair("breakers", repair_worker.breakers),
+    Repair("sessions", repair_worker.sessions, once=True),
+    Repair("indexes", repair_as_owner.indexes, once=True),
+    Repair("statistics", repair_as_owner.statistics, once=True),
+)
+NAMES: Final[tuple[str, ...]] = tuple(repair.name for repair in REPAIRS)
+
+
+class Repairs:
+    """One worker's."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        often = parts.settings.health.repairs_per_minute
+        self._policy = Policy("repairs", often, often / 60)
+        self._bucket = Bucket()
+
+    def admit(self) -> None:
+        """Counts a request for repairs. Raises RateLimited."""
+        now, cost = time.monotonic(), self._policy.seconds(1)
+        excess = self._bucket.excess(cost, self._policy, now)
+        if excess > 0:
+            raise RateLimited(
+                "Repairs are asked for too often; look at the health before the next one.",
+                retry_after=math.ceil(excess),
+                standing=self._policy.refusal(self._bucket.debt(now)),
+            )
+        self._bucket.add(cost, now)
+
+    async def run(self, names: Collection[str], *, dry: bool) -> list[dict[str, Any]]:
+        """Makes these repairs, one after the other, and says what came of each."""
+        return [await self._made(repair, dry=dry) for repair in REPAIRS if repair.name in names]
+
+    async def _made(self, repair: Repair, *, dry: bool) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(DEADLINE):
+                outcome, what = await repair.mend(self._parts, dry)
+        except TimeoutError:
+            outcome, what = "failed", "There was no answer in time."
+        except (Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            outcome, what = "failed", f"It failed ({told(error)})."
+        if not dry:
+            logger.warning("repair %s: %s: %s", repair.name, outcome, what)
+        return {"name": repair.name, "outcome": outcome, "what": what, "worker": os.getpid()}

@@ -1,0 +1,228 @@
+"""This worker's minutes, as observations make them.
+
+Keys of sums: `requests` (method, route, dataset, outcome), `rows` and `bytes` (method, route,
+dataset), `problems` and `faults` (problem), `cache` (dataset, outcome), `leases` (pool, outcome),
+`parked` (dataset), `losses` (listener or redis), `away` (what: seconds), `audit_dropped`,
+`cpu` and `seconds`.
+Of sketches, in seconds: `seconds` and `first_byte` (method, route, dataset), `query`, `wait`
+(pool), `load` (dataset), `lag`. Of peaks: `memory`, `open_files`, `open_files_share`, `cpu_share`,
+`machine_cpu`, `machine_memory`, `disk` (shares in use), `running`, `busy` and `waiting` (pool),
+`cached_bytes`.
+"""
+
+from collections.abc import Callable
+from math import log
+from typing import Final, NamedTuple
+
+from feedsvc.core.events import (
+    CacheLoad,
+    CacheLookup,
+    DatabaseFault,
+    ListenerTurned,
+    Observers,
+    PoolLease,
+    RedisTurned,
+    RequestEnded,
+    StreamParked,
+    Vitals,
+)
+from feedsvc.operations.performance.figures import Figures
+from feedsvc.operations.performance.sketch import LEAST, OFFSET, SCALE, Sketch
+from feedsvc.operations.sampling import Sampling, Turns
+
+MINUTE: Final = 60
+_MOST_ENDPOINTS: Final = 2_000
+_BROKE_OFF: Final = 200  # the status of an answer that failed behind its head
+_AWAY: Final = ("database", "redis", "listener")
+
+
+class Minute(NamedTuple):
+    """What was seen from `at` on, in seconds since 1970: for a minute, or until now."""
+
+    at: int
+    figures: Figures
+
+
+class _Endpoint:
+    """The requests of one method, route and dataset."""
+
+    __slots__ = ("first_byte", "outcomes", "rows", "seconds", "size")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.rows = 0
+        self.size = 0
+        self.seconds = Sketch()
+        self.first_byte = Sketch()
+
+
+class Recorder:
+    """Records observations; `closed` gets each minute that is over."""
+
+    def __init__(self, sampling: Sampling, closed: Callable[[Minute], None]) -> None:
+        self.vitals: Vitals | None = None
+        """The latest signs of life."""
+        self._turns = Turns(sampling)
+        self._closed = closed
+        self._at: int | None = None
+        self._endpoints: dict[tuple[str, str, str | None], _Endpoint] = {}
+        self._figures = Figures()
+        self._query = self._figures.sketch(("query",))
+        self._cpu = 0.0
+        self._dropped = 0
+        self._seen = 0.0
+
+    def observe(self, observers: Observers) -> None:
+        """Records from now on."""
+        observers.add(RequestEnded, self._ended)
+        observers.add(CacheLookup, self._looked_up)
+        observers.add(CacheLoad, self._loaded)
+        observers.add(PoolLease, self._leased)
+        observers.add(DatabaseFault, self._failed)
+        observers.add(StreamParked, self._parked)
+        observers.add(ListenerTurned, self._listener_turned)
+        observers.add(RedisTurned, self._redis_turned)
+        observers.add(Vitals, self._lives)
+
+    def so_far(self) -> Minute | None:
+        """The minute that is under way; its sketches are still being added to."""
+        if self._at is None:
+            return None
+        figures = Figures()
+        figures.counts = dict(self._figures.counts)
+        figures.peaks = dict(self._figures.peaks)
+        figures.sketches = {k: v for k, v in self._figures.sketches.items() if v.bins}
+        for (method, route, dataset), endpoint in self._endpoints.items():
+            key = (method, route, dataset or "")
+            for outcome, count in endpoint.outcomes.items():
+                figures.counts["requests", *key, outcome] = count
+            if endpoint.rows:
+                figures.counts["rows", *key] = endpoint.rows
+                figures.counts["bytes", *key] = endpoint.size
+            figures.sketches["seconds", *key] = endpoint.seconds
+            if endpoint.first_byte.bins:
+                figures.sketches["first_byte", *key] = endpoint.first_byte
+        return Minute(self._at, figures)
+
+    def close(self) -> None:
+        """Hands over what there is, for the worker ends."""
+        minute = self.so_far()
+        if minute is not None:
+            self._closed(minute)
+        self._begin(None)
+
+    def _begin(self, at: int | None) -> None:
+        self._at = at
+        self._endpoints = {}
+        self._figures = Figures()
+        self._query = self._figures.sketch(("query",))
+
+    def _ended(self, ended: RequestEnded) -> None:
+        key = (ended.method, ended.route, ended.dataset)
+        found = self._endpoints[key] if key in self._endpoints else self._endpoint(key)
+        outcome: str = ended.result
+        if outcome == "failed" and ended.status == _BROKE_OFF:
+            outcome = "broken"
+        found.outcomes[outcome] = found.outcomes.get(outcome, 0) + 1
+        if rows := ended.rows:
+            found.rows += rows
+            found.size += ended.size
+        # As Sketch.add does it, without the calls: this is done for each request.
+        seconds, sketch = ended.seconds, found.seconds
+        place = int(log(seconds) * SCALE + OFFSET) if seconds > LEAST else 1
+        sketch.bins[place] = sketch.bins.get(place, 0) + 1
+        sketch.total += seconds
+        first_byte = ended.first_byte
+        if first_byte is not None:
+            sketch = found.first_byte
+            if first_byte != seconds:
+                place = int(log(first_byte) * SCALE + OFFSET) if first_byte > LEAST else 1
+            sketch.bins[place] = sketch.bins.get(place, 0) + 1
+            sketch.total += first_byte
+        if ended.why is not None:
+            self._figures.add(("problems", ended.why), 1)
+        if "db" in ended.stages and (weight := self._turns.next()):
+            self._query.add(ended.stages["db"], weight)
+
+    def _endpoint(self, key: tuple[str, str, str | None]) -> _Endpoint:
+        if key[1] == "unknown" or len(self._endpoints) >= _MOST_ENDPOINTS:
+            # Where there is no route, the method can be any word that somebody thought of.
+            key = ("*", "unknown", None)
+        return self._endpoints.setdefault(key, _Endpoint())
+
+    def _looked_up(self, lookup: CacheLookup) -> None:
+        outcome = lookup.tier or "memory" if lookup.outcome == "hit" else lookup.outcome
+        self._figures.add(("cache", lookup.dataset, outcome), 1)
+
+    def _loaded(self, load: CacheLoad) -> None:
+        self._figures.sketch(("load", load.dataset)).add(load.seconds)
+
+    def _leased(self, lease: PoolLease) -> None:
+        self._figures.add(("leases", lease.pool, lease.outcome), 1)
+        self._figures.sketch(("wait", lease.pool)).add(lease.seconds)
+
+    def _failed(self, fault: DatabaseFault) -> None:
+        self._figures.add(("faults", fault.problem), 1)
+
+    def _parked(self, parked: StreamParked) -> None:
+        self._figures.add(("parked", parked.dataset or ""), 1)
+
+    def _listener_turned(self, turned: ListenerTurned) -> None:
+        self._figures.add(("losses", "listener"), not turned.hears)
+
+    def _redis_turned(self, turned: RedisTurned) -> None:
+        self._figures.add(("losses", "redis"), not turned.answers)
+
+    def _lives(self, vitals: Vitals) -> None:
+        at = int(vitals.at // MINUTE) * MINUTE
+        if self._at is None:
+            self._at, self._seen = at, vitals.at
+        elif at != self._at:  # also where the clock was set back
+            minute = self.so_far()
+            self._begin(at)
+            if minute is not None:
+                self._closed(minute)
+        self.vitals = vitals
+        self._note(vitals)
+
+    def _note(self, vitals: Vitals) -> None:
+        figures = self._figures
+        passed = min(max(vitals.at - self._seen, 0.0), MINUTE)
+        self._seen = vitals.at
+        figures.add(("seconds",), passed)
+        figures.add(("cpu",), vitals.cpu_seconds - self._cpu)
+        self._cpu = vitals.cpu_seconds
+        if lost := vitals.audit.dropped - self._dropped:
+            figures.add(("audit_dropped",), lost)
+            self._dropped = vitals.audit.dropped
+        states = (vitals.database_answers, vitals.redis_answers, vitals.listener_hears)
+        for name, well in zip(_AWAY, states, strict=True):
+            if well is False:
+                figures.add(("away", name), passed)
+        lags = figures.sketch(("lag",))
+        for lag in vitals.lags:
+            lags.add(lag)
+        for key, value in peaks(vitals).items():
+            figures.peak(key, value)
+
+
+def peaks(vitals: Vitals) -> dict[tuple[str, ...], float]:
+    """What is of interest at its highest; shares are of what there is."""
+    found: dict[tuple[str, ...], float] = {
+        ("memory",): vitals.memory,
+        ("cpu_share",): vitals.cpu_share,
+        ("machine_cpu",): vitals.machine_cpu_share,
+        ("machine_memory",): 1 - vitals.machine_memory_free / vitals.machine_memory,
+        ("running",): vitals.running,
+        ("cached_bytes",): vitals.cached_bytes,
+    }
+    if vitals.open_files is not None:
+        found["open_files",] = vitals.open_files
+        if vitals.most_open_files:
+            found["open_files_share",] = vitals.open_files / vitals.most_open_files
+    if vitals.disk and vitals.disk_free is not None:
+        found["disk",] = 1 - vitals.disk_free / vitals.disk
+    for name, state in vitals.pools.items():
+        found["busy", name] = state.busy
+        found["waiting", name] = state.waiting
+    return found

@@ -1,0 +1,139 @@
+"""What looks on in a worker, put together for `feedsvc.app`."""
+
+import logging
+import socket
+from collections.abc import Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from feedsvc.backends.postgres.pool import Pool
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import Observers
+from feedsvc.core.problems import Unavailable
+from feedsvc.core.process import Workplace
+from feedsvc.operations.alerts.board import Boards
+from feedsvc.operations.alerts.delivery import Errands, Target
+from feedsvc.operations.alerts.desk import Desk
+from feedsvc.operations.alerts.evaluator import Evaluator, Task
+from feedsvc.operations.alerts.group import Group
+from feedsvc.operations.alerts.history import History
+from feedsvc.operations.alerts.rules import Rule
+from feedsvc.operations.alerts.webhook import Webhook
+from feedsvc.operations.metrics.cells import Cells
+from feedsvc.operations.metrics.exposition import Exposition
+from feedsvc.operations.metrics.observer import Domain, Metrics
+from feedsvc.operations.performance.store import Store
+from feedsvc.operations.performance.tracker import Tracker
+from feedsvc.operations.sampling import Sampling
+from feedsvc.operations.vitals import Parts, VitalSigns
+from feedsvc.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_OFF: Final = "metrics.enabled is false, so nothing is counted."
+_NO_PLACE: Final = "There is no place here for what workers share; the log says why."
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is looked at, and from where."""
+
+    settings: Settings
+    workplace: Workplace
+    domain: Domain
+    rules: Mapping[str, Rule]
+
+
+class Observing:
+    """Metrics, tracker and alerts, and the signs of life that go into them."""
+
+    def __init__(self, scene: Scene, pool: Pool, observers: Observers) -> None:
+        """`pool` is for the service's own tables."""
+        given, place = scene.settings.metrics, scene.workplace
+        self._enabled = given.enabled
+        self._observers = observers
+        self._sampling = Sampling(given.shed_above, given.shed_to)
+        self._cells = Cells()
+        self._store = Store(pool)
+        self._tracker = Tracker(self._store, self._sampling, place.folder, place.slot)
+        self._alerts = _Alerts(scene, pool, self._tracker, observers)
+        folder = None
+        if given.enabled:
+            Metrics(self._cells, scene.domain, self._sampling).observe(observers)
+            self._tracker.observe(observers)
+            folder = _opened(self._cells, place)
+        why_not = _NO_PLACE if given.enabled else _OFF
+        self.exposition = Exposition(folder, why_not, self._write_cells)
+
+    @property
+    def tracker(self) -> Tracker:
+        """Reports of the past. Raises Unavailable where nothing is observed."""
+        if not self._enabled:
+            raise Unavailable(_OFF, 60)
+        return self._tracker
+
+    @property
+    def alerts(self) -> Desk:
+        """The alerts' states. Raises Unavailable where nothing is observed."""
+        if not self._enabled:
+            raise Unavailable(_OFF, 60)
+        return self._alerts.desk
+
+    def work(self, parts: Parts) -> Iterator[Coroutine[Any, Any, None]]:
+        """What is to be done in the background for as long as the worker runs."""
+        if self._enabled:
+            yield VitalSigns(parts, self._observers, self._sampling).run()
+            yield self._store.run()
+            yield from self._alerts.work(parts.drain)
+
+    def _write_cells(self) -> None:
+        self._observers.catch_up()
+        self._cells.write()
+
+    async def close(self) -> None:
+        """Leaves the last figures to the other workers."""
+        if self._enabled:
+            await self._tracker.close()
+        self._cells.close()
+
+
+class _Alerts:
+    """Everything that concerns alerts."""
+
+    def __init__(self, scene: Scene, pool: Pool, tracker: Tracker, observers: Observers) -> None:
+        given, place, rules = scene.settings.alerts, scene.workplace, scene.rules
+        server = scene.settings.server
+        # Not the port of the settings, which may be 0, or another one in the demo.
+        port = place.listener.getsockname()[1]
+        instance = given.instance or f"{socket.gethostname()}:{port}"
+        target = None
+        if given.webhook_url is not None:
+            group = None if given.group is None else Group(pool, given.group, instance)
+            target = Target(Webhook(given), group)
+        boards = Boards(place.folder, place.slot, given.interval)
+        history = History(pool, instance)
+        task = Task(instance, given.interval, server.workers, target is not None)
+        self._interval = given.interval
+        self._evaluator = Evaluator(rules, boards, tracker, observers, task)
+        self._errands = Errands(rules, boards, history, target, observers)
+        self.desk = Desk(rules, boards, history, self._errands, instance)
+
+    def work(self, drain: Drain) -> Iterator[Coroutine[Any, Any, None]]:
+        """Nothing where there is no alert."""
+        if self.desk.rules:
+            yield self._evaluator.run(drain)
+            yield self._errands.deliver()
+            yield self._errands.remember(self._interval)
+
+
+def _opened(cells: Cells, workplace: Workplace) -> Path | None:
+    """Where the metrics of all workers are; None where this one's can't be kept."""
+    if workplace.folder is None:
+        return None
+    try:
+        cells.open(workplace.folder, workplace.slot)
+    except OSError as error:
+        logger.warning("metrics can't be kept in %s: %s", workplace.folder, error.strerror)
+        return None
+    return workplace.folder

@@ -1,0 +1,102 @@
+"""One worker: a child process that serves on sockets that it inherits."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from feedsvc.core.process import Workplace
+from feedsvc.server.control import ControlLine
+
+_LAST_MOMENTS: Final = 5.0  # seconds from a worker's last word to its end
+
+
+class WorkerError(Exception):
+    """A worker could not begin; each line of the message is a reason, if it gave any."""
+
+
+class Worker:
+    """A child that serves, or is about to."""
+
+    def __init__(self, command: Sequence[str], of: int, workplace: Workplace, slot: int) -> None:
+        ours, its = socket.socketpair()
+        self.slot = slot
+        self.retired = False
+        """Whether it is meant to end."""
+        self.started = time.monotonic()
+        with its:
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
+                [*command, *workplace.arguments(slot), f"--control-fd={its.fileno()}"],
+                pass_fds=(*workplace.descriptors(), its.fileno()),
+                # A worker's share of what all of them may do depends on how many there are.
+                env={**os.environ, "FEEDSVC_SERVER__WORKERS": str(of)},
+                # A terminal's Ctrl-C reaches the whole group; each worker is told once, by us.
+                start_new_session=True,
+            )
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._silent = asyncio.Event()
+        self._line = ControlLine(ours)
+        self._line.listen(self._heard, self._gone)
+
+    async def ready(self, timeout: float) -> None:
+        """Waits until it answers requests. Raises WorkerError."""
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(self._ready)
+        except TimeoutError:
+            raise WorkerError(f"a worker was not ready within {timeout:g} s") from None
+
+    async def ended(self) -> int:
+        """Waits for its end, and gives its exit status."""
+        await self._silent.wait()
+        return await asyncio.to_thread(self._reaped)
+
+    def hand_over(self) -> None:
+        """Has it take no more connections, and end when it has none."""
+        self.retired = True
+        self._line.say(hand_over=True)
+
+    def stop(self) -> None:
+        """Has it end within the drain's time; the second time, at once."""
+        self.retired = True
+        self._line.say(stop=True)
+
+    def kill(self) -> None:
+        """Ends it by force."""
+        self.retired = True
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it answers requests, or has."""
+        return self._ready.done() and self._ready.exception() is None
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        if self._ready.done():
+            return
+        if message.get("ready"):
+            self._ready.set_result(None)
+        elif "failed" in message:
+            self._fail(str(message["failed"]))
+
+    def _gone(self) -> None:
+        self._fail("a worker ended before it was ready; its own lines say why")
+        self._silent.set()
+
+    def _fail(self, why: str) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(WorkerError(why))
+            self._ready.exception()  # nobody may be waiting for it
+
+    def _reaped(self) -> int:
+        """Its exit status. It has said its last word, so it is as good as ended."""
+        try:
+            return self.process.wait(_LAST_MOMENTS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()

@@ -1,0 +1,80 @@
+"""The application, what runs it, and listening sockets whose connections have bounded buffers."""
+
+import socket
+from typing import Final
+
+from aiohttp import web
+
+from feedsvc.settings import Server
+from feedsvc.web import cors, middleware, routes
+from feedsvc.web.context import SERVICE, SHORTAGES, Service
+from feedsvc.web.protocol.connection import Connection
+from feedsvc.web.protocol.page_answers import Shortcut
+from feedsvc.web.protocol.server import Door
+
+_BACKLOG: Final = 1_024
+
+
+def application(service: Service) -> web.Application:
+    """The application over these parts."""
+    app = web.Application(
+        middlewares=[middleware.identify, middleware.tell_problems, cors.preflight],
+        client_max_size=service.settings.server.max_body,
+    )
+    app[SERVICE] = service
+    app[SHORTAGES] = {}
+    app.on_response_prepare.append(middleware.mark)
+    routes.add_to(app)
+    return app
+
+
+class Runner(web.AppRunner):
+    """Runs an application so that a client's leaving cancels its handler."""
+
+    def __init__(self, app: web.Application, settings: Server) -> None:
+        max_header = settings.max_header
+        super().__init__(
+            app,
+            access_log=None,  # middlewares.identify logs, without raw paths
+            handler_cancellation=True,
+            keepalive_timeout=settings.keepalive_timeout,
+            max_line_size=settings.max_request_line,
+            # A LineTooLong tells by its limit alone which line it was, so the limits differ.
+            max_field_size=max_header + (max_header == settings.max_request_line),
+            lingering_time=settings.body_timeout,
+            shutdown_timeout=1.0,
+        )
+        self._settings = settings
+
+    async def answer_on(self, listener: socket.socket) -> None:
+        """Begins to answer on a listening socket."""
+        await web.SockSite(self, listener, backlog=_BACKLOG).start()
+
+    def connections(self) -> list[Connection]:
+        """The connections that there are."""
+        server = self.server
+        present = [] if server is None else server.connections
+        return [each for each in present if isinstance(each, Connection)]
+
+    async def _make_server(self) -> web.Server:
+        shortcut = Shortcut(self.app[SERVICE])
+        return Door(await super()._make_server(), self._settings, shortcut)
+
+
+def listen(host: str, port: int, settings: Server) -> socket.socket:
+    """A listening socket, whose connections inherit what is set here. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # No TCP_USER_TIMEOUT: it also ends a slow reader whose window opens by less than a
+        # segment at a time. Body notices who has stalled, and keepalive_timeout who is idle.
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

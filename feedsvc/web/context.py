@@ -1,0 +1,70 @@
+"""What a request and the application carry."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from aiohttp import web
+
+from feedsvc.access.limiter import Limiter
+from feedsvc.access.resumption import Resumption
+from feedsvc.access.tickets import Tickets
+from feedsvc.access.tokens import Tokens
+from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.probe import DatabaseProbe
+from feedsvc.backends.postgres.replicas import Replicas
+from feedsvc.cache.analytics import CacheAnalytics
+from feedsvc.cache.pages import Pages
+from feedsvc.cache.prefetch import Prefetcher
+from feedsvc.cache.warming import Warmth
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import Observers
+from feedsvc.core.logs import Tally
+from feedsvc.core.principal import Principal
+from feedsvc.core.timing import Stages
+from feedsvc.datasets.dataset import Dataset
+from feedsvc.operations.fleet import Together
+from feedsvc.operations.health.readiness import Readiness
+from feedsvc.operations.telemetry import Observing
+from feedsvc.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts that answer requests, put together in `feedsvc.app` and nowhere else."""
+
+    settings: Settings
+    datasets: Mapping[str, Dataset]
+    tokens: Tokens
+    tickets: Tickets
+    resumption: Resumption
+    limits: Limiter
+    observers: Observers
+    observing: Observing
+    pools: Pools
+    replicas: Replicas
+    pages: Pages
+    cache_analytics: CacheAnalytics
+    prefetcher: Prefetcher
+    warmth: Warmth
+    probe: DatabaseProbe
+    readiness: Readiness
+    together: Together
+    drain: Drain
+
+
+SERVICE: Final = web.AppKey("service", Service)
+SHORTAGES: Final = web.AppKey("shortages", dict[str, Tally])
+"""What requests were refused for, however many they were, each once in a while in the log."""
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+# Absent where the client was gone before it could be asked. For the audit, and for no log.
+CLIENT_ADDRESS: Final = web.RequestKey("client_address", str)
+STAGES: Final = web.RequestKey("stages", Stages)
+STANDING: Final = web.RequestKey("standing", Mapping)
+"""The headers that tell a caller what is left of its limits."""
+
+RESUMES: Final = web.RequestKey("resumes", Principal)
+"""In whose name a ticket has let a request in, which may come back with a cookie."""
+
+Work: TypeAlias = Callable[[], Awaitable[web.StreamResponse]]
+"""What is left to do for a request that has been judged."""

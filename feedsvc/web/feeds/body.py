@@ -1,0 +1,232 @@
+"""A body on its way to a client that may be slow, stalled or gone."""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
+from typing import Any, Final, Protocol, cast
+
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+
+from feedsvc.core.events import StreamParked
+from feedsvc.settings import Streams
+from feedsvc.web.context import SERVICE, STAGES
+from feedsvc.web.record import PARTICULARS
+from streams.compression import Compressor, Identity
+from streams.formats import Pieces, size_of
+
+_HIGH_WATER: Final = 16_384  # bytes that wait in this process before a client is "behind"
+_WORTH_A_THREAD: Final = 131_072  # bytes; less is compressed in the time that a thread takes
+_TICK: Final = 1.0  # seconds between looks at whether a client that is behind still reads
+
+
+class ClientStalledError(ConnectionResetError):
+    """The client has read nothing for the whole of `streams.stall_timeout`."""
+
+
+class Held(Protocol):
+    """What a stream holds that others may be waiting for."""
+
+    @property
+    def pressed(self) -> asyncio.Event:
+        """Set while somebody waits for it."""
+        ...
+
+    async def park(self) -> None:
+        """Gives it up; it is taken again when it is next needed."""
+        ...
+
+
+class Body:
+    """Chunks of one response, each compressed, written and flushed under a deadline.
+
+    What the stream holds is given up when its client falls behind: at once where somebody else
+    waits for it, otherwise after `streams.patience`.
+    """
+
+    def __init__(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        compressor: Compressor,
+        streams: Streams,
+        held: Held,
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._compressor = compressor
+        self._is_plain = isinstance(compressor, Identity)
+        self._streams = streams
+        self._held = held
+        self._compressing: asyncio.Future[Pieces] | None = None
+
+    async def start(self) -> None:
+        """Sends the head."""
+        if self._request.transport is not None:
+            self._request.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        await self._response.prepare(self._request)
+
+    async def send(self, chunk: Pieces) -> None:
+        """Sends a chunk, and waits while the client is behind.
+
+        Raises ClientStalledError, and ConnectionResetError where the client is gone.
+        """
+        if not chunk:
+            return
+        stages = self._request[STAGES]
+        with stages.timing("encode"):
+            made = await self._compressed(chunk)
+        with stages.timing("write"):
+            self._write(made)
+        if self._waiting_bytes() > _HIGH_WATER:
+            await self._wait_for_client(cast("StreamWriter", self._request.writer))
+
+    async def _compressed(self, chunk: Pieces) -> Pieces:
+        """The chunk compressed: in a thread where it is large, for compressors release the GIL.
+
+        PostgreSQL's next rows are taken meanwhile.
+        """
+        if self._is_plain or size_of(chunk) < _WORTH_A_THREAD:
+            return self._compressor.compress(chunk)
+        loop = asyncio.get_running_loop()
+        self._compressing = loop.run_in_executor(None, self._compressor.compress, chunk)
+        # The thread goes on where this is interrupted, and `break_off` waits for it.
+        made = await asyncio.shield(self._compressing)
+        self._compressing = None
+        return made
+
+    def _write(self, pieces: Pieces) -> None:
+        """One chunk of HTTP's (RFC 9112, section 7.1), as it lies in memory.
+
+        aiohttp's own `write` would first copy what it frames.
+        """
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        size = size_of(pieces)
+        if size:
+            transport.writelines(
+                (b"%x\r\n" % size, *(memoryview(piece) for piece in pieces), b"\r\n")
+            )
+
+    async def finish(self) -> None:
+        """The proper end. To be reached only behind the last row."""
+        async with asyncio.timeout(self._streams.stall_timeout):
+            await self._response.write_eof(self._compressor.finish())
+
+    async def break_off(self, last_words: Pieces) -> None:
+        """Ends the connection without the final chunk, so that the client knows.
+
+        What was written still gets a moment to leave, for its last frame tells why.
+        """
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            return
+        if self._compressing is not None:
+            # Without these bytes nothing that follows could be unpacked.
+            self._write(await self._compressing)
+        if last_words:
+            self._write(self._compressor.compress(last_words))
+        transport.close()
+        self._linger(transport, self._outstanding(), self._deadline())
+
+    def _linger(self, transport: asyncio.Transport, left: int, deadline: float) -> None:
+        """Let the last bytes leave for as long as the client reads.
+
+        To abort the connection earlier would reset it, and a proxy that still had most of them
+        would throw them away, with the frame that tells why.
+        """
+        if not transport.get_write_buffer_size():
+            return  # the kernel has them, and sends them by itself
+        outstanding = transport.get_write_buffer_size() + _unacknowledged_of(transport)
+        if outstanding < left:
+            left, deadline = outstanding, self._deadline()
+        loop = asyncio.get_running_loop()
+        if loop.time() >= deadline:
+            transport.abort()
+        else:
+            loop.call_later(_TICK, self._linger, transport, left, deadline)
+
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._streams.stall_timeout
+
+    def cut(self) -> None:
+        """Ends the connection at once."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    async def _wait_for_client(self, writer: StreamWriter) -> None:
+        drained = asyncio.ensure_future(writer.drain())
+        try:
+            with self._request[STAGES].timing("write"):
+                if await self._drains_soon(drained):
+                    return
+                await self._held.park()
+                service = self._request.app[SERVICE]
+                service.observers.tell(StreamParked(self._request[PARTICULARS].dataset))
+                await self._drains_at_all(drained)
+        finally:
+            drained.cancel()
+
+    async def _drains_soon(self, drained: "asyncio.Future[None]") -> bool:
+        """Whether the client catches up before somebody else needs what this stream holds."""
+        pressed = asyncio.ensure_future(self._held.pressed.wait())
+        either: set[asyncio.Future[Any]] = {drained, pressed}
+        try:
+            await asyncio.wait(
+                either,
+                timeout=self._streams.patience,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            pressed.cancel()
+        if not drained.done():
+            return False
+        drained.result()
+        return True
+
+    async def _drains_at_all(self, drained: "asyncio.Future[None]") -> None:
+        """Waits for as long as the client reads anything at all."""
+        loop = asyncio.get_running_loop()
+        outstanding, deadline = self._outstanding(), loop.time() + self._streams.stall_timeout
+        while not drained.done():
+            timeout = min(_TICK, self._streams.stall_timeout)
+            await asyncio.wait({drained}, timeout=timeout)
+            left = self._outstanding()
+            if left < outstanding:
+                outstanding, deadline = left, loop.time() + self._streams.stall_timeout
+            elif loop.time() >= deadline and not drained.done():
+                raise ClientStalledError("the client has stopped reading")
+        drained.result()
+
+    def _waiting_bytes(self) -> int:
+        transport = cast("Any", self._request.transport)
+        return transport.get_write_buffer_size() if transport is not None else 0
+
+    def _outstanding(self) -> int:
+        """Bytes that the client has not acknowledged, here and in the kernel."""
+        transport = self._request.transport
+        return self._waiting_bytes() + (0 if transport is None else _unacknowledged_of(transport))
+
+
+def _unacknowledged_of(transport: asyncio.BaseTransport) -> int:
+    sock = transport.get_extra_info("socket")
+    return 0 if sock is None else _unacknowledged(sock)
+
+
+def _unacknowledged(sock: socket.socket) -> int:
+    """The kernel's send queue in bytes (tcp(7), SIOCOUTQ); 0 where it can't be asked.
+
+    Without it a client that reads 1 KB/s looks stalled, for the kernel takes new bytes only when
+    a third of its buffer is free.
+    """
+    if sys.platform != "linux":
+        return 0
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    except OSError:
+        return 0
+    return int(struct.unpack("i", answer)[0])

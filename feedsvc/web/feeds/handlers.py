@@ -1,0 +1,168 @@
+"""The feeds: the catalogue, a feed's rows, one row."""
+
+from functools import partial
+from typing import Any, Final
+
+import asyncpg
+import orjson
+from aiohttp import web
+
+from feedsvc.backends.postgres.faults import as_problems
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Forbidden, NotAcceptable, NotFound
+from feedsvc.datasets.dataset import Dataset
+from feedsvc.feeds import parameters, transaction
+from feedsvc.feeds.query import FeedQuery, parse_columns, parse_key
+from feedsvc.feeds.slow_queries import Stopwatch
+from feedsvc.feeds.sources import opened
+from feedsvc.feeds.sql import statement
+from feedsvc.feeds.sql.statement import Statement
+from feedsvc.feeds.trial import refuse_bad_values, refuse_what_is_no_text
+from feedsvc.web import headers
+from feedsvc.web.context import SERVICE, STAGES, Work
+from feedsvc.web.feeds.rendering import PageForm
+from feedsvc.web.feeds.responses import answer_page, answer_stream
+from feedsvc.web.feeds.stream import Delivery, refuse_what_cannot_show_its_end
+from feedsvc.web.record import PARTICULARS
+from streams import negotiation
+from streams.compression import CODINGS
+from streams.formats import FORMATS, JSON
+
+_CODINGS: Final = tuple(name for name in CODINGS if name != "identity")
+_ROW_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": headers.VARY}
+
+
+async def catalogue(request: web.Request, principal: Principal) -> Work:
+    """`GET /v1/feeds`: what the caller may read."""
+    parameters.refuse_unknown(_given(request), ())
+    datasets = request.app[SERVICE].datasets.values()
+    readable = [d for d in datasets if d.readable_by(principal.role, principal.client)]
+    return _answering(_json(orjson.dumps({"feeds": [_described(dataset) for dataset in readable]})))
+
+
+async def row(request: web.Request, principal: Principal) -> Work:
+    """`GET /v1/feeds/{dataset}/{key}`: one row as a JSON object."""
+    dataset = _dataset(request, principal)
+    columns = parse_columns(_given(request), dataset)
+    if negotiation.media_type(_accept(request), {JSON.name: JSON.media_types}) is None:
+        raise NotAcceptable("One row is JSON alone.", allowed=JSON.media_types)
+    try:
+        # The raw path, for in it a `,` inside a key is told from one between keys.
+        key = parse_key(request.rel_url.raw_path.split("/", 4)[4], dataset)
+    except ValueError as error:
+        raise NotFound(f"No row can have this key: {error}.") from None
+    if request.method == "HEAD":
+        return _answering(_json(b""))
+    wanted = statement.one_row(dataset, columns, key, principal)
+    values = statement.values_of_key(dataset, key, principal)
+    return partial(_row, request, principal, wanted, values)
+
+
+async def _row(
+    request: web.Request, principal: Principal, wanted: Statement, values: Statement
+) -> web.Response:
+    service, stages = request.app[SERVICE], request[STAGES]
+    pool, dataset = service.pools["read"], request[PARTICULARS].dataset
+    stopwatch = Stopwatch(service.observers, request.match_info["dataset"], "row")
+    with as_problems(service.observers):
+        try:
+            async with transaction.reading(pool, principal, stages, dataset=dataset) as reading:
+                stopwatch.on(reading.connection)
+                with stopwatch.timing():
+                    record = await opened.value(reading.connection, wanted, 1)
+                refuse_what_is_no_text(reading.connection, record or b"")
+        except asyncpg.DataError:
+            await refuse_bad_values(pool, values)
+            raise
+    stages.lap("db")
+    if record is None:
+        raise NotFound("There is no row with this key.")
+    request[PARTICULARS].rows, request[PARTICULARS].size = 1, len(record)
+    service.limits.charge(principal, 1, len(record))
+    response = _json(record)
+    response.headers["Server-Timing"] = stages.server_timing(words=principal.operator)
+    return response
+
+
+async def feed(request: web.Request, principal: Principal) -> Work:
+    """`GET /v1/feeds/{dataset}`: the rows."""
+    service = request.app[SERVICE]
+    dataset = _dataset(request, principal)
+    given = _given(request)
+    query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
+    request[PARTICULARS].format = query.format.name
+    charge = partial(service.limits.charge, principal)
+    coding = _coding(request)
+    delivery = Delivery(request, query, coding, charge)
+    if query.is_over:
+        return _answering(web.Response(status=204))  # what stops an EventSource
+    is_page = query.limit is not None and query.limit <= service.settings.streams.page_size
+    if is_page:
+        form = PageForm(query, coding, request.rel_url.raw_path, given)
+        work = partial(answer_page, request, principal, query, delivery, form)
+    else:
+        refuse_what_cannot_show_its_end(request)
+        work = partial(answer_stream, request, principal, query, delivery)
+    return _answering(delivery.head(is_page=is_page)) if request.method == "HEAD" else work
+
+
+def _answering(response: web.Response) -> Work:
+    async def answer() -> web.Response:
+        return response
+
+    return answer
+
+
+def _given(request: web.Request) -> dict[str, str]:
+    """The request's parameters, without what let it in."""
+    given = parameters.parse(request.rel_url.raw_query_string)
+    given.pop("ticket", None)
+    return given
+
+
+def _dataset(request: web.Request, principal: Principal) -> Dataset:
+    name = request.match_info["dataset"]
+    dataset = request.app[SERVICE].datasets.get(name)
+    if dataset is None:
+        raise NotFound("There is no feed of this name; /v1/feeds lists them.")
+    request[PARTICULARS].dataset = dataset.name
+    if not dataset.readable_by(principal.role, principal.client):
+        raise Forbidden("This token may not read this feed.")
+    if not dataset.admits(principal.tenant, principal.client):
+        raise Forbidden("This token's tenant or client can't have rows in this feed.")
+    return dataset
+
+
+def _accept(request: web.Request) -> str:
+    return ",".join(request.headers.getall("Accept", ()))
+
+
+def _coding(request: web.Request) -> str:
+    given = request.headers.getall("Accept-Encoding", None)
+    coding = negotiation.coding(None if given is None else ",".join(given), _CODINGS)
+    if coding is None:
+        raise NotAcceptable("No coding matches Accept-Encoding.", allowed=list(CODINGS))
+    return coding
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(
+        body=body + b"\n" * bool(body), content_type="application/json", headers=_ROW_HEADERS
+    )
+
+
+def _described(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "columns": [
+            {"name": c.name, "type": c.type, "nullable": c.nullable}
+            for c in dataset.columns.values()
+        ],
+        "key": [column.name for column in dataset.key],
+        "orders": {
+            name: [part.column.name for part in order] for name, order in dataset.orders.items()
+        },
+        "filters": {column: list(ops) for column, ops in dataset.filters.items()},
+        "formats": list(FORMATS),
+        "url": f"/v1/feeds/{dataset.name}",
+    }

@@ -1,0 +1,214 @@
+"""One feed's answer, from its head to its proper end, or to a break that nobody can miss.
+
+There is one place that ends a stream properly, and it is reached only behind the last row.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import NoReturn, TypeAlias
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from feedsvc.backends.postgres.faults import problem_of
+from feedsvc.cache.memory import Held
+from feedsvc.core import identifiers
+from feedsvc.core.drain import retry_ms
+from feedsvc.core.problems import Draining, UpgradeRequired
+from feedsvc.feeds.export import Export
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.web import headers
+from feedsvc.web.context import REQUEST_ID, SERVICE, STAGES
+from feedsvc.web.feeds.body import Body
+from feedsvc.web.feeds.rendering import PageForm
+from feedsvc.web.record import PARTICULARS
+from streams.compression import CODINGS
+from streams.formats import Pieces, size_of
+from streams.frames import End, Failure, Open, Ping, Progress, Rows
+
+logger = logging.getLogger(__name__)
+
+Charge: TypeAlias = Callable[[int, int], None]
+"""Told of rows and bytes before they are sent; raises RateLimited where they are too many."""
+
+
+class BrokenOffError(ConnectionResetError):
+    """A body was broken off behind its head; nothing more may be sent for the request."""
+
+
+class Delivery:
+    """The answer to one request for a feed."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        query: FeedQuery,
+        coding: str,
+        charge: Charge,
+    ) -> None:
+        self._request = request
+        self._query = query
+        self._coding = coding
+        self._export = query.export or identifiers.new_uuid()
+        self._settings = request.app[SERVICE].settings.streams
+        self._charge = charge
+        self._encoder = query.format.encoder(query.layout)
+        self._stages = request[STAGES]
+        self._body: Body | None = None
+        # What the client has if all that was written reaches it.
+        self._rows = 0
+        self._after = query.after_token
+        self.cache_status = "fwd=bypass"
+        """What Cache-Status says behind the cache's name (RFC 9211)."""
+
+    def head(self, *, is_page: bool) -> web.Response:
+        """The headers alone, of a page or of a stream."""
+        own = {} if is_page else headers.UNBUFFERED
+        return web.Response(headers={**self._fields(), **own})
+
+    def page(self, held: Held, form: PageForm) -> web.Response:
+        """A page as an answer of known length."""
+        page, tag = held.page, form.entity_tag(held)
+        own = {"ETag": tag}
+        if (link := form.link(page)) is not None:
+            own["Link"] = link
+        if headers.matches(self._request.headers.get("If-None-Match"), tag):
+            return web.Response(status=304, headers={**self._fields(), **own})
+        with self._stages.timing("encode"):
+            if self._query.is_framed:
+                made = form.body(page, self._export, self._stages.elapsed_ms())
+            else:
+                made = form.rendered(held)
+                self._request.app[SERVICE].pages.remeasure(held)
+        self._charge(len(page.records), made.rows_size)
+        known = self._request[PARTICULARS]
+        known.rows, known.size = len(page.records), made.rows_size
+        return web.Response(body=made.body, headers={**self._fields(), **own})
+
+    async def stream(self, export: Export, begun: Iterator[Rows]) -> web.StreamResponse:
+        """The rows that were read already, then all the others as they come.
+
+        An iterator, for what was sent must not be kept for as long as a client stalls.
+
+        Raises whatever breaks the stream; `break_off` is to be called with it.
+        """
+        refuse_what_cannot_show_its_end(self._request)
+        response = web.StreamResponse(headers={**self._fields(), **headers.UNBUFFERED})
+        response.enable_chunked_encoding()
+        compressor = CODINGS[self._coding]()
+        body = Body(self._request, response, compressor, self._settings, export)
+        async with asyncio.timeout(self._settings.export_timeout):
+            self._body = body
+            await body.start()
+            await body.send(self._encoder.encode(self._open(export)))
+            await self._send_all(begun, body)
+            await self._send_the_rest(export, body)
+            await body.send(self._encoder.encode(self._end(export)))
+        await body.finish()
+        return response
+
+    async def break_off(self, error: Exception) -> NoReturn:
+        """Says why where the format can, and ends the connection without the final chunk.
+
+        Raises BrokenOffError; before the head has left it raises the error itself, which becomes
+        a real 4xx or 5xx.
+        """
+        if self._body is None:
+            raise error
+        if isinstance(error, ConnectionResetError):
+            logger.info("%s: the client is gone: %s", self._request[REQUEST_ID], error)
+            self._body.cut()
+        else:
+            logger.warning("%s: broken off", self._request[REQUEST_ID], exc_info=error)
+            await self._body.break_off(self._encoder.encode(self._failure(error)))
+        raise BrokenOffError("broken off") from error
+
+    async def _send_all(self, begun: Iterator[Rows], body: Body) -> None:
+        for chunk in map(self._rows_frame, begun):
+            await body.send(chunk)
+
+    async def _send_the_rest(self, export: Export, body: Body) -> None:
+        spoke = told = time.monotonic()
+        while True:
+            pause = self._query.progress if self._query.is_framed else None
+            with self._stages.timing("db"):
+                ready = await export.wait(min(pause or 60.0, self._settings.ping_interval))
+                rows = await export.take() if ready else None
+            if ready:
+                chunk, rows = self._chunk(rows), None
+                if chunk is None:
+                    return
+                await body.send(chunk)
+            now = time.monotonic()
+            if pause is not None and now - told >= pause:
+                await body.send(self._encoder.encode(self._progress(export)))
+                spoke = told = now
+            elif ready:
+                spoke = now
+            elif now - spoke >= self._settings.ping_interval:
+                await body.send(self._encoder.encode(Ping()))
+                spoke = now
+
+    def _fields(self) -> dict[str, str]:
+        fields = headers.of_feed(self._query, self._export, self.cache_status)
+        principal = self._request[PARTICULARS].principal
+        words = principal is not None and principal.operator
+        fields["Server-Timing"] = self._stages.server_timing(words=words)
+        if self._coding != "identity":
+            fields["Content-Encoding"] = self._coding
+        return fields
+
+    def _chunk(self, rows: Rows | None) -> Pieces | None:
+        """The rows as bytes. The rows themselves end here: a stalled stream must not keep both."""
+        return None if rows is None else self._rows_frame(rows)
+
+    def _rows_frame(self, rows: Rows) -> Pieces:
+        with self._stages.timing("encode"):
+            encoded = self._encoder.encode(rows)
+        size = size_of(encoded)
+        self._charge(rows.count, size)
+        self._rows += rows.count
+        self._after = rows.last
+        known = self._request[PARTICULARS]
+        known.rows, known.size = self._rows, known.size + size
+        return encoded
+
+    def _open(self, export: Export) -> Open:
+        columns, started = self._query.layout.columns, self._query.after_token
+        total, kind = export.total()
+        return Open(self._export, self._query.dataset.name, columns, total, kind, started)
+
+    def _progress(self, export: Export) -> Progress:
+        total, kind = export.total()
+        return Progress(self._rows, total, kind, self._stages.elapsed_ms(), self._after)
+
+    def _end(self, export: Export) -> End:
+        return End(
+            rows=self._rows,
+            elapsed_ms=self._stages.elapsed_ms(),
+            after=self._after,
+            more=export.more,
+            snapshots=export.snapshots,
+            export=self._export,
+        )
+
+    def _failure(self, error: Exception) -> Failure:
+        problem = problem_of(error)
+        self._request[PARTICULARS].problem = problem
+        body = problem.body(self._request.path, self._request[REQUEST_ID])
+        return Failure(body, self._after, retry_ms() if isinstance(problem, Draining) else None)
+
+
+def refuse_what_cannot_show_its_end(request: web.Request) -> None:
+    """An HTTP/1.0 body ends with its connection, so a cut one looks whole (RFC 9112, section 8).
+
+    Raises UpgradeRequired.
+    """
+    if request.version < HttpVersion11:
+        raise UpgradeRequired(
+            "A stream needs HTTP/1.1; a page, with `limit=`, does not. nginx asks with HTTP/1.0"
+            " unless it has `proxy_http_version 1.1`.",
+            headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"},
+        )

@@ -1,0 +1,49 @@
+"""`/metrics`: for an operator's token, and on a port of its own for whoever can reach that."""
+
+from functools import partial
+
+from aiohttp import web
+
+from feedsvc.core.principal import Principal
+from feedsvc.core.problems import Problem
+from feedsvc.feeds import parameters
+from feedsvc.web import problems, security
+from feedsvc.web.context import SERVICE, Service, Work
+from feedsvc.web.middleware import request_id
+from feedsvc.web.operations.rights import only_operators
+
+
+async def metrics(request: web.Request, principal: Principal) -> Work:
+    """`GET /metrics`."""
+    only_operators(principal)
+    parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
+    return partial(_answer, request)
+
+
+def application_of(service: Service) -> web.Application:
+    """What answers on the port of its own: this one page, for anyone."""
+    app = web.Application()
+    app[SERVICE] = service
+    app.router.add_get("/metrics", _open)
+    app.on_response_prepare.append(_protect)
+    return app
+
+
+async def _open(request: web.Request) -> web.Response:
+    try:
+        return await _answer(request)
+    except Problem as problem:
+        return problems.answer(problem, request.rel_url.raw_path, request_id(None))
+
+
+async def _protect(request: web.Request, response: web.StreamResponse) -> None:
+    security.protect(response)
+    if request.app[SERVICE].drain.begun:
+        response.force_close()  # the next scrape is for another process
+
+
+async def _answer(request: web.Request) -> web.Response:
+    exposition = request.app[SERVICE].observing.exposition
+    text = await exposition.text(",".join(request.headers.getall("Accept", ())))
+    headers = {"Content-Type": text.content_type, "Cache-Control": "no-store", "Vary": "Accept"}
+    return web.Response(body=text.body, headers=headers)

@@ -1,0 +1,85 @@
+"""`/api/performance/metrics`: what happened over the last hour, day or week, for admins alone."""
+
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Final
+
+import aiocsv
+import orjson
+from aiohttp import web
+
+from feedsvc.core.drain import Drain
+from feedsvc.core.principal import Principal
+from feedsvc.feeds import parameters
+from feedsvc.operations.performance import report
+from feedsvc.operations.performance.tracker import RANGES, Range, Tracker
+from feedsvc.web import headers
+from feedsvc.web.context import SERVICE, Work
+from feedsvc.web.operations.events import Event, send_events, ticks
+from feedsvc.web.operations.forms import form_of, interval_of
+from feedsvc.web.operations.rights import only_operators
+
+_FORMS: Final = ("json", "csv", "sse")
+_CSV: Final = "text/csv; charset=utf-8; header=present"
+_PARAMETERS: Final = ("range", "format", "interval", "ticket")
+
+
+async def metrics(request: web.Request, principal: Principal) -> Work:
+    """`GET /api/performance/metrics`."""
+    only_operators(principal)
+    given = parameters.parse(request.rel_url.raw_query_string)
+    parameters.refuse_unknown(given, _PARAMETERS)
+    wanted = parameters.choice(given, "range", {name: name for name in RANGES}, "1h")
+    form = form_of(request, given, _FORMS)
+    pause = interval_of(given, form)
+    if request.method == "HEAD":
+        return partial(_head, form, wanted)
+    tracker = request.app[SERVICE].observing.tracker
+    if form == "sse":
+        events = _events(tracker, wanted, request.app[SERVICE].drain, pause)
+        return partial(send_events, request, principal, events)
+    return partial(_csv if form == "csv" else _json, tracker, wanted)
+
+
+async def _events(
+    tracker: Tracker, wanted: Range, drain: Drain, pause: float
+) -> AsyncGenerator[Event, None]:
+    async for _ in ticks(drain, pause):
+        yield Event("metrics", await tracker.report(wanted))
+
+
+async def _head(form: str, wanted: Range) -> web.Response:
+    return web.Response(headers=_fields(form, wanted))
+
+
+async def _json(tracker: Tracker, wanted: Range) -> web.Response:
+    body = orjson.dumps(await tracker.report(wanted), option=orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, headers=_fields("json", wanted))
+
+
+async def _csv(tracker: Tracker, wanted: Range) -> web.Response:
+    found = await tracker.report(wanted)
+    text = _Text()
+    writer = aiocsv.AsyncWriter(text)
+    await writer.writerow(report.COLUMNS)
+    for row in report.csv_rows(found["endpoints"]):
+        await writer.writerow(row)
+    return web.Response(body="".join(text.parts).encode(), headers=_fields("csv", wanted))
+
+
+class _Text:
+    """What aiocsv takes for a file."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+
+    async def write(self, data: str) -> None:
+        self.parts.append(data)
+
+
+def _fields(form: str, wanted: Range) -> dict[str, str]:
+    kinds = {"json": "application/json", "csv": _CSV, "sse": "text/event-stream"}
+    fields = {"Content-Type": kinds[form], "Cache-Control": "no-store", "Vary": "Accept"}
+    if form == "csv":
+        fields["Content-Disposition"] = headers.attachment(f"feedsvc-{wanted}.csv")
+    return fields

@@ -1,0 +1,1 @@
+"""HTTP/1.1 below the application: connections, heads and answers from memory."""
