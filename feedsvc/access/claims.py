@@ -7,8 +7,7 @@ narrowed is never read as one that is not.
 from collections.abc import Mapping
 from typing import Any, Final, cast, get_args
 
-from feedsvc.core.principal import Principal
-from feedsvc.datasets.dataset import Role
+from feedsvc.core.principal import Principal, Role
 from feedsvc.settings import Auth
 from feedsvc.settings import Claims as Paths
 

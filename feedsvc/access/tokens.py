@@ -12,9 +12,8 @@ from feedsvc.access import keys
 from feedsvc.access.claims import ClaimError, principal_of
 from feedsvc.access.jwks import PublishedKeys
 from feedsvc.access.keys import Key, KeyMissingError
-from feedsvc.core.principal import Principal
+from feedsvc.core.principal import Principal, Role
 from feedsvc.core.problems import TokenExpired, Unauthorized, Unavailable
-from feedsvc.datasets.dataset import Role
 from feedsvc.settings import Auth
 
 _LONGEST_TOKEN: Final = 8_192

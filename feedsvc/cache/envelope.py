@@ -1,8 +1,5 @@
 """A page, what it is looked up by, and the envelope that it travels in."""
 
-import hashlib
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -12,13 +9,12 @@ import zstandard
 from feedsvc.access.service_key import MAC_SIZE, Seal
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.datasets.dataset import Dataset
+from feedsvc.feeds.page import BETWEEN, Page
 
 _VERSION: Final = b"feedsvc-page-3\n"
 _BEGINNING: Final = len(_VERSION) + MAC_SIZE
 _COMPRESS_FROM: Final = 1_024  # bytes; below that an envelope's own size decides
 _LARGEST: Final = 1 << 28
-# What no record can hold: PostgreSQL has no NUL in a text.
-_BETWEEN: Final = b"\0"
 
 
 class EnvelopeError(ValueError):
@@ -40,45 +36,9 @@ class Wanted:
     """The life of the database that the key is of; no page of another one is kept under it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Page:
-    """Encoded records in order, and what they were read from. `digest_of` gives its `digest`.
-
-    `last` is the token of the last record, `more` whether there were rows behind it, `loaded`
-    seconds since 1970, `cost` the seconds that reading took, `total` the number of rows of the
-    whole feed as far as it was known, `prefetched` whether it was read before it was asked for,
-    `origin` which database it was read from, and in which of its lives.
-    """
-
-    records: Sequence[bytes]
-    digest: str
-    last: str | None
-    more: bool
-    snapshot: Snapshot
-    loaded: float
-    cost: float
-    total: int | None = None
-    prefetched: bool = False
-    origin: str = ""
-
-    def age(self) -> float:
-        """Seconds since it was read."""
-        return max(0.0, time.time() - self.loaded)
-
-    def size(self) -> int:
-        """Bytes of its records."""
-        return sum(map(len, self.records))
-
-
-def digest_of(records: Sequence[bytes]) -> str:
-    """What tells these records from any others."""
-    together = b"%d\n" % len(records) + _BETWEEN.join(records)
-    return hashlib.blake2b(together, digest_size=16).hexdigest()
-
-
 def pack(key: Key, page: Page, seal: Seal) -> bytes:
     """The page in its envelope, under the service's seal."""
-    plain = _BETWEEN.join(page.records)
+    plain = BETWEEN.join(page.records)
     packed = zstandard.compress(plain, 1) if len(plain) >= _COMPRESS_FROM else plain
     is_smaller = len(packed) < len(plain) * 9 // 10
     body = packed if is_smaller else plain
@@ -123,7 +83,7 @@ def _unpacked(key: Key, envelope: bytes, seal: Seal) -> Page:
         if zstandard.frame_content_size(body) > _LARGEST:
             raise EnvelopeError("it is too large")
         body = zstandard.ZstdDecompressor().decompress(body, max_output_size=_LARGEST)
-    records = body.split(_BETWEEN) if head["rows"] else []
+    records = body.split(BETWEEN) if head["rows"] else []
     if len(records) != head["rows"]:
         raise EnvelopeError("it is damaged")
     return Page(

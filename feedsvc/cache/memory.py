@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 
-from feedsvc.cache.envelope import Key, Page
+from feedsvc.cache.envelope import Key
+from feedsvc.feeds.page import Page
 
 _A_RECORD: Final = 48  # bytes that Python needs for each record beside its own
 _A_PAGE: Final = 1_024

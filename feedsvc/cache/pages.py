@@ -14,7 +14,7 @@ from cachetools import TTLCache
 from feedsvc import settings
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.backends.redis.link import RedisAwayError
-from feedsvc.cache.envelope import Key, Page, Wanted
+from feedsvc.cache.envelope import Key, Wanted
 from feedsvc.cache.key import page_key
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.memory import Held, Memory, pages_share
@@ -24,6 +24,7 @@ from feedsvc.core.events import CacheLoad, CacheLookup, CachePrefetch, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Timeout, Unavailable
 from feedsvc.datasets.tags import lookup_items
+from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 
 _MOST_ROUNDS: Final = 3

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from feedsvc.cache.envelope import Page, Wanted
+from feedsvc.cache.envelope import Wanted
 from feedsvc.cache.memory import Guess
 from feedsvc.cache.pages import Load, Pages
 from feedsvc.core.events import CachePrefetch, Observers
 from feedsvc.core.problems import Problem
+from feedsvc.feeds.page import Page
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from typing import Final, Literal, TypeAlias
 
 from feedsvc.access.service_key import Seal
 from feedsvc.backends.redis.link import RedisAwayError, State
-from feedsvc.cache.envelope import EnvelopeError, Page, Wanted, pack, unpack
+from feedsvc.cache.envelope import EnvelopeError, Wanted, pack, unpack
 from feedsvc.cache.redis_store import Claim, Shared
 from feedsvc.core.events import CacheLookup, CachePut, Observers
 from feedsvc.core.logs import Tally
+from feedsvc.feeds.page import Page
 
 logger = logging.getLogger(__name__)
 

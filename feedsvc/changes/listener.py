@@ -17,10 +17,10 @@ from typing import Any, Final, NoReturn, Protocol
 import asyncpg
 
 from feedsvc.backends.postgres import pool
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.core.events import ListenerTurned, Observers
+from feedsvc.core.logs import told
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)

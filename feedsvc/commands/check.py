@@ -15,6 +15,7 @@ from feedsvc.access.jwks import JwksError
 from feedsvc.access.keys import KeyMissingError
 from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.login import LOGIN_PLACE
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.changes import triggers
 from feedsvc.core.finding import Finding, report
@@ -24,13 +25,12 @@ from feedsvc.datasets.dataset import Dataset, Declaration
 from feedsvc.datasets.key_sample import key_findings, some_tenants, views_among
 from feedsvc.datasets.login_sql import login_sql
 from feedsvc.datasets.resolution import resolved
-from feedsvc.datasets.row_security import LOGIN_PLACE
 from feedsvc.operations.alerts.rules import AlertsError, Known
 from feedsvc.operations.alerts.rules import load as load_alerts
 from feedsvc.operations.health.checks import checks_of
 from feedsvc.operations.tracing import TracingExtraMissingError, spans_of
 from feedsvc.settings import Health, Pools, Settings, SettingsError
-from feedsvc.web import routes
+from feedsvc.web.application import patterns
 
 _BEGINNING: Final = """\
 there is neither config/feedsvc.toml nor a datasets file here. To begin, say which database and key,
@@ -116,7 +116,7 @@ def _alert_mistakes(
         return []
     checks = [each.name for each in checks_of(effective.health if effective else Health())]
     try:
-        load_alerts(file, Known(declared, routes.patterns(), Pools.model_fields, checks))
+        load_alerts(file, Known(declared, patterns(), Pools.model_fields, checks))
     except AlertsError as error:
         unknown = [".dataset: there is no"] * (not whole)
         unknown += [".check: there is no"] * (effective is None)

@@ -17,7 +17,6 @@ from typing import Any, Final, Literal, NamedTuple, TextIO, TypeAlias
 
 import orjson
 
-from feedsvc.backends.postgres.faults import told
 from feedsvc.core.cause import Trace
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -28,6 +27,16 @@ _Raised: TypeAlias = (
 
 _PATIENCE: Final = 0.1  # seconds that a line may wait for others
 _MOST_WAITING: Final = 500  # lines
+
+
+def told(error: BaseException) -> str:
+    """A message for the log that quotes no row's values, as PostgreSQL and its driver do."""
+    state = getattr(error, "sqlstate", None)
+    if isinstance(state, str):
+        return f"{type(error).__name__}, SQLSTATE {state}"
+    if isinstance(error, ValueError) and type(error).__module__.startswith("asyncpg"):
+        return type(error).__name__  # it quotes an argument
+    return f"{type(error).__name__}: {error}"
 
 
 class _Formatter(logging.Formatter):

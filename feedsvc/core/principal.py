@@ -1,9 +1,9 @@
 """Who a request speaks for."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-from feedsvc.datasets.dataset import Role
+Role: TypeAlias = Literal["member", "admin"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Final
 import asyncpg
 
 from feedsvc.backends.postgres import pool
+from feedsvc.backends.postgres.login import login_findings
 from feedsvc.backends.postgres.sessions import POOLED_BY_TRANSACTION
 from feedsvc.core.finding import Finding
 from feedsvc.datasets import catalog, row_security
@@ -43,7 +44,7 @@ async def inspected(
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """The same for declarations that have a schema and a key."""
     datasets, found = await catalog.resolve(connection, declared)
-    findings = await row_security.login_findings(connection)
+    findings = await login_findings(connection)
     findings += found
     findings += await tag_findings(connection, declared)
     findings += await row_security.relation_findings(connection, declared)

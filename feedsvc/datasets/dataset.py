@@ -13,12 +13,12 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from feedsvc.core.principal import Role
 from feedsvc.datasets import values
 from feedsvc.datasets.tags import Template, text_of
+from feedsvc.settings.pools import PoolName
 
 Op: TypeAlias = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "prefix", "is"]
-PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
-Role: TypeAlias = Literal["member", "admin"]
 SourceName: TypeAlias = Literal["auto", "copy", "cursor", "projection"]
 
 KEY_ORDER: Final = "key"

@@ -15,15 +15,16 @@ from typing import Any, Final, TypeAlias
 
 import asyncpg
 
-from feedsvc.backends.postgres.faults import as_problems, told
+from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.backends.postgres.snapshot import Snapshot
-from feedsvc.cache.envelope import Page, digest_of
+from feedsvc.core.logs import told
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatasetUnavailable, Unavailable
 from feedsvc.core.timing import Stages
 from feedsvc.feeds import totals, transaction
 from feedsvc.feeds.batch_size import BatchSize
+from feedsvc.feeds.page import Page, digest_of
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.slow_queries import Stopwatch
 from feedsvc.feeds.sources import choice

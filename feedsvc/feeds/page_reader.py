@@ -1,10 +1,10 @@
 """One page, read from PostgreSQL."""
 
 from feedsvc.backends.postgres.pool import Pool
-from feedsvc.cache.envelope import Page
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.feeds.export import Course, Export, Part, open_export
+from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources.projection import ProjectedCursor
 from feedsvc.settings import Streams

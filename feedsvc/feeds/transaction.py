@@ -11,8 +11,8 @@ from typing import Final, NamedTuple
 from asyncpg.transaction import Transaction
 
 from feedsvc.backends.postgres.admission import Asker
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.pool import Connection, Pool, cut, is_lost
+from feedsvc.core.logs import told
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Internal
 from feedsvc.core.timing import Stages

@@ -17,11 +17,11 @@ from typing import Final
 
 import orjson
 
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.own_schema import writing
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core import identifiers
 from feedsvc.core.events import AuditState, RequestEnded
+from feedsvc.core.logs import told
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.operations.audit_refusals import Entry, Refusals
 from feedsvc.settings import Audit

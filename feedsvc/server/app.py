@@ -16,7 +16,6 @@ from feedsvc.access.service_key import ServiceKey, service_key
 from feedsvc.access.tickets import Tickets
 from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres import pool as pools
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.pool import Pool, Pools
 from feedsvc.backends.postgres.probe import DatabaseProbe
 from feedsvc.backends.postgres.replicas import READING, Replicas
@@ -36,6 +35,7 @@ from feedsvc.cache.warming import Recipe, Warmth
 from feedsvc.changes.listener import DEADLINE, INTERVAL, Changes
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import CachePrefetch, Observers, QuerySlow, RequestEnded
+from feedsvc.core.logs import told
 from feedsvc.core.principal import Principal
 from feedsvc.core.process import Workplace
 from feedsvc.core.timing import Stages
@@ -57,8 +57,7 @@ from feedsvc.operations.tracing import TracingExtraMissingError, spans_of
 from feedsvc.operations.vitals import Parts
 from feedsvc.server import open_files
 from feedsvc.settings import Server, Settings
-from feedsvc.web import routes
-from feedsvc.web.application import Runner, application
+from feedsvc.web.application import Runner, application, patterns
 from feedsvc.web.context import Service
 from feedsvc.web.operations.metrics import application_of
 from streams.formats import FORMATS
@@ -157,7 +156,7 @@ def _built(
     drain = Drain()
     severities = {name: rule.severity for name, rule in rules.items()}
     domain = Domain(
-        routes.patterns(), datasets, FORMATS, made.states(), severities,
+        patterns(), datasets, FORMATS, made.states(), severities,
         checks=[check.name for check in checks_of(settings.health)],
         standbys=[replica.name for replica in replicas.all],
         publishes=tokens.published is not None,
@@ -379,7 +378,7 @@ def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule
     if settings.alerts.file is None:
         return {}
     checks = [check.name for check in checks_of(settings.health)]
-    known = Known(datasets, routes.patterns(), type(settings.pools).model_fields, checks)
+    known = Known(datasets, patterns(), type(settings.pools).model_fields, checks)
     try:
         return load(settings.alerts.file, known)
     except AlertsError as error:

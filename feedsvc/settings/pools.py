@@ -1,10 +1,13 @@
 """Settings of pools of connections."""
 
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from feedsvc.settings.values import Count, Seconds, Section
+
+PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
+"""A pool that datasets may name."""
 
 
 class PoolSettings(Section):

@@ -8,11 +8,24 @@ from aiohttp import web
 from feedsvc.settings import Server
 from feedsvc.web import cors, middleware, routes
 from feedsvc.web.context import SERVICE, SHORTAGES, Service
+from feedsvc.web.openapi import docs_page, document
 from feedsvc.web.protocol.connection import Connection
 from feedsvc.web.protocol.page_answers import Shortcut
 from feedsvc.web.protocol.server import Door
+from feedsvc.web.routes import Open, Protected, add
 
 _BACKLOG: Final = 1_024
+ROUTES: Final[tuple[Open | Protected, ...]] = (
+    *routes.ROUTES,
+    Open("/openapi.json", document.describe),
+    Open("/docs", docs_page.read),
+)
+
+
+def patterns() -> list[str]:
+    """Every route's pattern as events have it, each once."""
+    router = web.UrlDispatcher()
+    return [router.add_resource(path).canonical for path in {route.path for route in ROUTES}]
 
 
 def application(service: Service) -> web.Application:
@@ -24,7 +37,8 @@ def application(service: Service) -> web.Application:
     app[SERVICE] = service
     app[SHORTAGES] = {}
     app.on_response_prepare.append(middleware.mark)
-    routes.add_to(app)
+    for route in ROUTES:
+        add(app, route)
     return app
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
 
-from feedsvc.cache.envelope import Page
+from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 from streams.formats import CSV
 

@@ -1,13 +1,12 @@
 """What happens around every handler: a request id, its time, and problems for exceptions."""
 
 import logging
-import re
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from feedsvc.core import cause, identifiers
+from feedsvc.core import cause
 from feedsvc.core.cause import Cause
 from feedsvc.core.logs import Tally
 from feedsvc.core.problems import (
@@ -24,23 +23,12 @@ from feedsvc.core.timing import Stages
 from feedsvc.web import cors, problems, resumption, security
 from feedsvc.web.client_address import client_address
 from feedsvc.web.context import CLIENT_ADDRESS, REQUEST_ID, SERVICE, SHORTAGES, STAGES, STANDING
-from feedsvc.web.record import PARTICULARS, Particulars
+from feedsvc.web.problems import LateBodyError
+from feedsvc.web.record import PARTICULARS, Particulars, request_id
 
 logger = logging.getLogger(__name__)
 
-_WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
-
-
-class LateBodyError(TimeoutError):
-    """A request's body has not arrived in time; what reading it raises."""
-
-
-def request_id(given: str | None) -> str:
-    """The caller's own id if it is well-formed, else a new one."""
-    if given is not None and _WELL_FORMED_ID.fullmatch(given):
-        return given
-    return identifiers.new_hex()
 
 
 @web.middleware

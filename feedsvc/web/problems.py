@@ -13,6 +13,14 @@ from feedsvc.web.html_page import prose
 CONTENT_TYPE: Final = "application/problem+json"
 
 
+class BrokenOffError(ConnectionResetError):
+    """A body was broken off behind its head; nothing more may be sent for the request."""
+
+
+class LateBodyError(TimeoutError):
+    """A request's body has not arrived in time; what reading it raises."""
+
+
 def answer(problem: Problem, instance: str, request_id: str) -> web.Response:
     """The problem as a response."""
     return web.Response(

@@ -1,17 +1,27 @@
 """What becomes known of a request on its way, for those who observe its end."""
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
-from feedsvc.core import cause
+from feedsvc.core import cause, identifiers
 from feedsvc.core.events import RequestEnded, Result
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Problem, Unauthorized
 from feedsvc.web.context import CLIENT_ADDRESS, REQUEST_ID, STAGES
+
+_WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+def request_id(given: str | None) -> str:
+    """The caller's own id if it is well-formed, else a new one."""
+    if given is not None and _WELL_FORMED_ID.fullmatch(given):
+        return given
+    return identifiers.new_hex()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,7 @@
-"""Every address: its methods, who answers, and who may ask."""
+"""Routes: the methods of each address, its handler, and who may ask.
+
+The description's own, which lists these, is added by the application.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,7 +17,6 @@ from feedsvc.core.problems import TokenExpired
 from feedsvc.web import problems, resumption
 from feedsvc.web.context import RESUMES, SERVICE, STAGES, STANDING, Work
 from feedsvc.web.feeds import handlers, tickets
-from feedsvc.web.openapi import docs_page, document
 from feedsvc.web.operations import alerts, cache_and_pools, health, metrics, probes
 from feedsvc.web.operations import performance as tracker
 from feedsvc.web.record import PARTICULARS
@@ -23,7 +25,7 @@ from feedsvc.web.request_summary import asked
 PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
 """Judges a request that the limits have admitted; what it gives back does the work."""
 
-_READ: Final = ("GET", "HEAD")
+READ: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Open:
 
     path: str
     handler: Handler
-    methods: tuple[str, ...] = _READ
+    methods: tuple[str, ...] = READ
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Protected:
 
     path: str
     handler: PrincipalHandler
-    methods: tuple[str, ...] = _READ
+    methods: tuple[str, ...] = READ
     # Whether a ticket will do in a token's place.
     tickets: bool = True
     limit: RouteClass = "requests"
@@ -64,25 +66,16 @@ ROUTES: Final[tuple[Open | Protected, ...]] = (
     Protected("/api/performance/alerts/silences", alerts.silence, ("POST",), tickets=False),
     Protected("/metrics", metrics.metrics),
     Open("/problems/{name}", problems.page),
-    Open("/openapi.json", document.describe),
-    Open("/docs", docs_page.read),
     Open("/live", probes.live),
     Open("/ready", probes.ready),
 )
 
 
-def add_to(application: web.Application) -> None:
-    """Registers every route for its methods."""
-    for route in ROUTES:
-        handler = route.handler if isinstance(route, Open) else _authenticated(route)
-        for method in route.methods:
-            application.router.add_route(method, route.path, handler)
-
-
-def patterns() -> list[str]:
-    """Every route's pattern as observations have it, each once."""
-    router = web.UrlDispatcher()
-    return [router.add_resource(path).canonical for path in {route.path for route in ROUTES}]
+def add(application: web.Application, route: Open | Protected) -> None:
+    """Registers the route for its methods."""
+    handler = route.handler if isinstance(route, Open) else _authenticated(route)
+    for method in route.methods:
+        application.router.add_route(method, route.path, handler)
 
 
 def _authenticated(route: Protected) -> Handler:

@@ -26,11 +26,12 @@ from hypothesis.stateful import (
 
 from feedsvc.cache import envelope as page
 from feedsvc.cache import invalidation, ledger
-from feedsvc.cache.envelope import Key, Page, Wanted
+from feedsvc.cache.envelope import Key, Wanted
 from feedsvc.cache.redis_store import Shared
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
+from feedsvc.feeds.page import Page
 from tests.support.cache_reads import Read
 from tests.support.cache_steps import SCENES, STEPS, WORKERS, Step, acts
 from tests.support.cache_world import (

@@ -14,7 +14,8 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from feedsvc.datasets.dataset import Declaration, Op, PoolName, declarations
+from feedsvc.datasets.dataset import Declaration, Op, declarations
+from feedsvc.settings.pools import PoolName
 from streams import tokens
 from tests.integration.conftest import NewDatabase
 from tests.integration.foreign import oracle

@@ -11,7 +11,8 @@ import asyncpg
 import jwt
 import pytest
 
-from feedsvc.web.routes import ROUTES, Protected
+from feedsvc.web.application import ROUTES
+from feedsvc.web.routes import Protected
 from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
 
 OWN, OTHER = "rosewood", "atelier-blanc"

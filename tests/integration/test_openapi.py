@@ -11,8 +11,8 @@ import pytest
 from openapi_spec_validator import validate
 
 from feedsvc.core.problems import problem_types
+from feedsvc.web.application import ROUTES
 from feedsvc.web.openapi import document
-from feedsvc.web.routes import ROUTES
 from tests.support.service import Running, bearer
 
 CHECKS = (

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from feedsvc.cache.envelope import Page
     from feedsvc.datasets.dataset import Op, SourceName
+    from feedsvc.feeds.page import Page
     from tests.integration.conftest import NewDatabase
 
 pytestmark = needs_encoder

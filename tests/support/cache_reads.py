@@ -5,11 +5,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from feedsvc.cache.envelope import Page
 from feedsvc.cache.pages import Found
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
+from feedsvc.feeds.page import Page
 from tests.support.cache_world import Database, Worker, serials_of
 
 

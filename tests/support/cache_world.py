@@ -17,7 +17,7 @@ from feedsvc import settings
 from feedsvc.access.service_key import Seal
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.backends.redis.link import RedisLink
-from feedsvc.cache.envelope import Key, Page, Wanted, digest_of
+from feedsvc.cache.envelope import Key, Wanted
 from feedsvc.cache.invalidation import Watch
 from feedsvc.cache.key import fingerprint
 from feedsvc.cache.ledger import Ledger
@@ -29,6 +29,7 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Column, Dataset
 from feedsvc.datasets.tags import Template, all_under, exactly
+from feedsvc.feeds.page import Page, digest_of
 from feedsvc.feeds.query import FeedQuery
 from tests.support.datasets import DATASET
 

@@ -17,7 +17,7 @@ from feedsvc.operations.alerts.states import State, step
 from feedsvc.operations.health.checks import CHECKS
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.report import Span
-from feedsvc.web import routes
+from feedsvc.web.application import patterns
 from tests.support.service import REPOSITORY
 
 KNOWN = Known(["clients", "budgets"], ["/v1/feeds/{dataset}"], ["read", "bulk"])
@@ -38,7 +38,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_the_projects_own_alerts_are_right() -> None:
     datasets = declarations(REPOSITORY / "config" / "datasets.toml")
-    known = Known(datasets, routes.patterns(), ["read", "bulk", "analytics", "write"],
+    known = Known(datasets, patterns(), ["read", "bulk", "analytics", "write"],
                   [check.name for check in CHECKS])  # fmt: skip
     rules = load(REPOSITORY / "config" / "alerts.toml", known)
     assert {"database-away", "failing", "slow", "loop-behind"} <= set(rules)

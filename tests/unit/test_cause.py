@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from feedsvc.core import cause
 from feedsvc.core.cause import Cause, continued
-from feedsvc.web.middleware import request_id
+from feedsvc.web.record import request_id
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 COMMENT = re.compile(

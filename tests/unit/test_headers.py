@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedsvc.backends.postgres.snapshot import Snapshot
-from feedsvc.cache.envelope import Page, digest_of
+from feedsvc.feeds.page import Page, digest_of
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.web import headers
 from tests.support.datasets import DATASET

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from feedsvc.access.service_key import Seal
 from feedsvc.backends.postgres.snapshot import Snapshot
-from feedsvc.cache.envelope import EnvelopeError, Page, digest_of, pack, unpack
+from feedsvc.cache.envelope import EnvelopeError, pack, unpack
+from feedsvc.feeds.page import Page, digest_of
 
 SEAL = Seal(b"a key of these tests' own")
 RECORDS = st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")).map(str.encode))

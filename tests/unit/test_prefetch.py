@@ -12,11 +12,12 @@ import pytest
 
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache import prefetch
-from feedsvc.cache.envelope import Page, Wanted, digest_of
+from feedsvc.cache.envelope import Wanted
 from feedsvc.cache.memory import Held
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.core.events import CachePrefetch, Observers
 from feedsvc.core.problems import Busy
+from feedsvc.feeds.page import Page, digest_of
 from tests.support.datasets import DATASET
 
 PATIENCE = 30.0

@@ -12,8 +12,8 @@ from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.settings import Settings
 from feedsvc.web.context import Service
-from feedsvc.web.feeds.rendering import PageForm
-from feedsvc.web.protocol.page_answers import REPEATABLE, Repeatable, Said, Shortcut
+from feedsvc.web.feeds.rendering import REPEATABLE, PageForm, Repeatable
+from feedsvc.web.protocol.page_answers import Said, Shortcut
 from feedsvc.web.record import PARTICULARS, Particulars
 from tests.support.datasets import DATASET
 

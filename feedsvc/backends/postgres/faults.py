@@ -113,14 +113,3 @@ def as_problems(observers: Observers) -> Iterator[None]:
         if problem.status >= 500:
             observers.tell(DatabaseFault(problem.name))
         raise problem from error
-
-
-def told(error: BaseException) -> str:
-    """What may be said of an error in a log: PostgreSQL and its driver quote the rows' values."""
-    match error:
-        case asyncpg.PostgresError():
-            return f"{type(error).__name__}, SQLSTATE {error.sqlstate}"
-        case asyncpg.InterfaceError() if isinstance(error, ValueError):  # what an argument is not
-            return type(error).__name__
-        case _:
-            return f"{type(error).__name__}: {error}"

@@ -12,15 +12,15 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from feedsvc.backends.postgres.admission import ANY, Asker, NoPlaceError, Place, Places, retry_after
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.report import Seen, texts
 from feedsvc.backends.postgres.servers import Servers, servers_of
 from feedsvc.backends.postgres.sessions import Session
 from feedsvc.backends.postgres.window import Durations, Window
 from feedsvc.core.events import Observers, PoolLease, PoolState
+from feedsvc.core.logs import told
 from feedsvc.core.problems import Busy, DatabaseUnavailable
-from feedsvc.datasets.dataset import PoolName
 from feedsvc.settings import Database, PoolSettings, Settings
+from feedsvc.settings.pools import PoolName
 
 Operation: TypeAlias = PoolName | Literal["write"]
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"

@@ -21,15 +21,15 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from feedsvc.backends.postgres.faults import told
+from feedsvc.backends.postgres.login import login_findings
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.backends.postgres.probe import Inquiry
 from feedsvc.backends.postgres.report import report
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.core.events import Observers
-from feedsvc.datasets import row_security
-from feedsvc.datasets.dataset import PoolName
+from feedsvc.core.logs import told
 from feedsvc.settings import PoolSettings, Settings
+from feedsvc.settings.pools import PoolName
 
 logger = logging.getLogger(__name__)
 
@@ -253,5 +253,5 @@ def _identity(row: asyncpg.Record) -> Identity:
 
 async def _refuse_unbound(connection: asyncpg.Connection) -> None:
     """A login that row-level security does not bind must not read here either."""
-    for finding in await row_security.login_findings(connection):
+    for finding in await login_findings(connection):
         raise UnfitError(finding.what)

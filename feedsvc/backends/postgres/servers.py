@@ -16,7 +16,6 @@ from weakref import WeakSet
 
 import asyncpg
 
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.lineage import Lineage, OldPrimaryError, Origin
 from feedsvc.backends.postgres.sessions import (
     SETTINGS,
@@ -25,6 +24,7 @@ from feedsvc.backends.postgres.sessions import (
     open_session,
     origin_of,
 )
+from feedsvc.core.logs import told
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)

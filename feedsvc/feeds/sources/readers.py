@@ -11,8 +11,8 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.pool import Connection, Pool
+from feedsvc.core.logs import told
 from feedsvc.core.problems import Busy
 from feedsvc.feeds import transaction
 from feedsvc.feeds.sources.ranges import Ranges

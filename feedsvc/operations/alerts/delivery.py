@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
-from feedsvc.backends.postgres.faults import told
 from feedsvc.core.events import Observers, WebhookTried
+from feedsvc.core.logs import told
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.operations.alerts.board import Board, Boards
 from feedsvc.operations.alerts.group import Group, Verdict

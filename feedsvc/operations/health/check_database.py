@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.lineage import OldPrimaryError
 from feedsvc.backends.postgres.servers import Host
+from feedsvc.core.logs import told
 from feedsvc.core.problems import Unavailable
 from feedsvc.operations.health.context import Parts
 from feedsvc.operations.health.primary import Answer

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from feedsvc.backends.postgres.faults import told
+from feedsvc.core.logs import told
 from feedsvc.operations.health.checks import Check
 from feedsvc.operations.health.context import Parts
 from feedsvc.operations.health.result import Finding, State, worst

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from feedsvc.backends.postgres.faults import told
+from feedsvc.core.logs import told
 from feedsvc.operations.health.result import Repaired
 
 logger = logging.getLogger(__name__)

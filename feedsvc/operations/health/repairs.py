@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc.access.bucket import Bucket, Policy
-from feedsvc.backends.postgres.faults import told
+from feedsvc.core.logs import told
 from feedsvc.core.problems import Problem, RateLimited
 from feedsvc.operations.health import repair_as_owner, repair_worker
 from feedsvc.operations.health.context import Parts

@@ -15,10 +15,10 @@ from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from feedsvc.backends.postgres.faults import told
 from feedsvc.backends.postgres.own_schema import writing
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import identifiers
+from feedsvc.core.logs import told
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.operations.performance.figures import Figures, readable
 from feedsvc.operations.performance.recorder import MINUTE, Minute

@@ -2,9 +2,13 @@
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from feedsvc.cache.envelope import Page
+from aiohttp import web
+
+from feedsvc.cache.envelope import Wanted
 from feedsvc.cache.memory import Held, Rendered
+from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.web import headers
 from streams.compression import CODINGS
@@ -71,6 +75,16 @@ class PageForm:
     @property
     def _tag_form(self) -> tuple[Hashable, Hashable]:
         return self.query.format.name, self.query.layout
+
+
+class Repeatable(NamedTuple):
+    """A request for a first page that may be answered here when it comes again."""
+
+    wanted: Wanted
+    form: PageForm
+
+
+REPEATABLE: Final = web.RequestKey("repeatable", Repeatable)
 
 
 def rows_of(page: Page, query: FeedQuery, last: str) -> Rows:

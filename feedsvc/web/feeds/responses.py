@@ -7,20 +7,20 @@ from typing import Final
 
 from aiohttp import web
 
-from feedsvc.cache.envelope import Page, Wanted
+from feedsvc.cache.envelope import Wanted
 from feedsvc.cache.memory import Held
 from feedsvc.cache.pages import Found, Load, Why
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired
 from feedsvc.core.timing import Stages
 from feedsvc.feeds.export import Course, FirstPage, Part, open_export
+from feedsvc.feeds.page import Page
 from feedsvc.feeds.page_reader import collect, page_course, page_of, read_page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice
 from feedsvc.web.context import SERVICE, STAGES, Service
-from feedsvc.web.feeds.rendering import PageForm, rows_of
+from feedsvc.web.feeds.rendering import REPEATABLE, PageForm, Repeatable, rows_of
 from feedsvc.web.feeds.stream import Delivery
-from feedsvc.web.protocol.page_answers import REPEATABLE, Repeatable
 from streams import tokens
 from streams.formats import SSE
 from streams.frames import Rows

@@ -23,6 +23,7 @@ from feedsvc.web import headers
 from feedsvc.web.context import REQUEST_ID, SERVICE, STAGES
 from feedsvc.web.feeds.body import Body
 from feedsvc.web.feeds.rendering import PageForm
+from feedsvc.web.problems import BrokenOffError
 from feedsvc.web.record import PARTICULARS
 from streams.compression import CODINGS
 from streams.formats import Pieces, size_of
@@ -32,10 +33,6 @@ logger = logging.getLogger(__name__)
 
 Charge: TypeAlias = Callable[[int, int], None]
 """Told of rows and bytes before they are sent; raises RateLimited where they are too many."""
-
-
-class BrokenOffError(ConnectionResetError):
-    """A body was broken off behind its head; nothing more may be sent for the request."""
 
 
 class Delivery:

@@ -17,7 +17,9 @@ from feedsvc.core.problems import problem_types
 from feedsvc.web import headers
 from feedsvc.web.openapi import feeds, operations
 from feedsvc.web.openapi.schemas import REFUSALS, TEXT, Json, answer
+from feedsvc.web.routes import READ, ROUTES, Protected
 
+_OWN_PAGES: Final = ("/openapi.json", "/docs")
 _TICKET: Final = {"type": "apiKey", "in": "query", "name": "ticket"}
 _BEARER: Final = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
 _OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
@@ -98,11 +100,10 @@ def _document_bytes() -> bytes:
 
 def described() -> Json:
     """The description of all that is served."""
-    from feedsvc.web.routes import ROUTES, Protected  # noqa: PLC0415 - they list this page too
-
     guarded = {path(route.path): isinstance(route, Protected) for route in ROUTES}
     wanted = [(method, path(route.path)) for route in ROUTES for method in route.methods]
-    return document(wanted, guarded)
+    wanted += [(method, page) for page in _OWN_PAGES for method in READ]
+    return document(wanted, guarded | dict.fromkeys(_OWN_PAGES, False))
 
 
 def path(pattern: str) -> str:

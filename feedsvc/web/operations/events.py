@@ -15,7 +15,7 @@ from feedsvc.core.drain import Drain, retry_ms
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Draining, Problem, TokenExpired
 from feedsvc.web.context import REQUEST_ID, SERVICE
-from feedsvc.web.feeds.stream import BrokenOffError
+from feedsvc.web.problems import BrokenOffError
 from feedsvc.web.record import PARTICULARS
 
 logger = logging.getLogger(__name__)

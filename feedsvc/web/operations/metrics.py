@@ -9,8 +9,8 @@ from feedsvc.core.problems import Problem
 from feedsvc.feeds import parameters
 from feedsvc.web import problems, security
 from feedsvc.web.context import SERVICE, Service, Work
-from feedsvc.web.middleware import request_id
 from feedsvc.web.operations.rights import only_operators
+from feedsvc.web.record import request_id
 
 
 async def metrics(request: web.Request, principal: Principal) -> Work:

@@ -24,10 +24,12 @@ from feedsvc.core.problems import (
     Unauthorized,
     UriTooLong,
 )
-from feedsvc.web import middleware, problems, security
+from feedsvc.web import problems, security
 from feedsvc.web.client_address import CrowdedError
+from feedsvc.web.problems import LateBodyError
 from feedsvc.web.protocol import head_rules
 from feedsvc.web.protocol.connection_policy import MOST_REFUSED, MOST_WAITING, Doorkeeper, refusal
+from feedsvc.web.record import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +178,7 @@ class Connection(RequestHandler):
         if isinstance(exc, ConnectionError) or request.writer.output_size > 0:
             raise ConnectionResetError("the connection is of no more use") from exc
         problem = self._problem(status, exc)
-        given = middleware.request_id(None)
+        given = request_id(None)
         logger.info("%s: %d before any handler: %s", given, problem.status, type(exc).__name__)
         response = problems.answer(problem, "/", given)
         response.headers["X-Request-ID"] = given
@@ -378,7 +380,7 @@ class Connection(RequestHandler):
         if self._reading_paused or self._buffer_paused:
             self._expect_body()  # it is us who don't read
             return
-        body.set_exception(middleware.LateBodyError("the body did not arrive in time"))
+        body.set_exception(LateBodyError("the body did not arrive in time"))
 
     def _clear_timers(self) -> None:
         for timer in (self._head_timer, self._body_timer):

@@ -8,8 +8,9 @@ import orjson
 from feedsvc.core.logs import Tally
 from feedsvc.core.problems import Unavailable
 from feedsvc.settings import Server
-from feedsvc.web import middleware, problems, security
+from feedsvc.web import problems, security
 from feedsvc.web.client_address import Crowd
+from feedsvc.web.record import request_id
 
 MOST_WAITING: Final = 64  # requests that may wait in one connection
 MOST_REFUSED: Final = 128  # refused connections that get to read why, at any one time
@@ -36,7 +37,7 @@ class Doorkeeper:
 def refusal(why: str) -> bytes:
     """An answer as bytes, for there is no request that it could be made from."""
     problem = Unavailable(why, retry_after=10)
-    given = middleware.request_id(None)
+    given = request_id(None)
     body = orjson.dumps(problem.body("/", given), option=orjson.OPT_APPEND_NEWLINE)
     status = HTTPStatus(problem.status)
     fields = {

@@ -35,9 +35,8 @@ from feedsvc.core.timing import server_timing
 from feedsvc.web import headers
 from feedsvc.web.client_address import client_address
 from feedsvc.web.context import Service
-from feedsvc.web.feeds.rendering import PageForm
-from feedsvc.web.middleware import request_id
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.feeds.rendering import REPEATABLE, PageForm
+from feedsvc.web.record import PARTICULARS, request_id
 
 _LONGEST_WORDS: Final = 2_048  # bytes; what is longer hardly comes again
 _LONGEST_HEAD: Final = 4_096
@@ -61,16 +60,6 @@ Cache: TypeAlias = tuple[str, Mapping[str, str] | None]
 """Which database the cache is of, and which datasets it may not have."""
 Answer: TypeAlias = tuple[bytes, bytes]
 """Head and body."""
-
-
-class Repeatable(NamedTuple):
-    """A request for a first page that may be answered here when it comes again."""
-
-    wanted: Wanted
-    form: PageForm
-
-
-REPEATABLE: Final = web.RequestKey("repeatable", Repeatable)
 
 
 class _Known(NamedTuple):
