@@ -10,7 +10,7 @@ import aiohttp
 import orjson
 
 from feedsvc.access import keys
-from feedsvc.access.keys import Key
+from feedsvc.access.keys import VerificationKey
 from feedsvc.settings import Auth
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class PublishedKeys:
         self._url = url
         self._clock = clock
         self._settings = settings
-        self.keys: tuple[Key, ...] = ()
+        self.keys: tuple[VerificationKey, ...] = ()
         self.version = 0
         """Changes with the keys, so that what was verified with the old ones can be forgotten."""
         self._fetching: asyncio.Task[bool] | None = None
@@ -64,7 +64,7 @@ class PublishedKeys:
         """Seconds since the keys were last fetched, or since the start where they never were."""
         return self._clock() - self._fetched_at
 
-    async def fetch(self) -> tuple[Key, ...]:
+    async def fetch(self) -> tuple[VerificationKey, ...]:
         """What the URL answers now. Raises JwksError."""
         timeout = aiohttp.ClientTimeout(total=self._settings.jwks_timeout)
         try:
@@ -108,5 +108,5 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _identity(fetched: tuple[Key, ...]) -> list[tuple[object, ...]]:
+def _identity(fetched: tuple[VerificationKey, ...]) -> list[tuple[object, ...]]:
     return [(key.algorithm, key.kid, key.verifying) for key in fetched]

@@ -57,7 +57,7 @@ class KeyMissingError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class VerificationKey:
     """What verifies tokens of one algorithm; `signing` is None where only a public key is known."""
 
     algorithm: Algorithm
@@ -78,7 +78,7 @@ class Key:
         return self.algorithm == algorithm and (None in (kid, self.kid) or kid == self.kid)
 
 
-def from_text(text: str, place: str) -> tuple[Key, ...]:
+def from_text(text: str, place: str) -> tuple[VerificationKey, ...]:
     """The keys of a setting or a file: PEM, OpenSSH's, a JWK or a set of them, or else a secret.
 
     Text around a PEM block, such as a comment before it, is passed over.
@@ -99,7 +99,7 @@ def from_text(text: str, place: str) -> tuple[Key, ...]:
         raise KeyMissingError(f"{place} has no usable key: {error}") from None
 
 
-def from_file(file: Path, place: str) -> tuple[Key, ...]:
+def from_file(file: Path, place: str) -> tuple[VerificationKey, ...]:
     """The keys of a file. Raises KeyMissingError."""
     try:
         return from_text(file.read_text(), f"{place} {file}")
@@ -107,7 +107,7 @@ def from_file(file: Path, place: str) -> tuple[Key, ...]:
         raise KeyMissingError(f"{place} {file} can't be read: {error}") from None
 
 
-def from_jwks(document: object, *, secrets: bool) -> tuple[Key, ...]:
+def from_jwks(document: object, *, secrets: bool) -> tuple[VerificationKey, ...]:
     """The keys of a JWK set, or of one JWK, for signatures (RFC 7517).
 
     Keys of other kinds and for other uses are passed over, as section 5 wants it; so are secrets
@@ -125,7 +125,7 @@ def from_jwks(document: object, *, secrets: bool) -> tuple[Key, ...]:
     return found
 
 
-def _from_jwk(jwk: object, *, secrets: bool) -> Iterator[Key]:
+def _from_jwk(jwk: object, *, secrets: bool) -> Iterator[VerificationKey]:
     if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig":
         return
     kid, stated = jwk.get("kid"), jwk.get("alg")
@@ -138,10 +138,10 @@ def _from_jwk(jwk: object, *, secrets: bool) -> Iterator[Key]:
         yield key
 
 
-def _secret(secret: bytes, kid: str | None) -> Key:
+def _secret(secret: bytes, kid: str | None) -> VerificationKey:
     if len(secret) < _SHORTEST_SECRET:
         raise ValueError(f"a secret must be at least {_SHORTEST_SECRET} bytes long")
-    return Key("HS256", kid, secret, secret)
+    return VerificationKey("HS256", kid, secret, secret)
 
 
 def _refuse_what_was_meant_otherwise(text: str) -> None:
@@ -161,7 +161,7 @@ def _pem(text: bytes) -> Any:
     return load_pem_public_key(text)
 
 
-def _bound(material: Any, kid: str | None) -> Key:
+def _bound(material: Any, kid: str | None) -> VerificationKey:
     """The key with the algorithm that its kind is for. Raises ValueError where there is none."""
     signing = material if isinstance(material, _PRIVATE) else None
     public = material if signing is None else signing.public_key()
@@ -169,9 +169,9 @@ def _bound(material: Any, kid: str | None) -> Key:
         case RSAPublicKey():
             if public.key_size < _SHORTEST_RSA:
                 raise ValueError(f"an RSA key must have at least {_SHORTEST_RSA} bits")
-            return Key("RS256", kid, public, signing)
+            return VerificationKey("RS256", kid, public, signing)
         case EllipticCurvePublicKey() if isinstance(public.curve, SECP256R1):
-            return Key("ES256", kid, public, signing)
+            return VerificationKey("ES256", kid, public, signing)
         case Ed25519PublicKey():
-            return Key("EdDSA", kid, public, signing)
+            return VerificationKey("EdDSA", kid, public, signing)
     raise ValueError("a key must be RSA, on the curve P-256, or Ed25519")

@@ -28,9 +28,9 @@ from feedsvc.core.problems import RateLimited
 from feedsvc.settings import CallerLimits, Limits
 
 RouteClass: TypeAlias = Literal["requests", "tickets"]
-Standing: TypeAlias = Mapping[str, str]
+RateLimitHeaders: TypeAlias = Mapping[str, str]
 """Headers that tell a caller where it stands."""
-_Key: TypeAlias = tuple[str, str]  # a caller, and the policy's name
+_LimitKey: TypeAlias = tuple[str, str]  # a caller, and the policy's name
 
 _SCRIPT: Final = (files("feedsvc.access") / "limiter.lua").read_text()
 _TELL_EVERY: Final = 0.05  # seconds
@@ -91,7 +91,7 @@ class Limiter:
         self._leases: dict[str, set[str]] = {}
         self._releases: set[asyncio.Task[None]] = set()
 
-    async def admit(self, principal: Principal, route: RouteClass) -> Standing:
+    async def admit(self, principal: Principal, route: RouteClass) -> RateLimitHeaders:
         """Counts a request; the headers that tell the caller where it stands.
 
         Raises RateLimited.
@@ -113,7 +113,7 @@ class Limiter:
             self._owe((caller, policy.name), bucket, cost * weight)
         return policy.standing(bucket.debt(self._clock()))
 
-    def admit_at_once(self, principal: Principal, route: RouteClass) -> Standing | None:
+    def admit_at_once(self, principal: Principal, route: RouteClass) -> RateLimitHeaders | None:
         """As `admit` where nobody need be asked; None, and nothing is counted, where one must."""
         if not self._settings.enabled:
             return {}
@@ -237,7 +237,7 @@ class Limiter:
                 self._untold = dict(left) | self._untold
                 return
 
-    async def _report(self, link: RedisLink, debts: Sequence[tuple[_Key, Bucket]]) -> bool:
+    async def _report(self, link: RedisLink, debts: Sequence[tuple[_LimitKey, Bucket]]) -> bool:
         """Reports some debts; whether Redis is there to be told more."""
         now = self._clock()
         told = [bucket.tell(now) for _, bucket in debts]

@@ -21,7 +21,7 @@ from typing import Any, Final
 from cachetools import TTLCache
 
 from feedsvc.access.service_key import MAC_SIZE, ServiceKey
-from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.core.principal import Principal
@@ -95,7 +95,7 @@ class Tickets:
     async def _issue_in_postgres(self, path: str, principal: Principal) -> str:
         ticket = self._new(_IN_POSTGRES, path)
         digest, who = bytes.fromhex(digest_of(ticket, path)), json.dumps(principal.plain())
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             await connection.execute(_FORGET)
             await connection.execute(_KEEP, digest, path, who, float(LIFETIME))
         return ticket
@@ -113,7 +113,7 @@ class Tickets:
         return json.loads(kept) if self._of_redis.fits(mac, digest.encode(), kept) else None
 
     async def _taken_from_postgres(self, digest: str, path: str) -> dict[str, Any] | None:
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             kept = await connection.fetchval(_TAKE, bytes.fromhex(digest), path)
         return None if kept is None else json.loads(kept)
 

@@ -11,7 +11,7 @@ from cachetools import LRUCache
 from feedsvc.access import keys
 from feedsvc.access.claims import ClaimError, principal_of
 from feedsvc.access.jwks import PublishedKeys
-from feedsvc.access.keys import Key, KeyMissingError
+from feedsvc.access.keys import KeyMissingError, VerificationKey
 from feedsvc.core.principal import Principal, Role
 from feedsvc.core.problems import TokenExpired, Unauthorized, Unavailable
 from feedsvc.settings import Auth
@@ -127,10 +127,10 @@ class Tokens:
         headers = None if key.kid is None else {"kid": key.kid}
         return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers=headers)
 
-    def _keys(self) -> tuple[Key, ...]:
+    def _keys(self) -> tuple[VerificationKey, ...]:
         return self._fixed + (self.published.keys if self.published else ())
 
-    def _candidates(self, header: Mapping[str, Any]) -> list[Key]:
+    def _candidates(self, header: Mapping[str, Any]) -> list[VerificationKey]:
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in self._settings.algorithms:
             return []
@@ -160,7 +160,9 @@ class Tokens:
                 raise TokenExpired from None
         raise fault
 
-    def _decoded(self, token: str, key: Key, *, at_any_time: bool = False) -> Mapping[str, Any]:
+    def _decoded(
+        self, token: str, key: VerificationKey, *, at_any_time: bool = False
+    ) -> Mapping[str, Any]:
         claims: Mapping[str, Any] = jwt.decode(
             token,
             key.verifying,
@@ -173,11 +175,11 @@ class Tokens:
         return claims
 
 
-def _fixed_keys(settings: Auth) -> tuple[Key, ...]:
+def _fixed_keys(settings: Auth) -> tuple[VerificationKey, ...]:
     """The keys that stand in the settings. Raises KeyMissingError where there are none at all."""
     if not settings.algorithms:
         raise KeyMissingError("auth.algorithms must list at least one: HS256, RS256, ES256, EdDSA")
-    found: tuple[Key, ...] = ()
+    found: tuple[VerificationKey, ...] = ()
     if settings.key is not None and settings.key.get_secret_value():
         found = keys.from_text(settings.key.get_secret_value(), "auth.key")
     elif settings.key_file is not None:

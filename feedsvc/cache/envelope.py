@@ -21,22 +21,22 @@ class EnvelopeError(ValueError):
     """An envelope is damaged, of another release, or holds another page than the one asked for."""
 
 
-Key: TypeAlias = str
+PageKey: TypeAlias = str
 """Everything that the page's records depend on: who asks, and for what. Readable unless long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PageRequest:
     """A page that may be cached: under what, and what would put it out of date."""
 
-    key: Key
+    key: PageKey
     items: tuple[str, ...]
     dataset: Dataset
     origin: str = ""
     """The life of the database that the key is of; no page of another one is kept under it."""
 
 
-def pack(key: Key, page: Page, seal: Seal) -> bytes:
+def pack(key: PageKey, page: Page, seal: Seal) -> bytes:
     """The page in its envelope, under the service's seal."""
     plain = BETWEEN.join(page.records)
     packed = zstandard.compress(plain, 1) if len(plain) >= _COMPRESS_FROM else plain
@@ -60,7 +60,7 @@ def pack(key: Key, page: Page, seal: Seal) -> bytes:
     return b"".join((_VERSION, seal.mac(content), content))
 
 
-def unpack(key: Key, envelope: bytes, seal: Seal) -> Page:
+def unpack(key: PageKey, envelope: bytes, seal: Seal) -> Page:
     """The page that the envelope holds. Raises EnvelopeError unless it is the one of this key."""
     try:
         return _unpacked(key, envelope, seal)
@@ -68,7 +68,7 @@ def unpack(key: Key, envelope: bytes, seal: Seal) -> Page:
         raise EnvelopeError(str(error)) from None
 
 
-def _unpacked(key: Key, envelope: bytes, seal: Seal) -> Page:
+def _unpacked(key: PageKey, envelope: bytes, seal: Seal) -> Page:
     if not envelope.startswith(_VERSION):
         raise EnvelopeError("it is no page of this release")
     content = envelope[_BEGINNING:]

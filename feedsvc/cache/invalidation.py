@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _ORIGIN: Final = (files("feedsvc.cache") / "origin.sql").read_text()
 
 
-class Watch:
+class Invalidation:
     """Hears what `feedsvc.changes` is told, on behalf of the cache."""
 
     def __init__(

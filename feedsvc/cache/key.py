@@ -5,7 +5,7 @@ from typing import Final
 
 import orjson
 
-from feedsvc.cache.envelope import Key
+from feedsvc.cache.envelope import PageKey
 from feedsvc.core.principal import Principal
 from feedsvc.datasets.dataset import Dataset
 from feedsvc.feeds.query import FeedQuery
@@ -20,7 +20,7 @@ _READABLE: Final = 256
 
 def page_key(
     origin: str, dataset: str, principal: Principal, query: FeedQuery, limit: int | None
-) -> Key:
+) -> PageKey:
     """The key of a query's first page, in this life of the database, for who asks.
 
     `dataset` is its fingerprint; without a limit it is the page that a stream begins with.

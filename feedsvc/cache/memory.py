@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 
-from feedsvc.cache.envelope import Key
+from feedsvc.cache.envelope import PageKey
 from feedsvc.feeds.page import Page
 
 _A_RECORD: Final = 48  # bytes that Python needs for each record beside its own
@@ -41,7 +41,7 @@ class Guess:
         self.is_open = True
 
 
-class Held:
+class CacheEntry:
     """A page in memory, with what was made of it: bodies, entity tags, heads of answers.
 
     `guess` is there where it was read before anybody had asked for it.
@@ -49,7 +49,7 @@ class Held:
 
     __slots__ = ("bodies", "entity_tags", "guess", "heads", "key", "page")
 
-    def __init__(self, page: Page, key: Key | None = None) -> None:
+    def __init__(self, page: Page, key: PageKey | None = None) -> None:
         self.page = page
         self.key = key
         self.bodies: dict[Hashable, Rendered] = {}
@@ -65,28 +65,28 @@ class Held:
         return _A_PAGE + len(self.key or "") + records + bodies + heads
 
 
-class Memory(LRUCache[Key, Held]):
+class Memory(LRUCache[PageKey, CacheEntry]):
     """Pages by key. What is larger than a sixteenth of the whole is not kept."""
 
     def __init__(self, most_bytes: int) -> None:
-        super().__init__(most_bytes, getsizeof=Held.size)
+        super().__init__(most_bytes, getsizeof=CacheEntry.size)
         self.evicted = 0
 
-    def find(self, key: Key) -> Held | None:
+    def find(self, key: PageKey) -> CacheEntry | None:
         """The page, which now is the most recently used. In half of the time that `get` takes."""
         try:
             return self[key]
         except KeyError:
             return None
 
-    def put(self, key: Key, held: Held) -> None:
+    def put(self, key: PageKey, held: CacheEntry) -> None:
         """Keeps it, also anew when it has grown."""
         if held.size() > self.maxsize // 16:
             self.pop(key, None)
         else:
             self[key] = held
 
-    def popitem(self) -> tuple[Key, Held]:
+    def popitem(self) -> tuple[PageKey, CacheEntry]:
         """Throws out the least recently used."""
         key, held = super().popitem()
         self.evicted += 1

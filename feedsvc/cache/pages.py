@@ -14,10 +14,10 @@ from cachetools import TTLCache
 from feedsvc import settings
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.backends.redis.link import RedisAwayError
-from feedsvc.cache.envelope import Key, Wanted
+from feedsvc.cache.envelope import PageKey, PageRequest
 from feedsvc.cache.key import page_key
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.memory import Held, Memory, pages_share
+from feedsvc.cache.memory import CacheEntry, Memory, pages_share
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.single_flight import Flights
 from feedsvc.core.events import CacheLoad, CacheLookup, CachePrefetch, Observers
@@ -45,13 +45,13 @@ KeptOut: TypeAlias = Literal["triggers", "unsuitable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CacheHit:
     """A page to show, and what Cache-Status says of it (RFC 9211, behind the cache's name).
 
     `tier` is where it was found, None where it had to be read.
     """
 
-    held: Held
+    held: CacheEntry
     status: str
     tier: Tier | None
 
@@ -79,9 +79,9 @@ class Pages:
         self._observers = observers
         self.memory = Memory(pages_share(given.memory_bytes))
         self._flights: Flights[_Loaded] = Flights()
-        self._looks: Flights[Held | None] = Flights()
+        self._looks: Flights[CacheEntry | None] = Flights()
         self._background: set[asyncio.Future[Any]] = set()
-        self._oversized: TTLCache[Key, None] = TTLCache(_MOST_OVERSIZED, _OVERSIZED_SECONDS)
+        self._oversized: TTLCache[PageKey, None] = TTLCache(_MOST_OVERSIZED, _OVERSIZED_SECONDS)
         self._fingerprints = fingerprints
         self.kept_out: Mapping[str, str] | None = None
         """Set by whoever looks at the database; None as long as nobody has."""
@@ -112,7 +112,9 @@ class Pages:
         """How many questions the tier in Redis refused."""
         return 0 if self._shared is None else self._shared.refusals
 
-    def wanted(self, query: FeedQuery, principal: Principal, limit: int | None) -> Wanted | Why:
+    def wanted(
+        self, query: FeedQuery, principal: Principal, limit: int | None
+    ) -> PageRequest | Why:
         """What to look for, or why there is nothing to be found."""
         dataset = query.dataset
         if not (self._settings.enabled and dataset.cache):
@@ -132,9 +134,9 @@ class Pages:
         key = page_key(self.origin, self._fingerprints[dataset.name], principal, query, limit)
         if key in self._oversized:
             return "large"
-        return Wanted(key, lookup_items(dataset.tags, pinned), dataset, self.origin)
+        return PageRequest(key, lookup_items(dataset.tags, pinned), dataset, self.origin)
 
-    def at_hand(self, wanted: Wanted, *, quietly: bool = False) -> Found | None:
+    def at_hand(self, wanted: PageRequest, *, quietly: bool = False) -> CacheHit | None:
         """The page, if it is in memory and may be shown; this takes no time."""
         held = self.memory.find(wanted.key)
         if held is None or self._fault(wanted, held.page) is not None:
@@ -144,12 +146,12 @@ class Pages:
             self.tell_hit(wanted, found)
         return found
 
-    def tell_hit(self, wanted: Wanted, found: Found) -> None:
+    def tell_hit(self, wanted: PageRequest, found: CacheHit) -> None:
         """Has everybody know that the page was shown."""
         self._observers.tell(CacheLookup(wanted.dataset.name, "hit", found.tier, None))
         self._tell_use(wanted, found.held)
 
-    async def from_redis(self, wanted: Wanted) -> Found | None:
+    async def from_redis(self, wanted: PageRequest) -> CacheHit | None:
         """The page, if it is in Redis and may be shown; who asks meanwhile shares the answer."""
         held = await self._looks.join(wanted.key, lambda: self._look_in_redis(wanted))
         # It may have been asked for before a change that this request must see.
@@ -157,7 +159,7 @@ class Pages:
             return None
         return self._hit(wanted, held, "redis")
 
-    async def find(self, wanted: Wanted) -> Found | Why:
+    async def find(self, wanted: PageRequest) -> CacheHit | Why:
         """The page, if one is kept anywhere or is being read; nothing is read for it."""
         found = self.at_hand(wanted)
         if found is not None:
@@ -173,10 +175,10 @@ class Pages:
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why))
         return why
 
-    async def page(self, wanted: Wanted, load: Load) -> Found | Page | None:
+    async def page(self, wanted: PageRequest, load: Load) -> CacheHit | Page | None:
         """The page from wherever it is had soonest; None where it is too large. Raises Problem.
 
-        A `Page` instead of `Found` is one that was read for this request alone.
+        A `Page` instead of `CacheHit` is one that was read for this request alone.
         """
         found = self.at_hand(wanted)
         if found is not None:
@@ -194,27 +196,27 @@ class Pages:
             return await self._while_nobody_listens(wanted, held, load)
         return await self._past_the_cache(wanted, load)
 
-    async def fetch(self, wanted: Wanted, load: Load) -> Held | None:
+    async def fetch(self, wanted: PageRequest, load: Load) -> CacheEntry | None:
         """Has the page in memory before anybody asks for it, if it can be. Raises Problem."""
         if self.at_hand(wanted, quietly=True) is None and self._ledger.listening:
             await self._flights.join(wanted.key, lambda: self._load(wanted, load))
         return self.memory.find(wanted.key)
 
-    def keep(self, wanted: Wanted, page: Page) -> None:
+    def keep(self, wanted: PageRequest, page: Page) -> None:
         """Keeps a page that was read anyway."""
         self._tell_load(wanted, page)
         if not self._may_be_kept(wanted, page):
             return
-        self.memory.put(wanted.key, Held(page, wanted.key))
+        self.memory.put(wanted.key, CacheEntry(page, wanted.key))
         if self._shared is not None:
             self._in_background(asyncio.create_task(self._shared.put(wanted, page)))
 
-    def remeasure(self, held: Held) -> None:
+    def remeasure(self, held: CacheEntry) -> None:
         """Counts a held page's size anew, for a body was added to it."""
         if held.key is not None and self.memory.find(held.key) is held:
             self.memory.put(held.key, held)
 
-    async def proves(self, wanted: Wanted, page: Page, snapshot: Snapshot) -> bool:
+    async def proves(self, wanted: PageRequest, page: Page, snapshot: Snapshot) -> bool:
         """Whether the page is as this later snapshot would have it."""
         told = await self.catch_up()
         return told and self._ledger.unchanged(page.snapshot, snapshot, wanted.items)
@@ -238,17 +240,17 @@ class Pages:
 
     # What may be shown
 
-    def _fault(self, wanted: Wanted, page: Page) -> Why | None:
+    def _fault(self, wanted: PageRequest, page: Page) -> Why | None:
         """Why the page may not be shown as it is."""
         if not self._ledger.admits(page.snapshot, wanted.items):
             return "invalidated" if self._ledger.listening else "deaf"
         return "expired" if page.age() > wanted.dataset.fresh else None
 
-    def _may_be_kept(self, wanted: Wanted, page: Page) -> bool:
+    def _may_be_kept(self, wanted: PageRequest, page: Page) -> bool:
         """Whether what is told of changes is of the very database that the page was read from."""
         return self._ledger.listening and wanted.origin == self.origin == page.origin
 
-    def _may_be_shown_stale(self, wanted: Wanted, page: Page) -> bool:
+    def _may_be_shown_stale(self, wanted: PageRequest, page: Page) -> bool:
         bounds = wanted.dataset
         if not bounds.stale or page.age() > bounds.fresh + bounds.stale:
             return False
@@ -256,13 +258,13 @@ class Pages:
             return self._ledger.admits(page.snapshot, wanted.items)
         return self._ledger.knows_nothing_against(page.snapshot, wanted.items)
 
-    def _why_not_in_memory(self, wanted: Wanted) -> Why:
+    def _why_not_in_memory(self, wanted: PageRequest) -> Why:
         held = self.memory.find(wanted.key)
         return "absent" if held is None else self._fault(wanted, held.page) or "absent"
 
     # Ways to a page
 
-    async def _fresh(self, wanted: Wanted, load: Load) -> Found | Page | None:
+    async def _fresh(self, wanted: PageRequest, load: Load) -> CacheHit | Page | None:
         """A page that lacks nothing that was told before this request began."""
         why = self._why_not_in_memory(wanted)
         for _ in range(_MOST_ROUNDS):
@@ -282,14 +284,14 @@ class Pages:
                 return self._loaded(wanted, loaded, page, why, joined=joined)
         return await self._past_the_cache(wanted, load)
 
-    async def _past_the_cache(self, wanted: Wanted, load: Load) -> Page | None:
+    async def _past_the_cache(self, wanted: PageRequest, load: Load) -> Page | None:
         why: Why = "invalidated" if self._ledger.listening else "deaf"
         self._observers.tell(CacheLookup(wanted.dataset.name, "bypass", None, why))
         return await load()
 
     async def _while_nobody_listens(
-        self, wanted: Wanted, held: Held, load: Load
-    ) -> Found | Page | None:
+        self, wanted: PageRequest, held: CacheEntry, load: Load
+    ) -> CacheHit | Page | None:
         """The page as it was, where PostgreSQL is away; it may be well, so it gets a moment."""
         reading = asyncio.ensure_future(load())
         try:
@@ -305,17 +307,19 @@ class Pages:
             self._in_background(reading)
         return self._shown_stale(wanted, held, "away")
 
-    def _shown_stale(self, wanted: Wanted, held: Held, detail: Literal["memory", "away"]) -> Found:
+    def _shown_stale(
+        self, wanted: PageRequest, held: CacheEntry, detail: Literal["memory", "away"]
+    ) -> CacheHit:
         why: Why = "expired" if detail == "memory" else "deaf"
         self._observers.tell(CacheLookup(wanted.dataset.name, "stale", "memory", why))
-        return Found(held, _hit_status(wanted, held, detail), "memory")
+        return CacheHit(held, _hit_status(wanted, held, detail), "memory")
 
     def _loaded(
-        self, wanted: Wanted, loaded: _Loaded, page: Page, why: Why, *, joined: bool
-    ) -> Found:
+        self, wanted: PageRequest, loaded: _Loaded, page: Page, why: Why, *, joined: bool
+    ) -> CacheHit:
         held = self.memory.find(wanted.key)
         if held is None or held.page is not page:
-            held = Held(page, wanted.key)
+            held = CacheEntry(page, wanted.key)
         if loaded.tier is not None:
             found = self._hit(wanted, held, loaded.tier)
             self.tell_hit(wanted, found)
@@ -323,9 +327,9 @@ class Pages:
         self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why, collapsed=joined))
         self._tell_use(wanted, held)  # of one that was being read ahead
         forwarded = "stale" if why in ("expired", "invalidated") else "uri-miss"
-        return Found(held, f"fwd={forwarded}; {'collapsed' if joined else 'stored'}", None)
+        return CacheHit(held, f"fwd={forwarded}; {'collapsed' if joined else 'stored'}", None)
 
-    async def _load(self, wanted: Wanted, load: Load) -> _Loaded:
+    async def _load(self, wanted: PageRequest, load: Load) -> _Loaded:
         """From Redis, or from PostgreSQL by whichever worker claims it first."""
         if self._shared is None:
             return await self._read(wanted, load)
@@ -349,26 +353,26 @@ class Pages:
                 return _Loaded(page, "redis")
             return await self._read(wanted, load, put=True)
 
-    async def _read(self, wanted: Wanted, load: Load, *, put: bool = False) -> _Loaded:
+    async def _read(self, wanted: PageRequest, load: Load, *, put: bool = False) -> _Loaded:
         page = await load()
         if page is None:
             return _Loaded(None, None)
         self._tell_load(wanted, page)
         if self._may_be_kept(wanted, page):
-            self.memory.put(wanted.key, Held(page, wanted.key))
+            self.memory.put(wanted.key, CacheEntry(page, wanted.key))
             if put and self._shared is not None:
                 await self._shared.put(wanted, page)
         return _Loaded(page, None)
 
-    async def _from_redis(self, wanted: Wanted) -> Page | Why:
+    async def _from_redis(self, wanted: PageRequest) -> Page | Why:
         page: Page | Why = "absent" if self._shared is None else await self._shared.get(wanted)
         return (self._fault(wanted, page) or page) if isinstance(page, Page) else page
 
-    async def _look_in_redis(self, wanted: Wanted) -> Held | None:
+    async def _look_in_redis(self, wanted: PageRequest) -> CacheEntry | None:
         page = await self._from_redis(wanted)
         return self._keep_in_memory(wanted, page) if isinstance(page, Page) else None
 
-    async def _stale_from_redis(self, wanted: Wanted) -> Held | None:
+    async def _stale_from_redis(self, wanted: PageRequest) -> CacheEntry | None:
         if self._shared is None or not wanted.dataset.stale:
             return None
         page = await self._shared.get(wanted)
@@ -376,22 +380,22 @@ class Pages:
             return self._keep_in_memory(wanted, page)
         return None
 
-    def _keep_in_memory(self, wanted: Wanted, page: Page) -> Held:
-        held = Held(page, wanted.key)
+    def _keep_in_memory(self, wanted: PageRequest, page: Page) -> CacheEntry:
+        held = CacheEntry(page, wanted.key)
         self.memory.put(wanted.key, held)
         return held
 
     # Words
 
-    def _hit(self, wanted: Wanted, held: Held, tier: Tier) -> Found:
-        return Found(held, _hit_status(wanted, held, tier), tier)
+    def _hit(self, wanted: PageRequest, held: CacheEntry, tier: Tier) -> CacheHit:
+        return CacheHit(held, _hit_status(wanted, held, tier), tier)
 
-    def _tell_use(self, wanted: Wanted, held: Held) -> None:
+    def _tell_use(self, wanted: PageRequest, held: CacheEntry) -> None:
         if held.guess is not None and held.guess.is_open:
             held.guess.is_open = False
             self._observers.tell(CachePrefetch(wanted.dataset.name, "used"))
 
-    def _tell_load(self, wanted: Wanted, page: Page) -> None:
+    def _tell_load(self, wanted: PageRequest, page: Page) -> None:
         rows, size = len(page.records), page.size()
         self._observers.tell(CacheLoad(wanted.dataset.name, page.cost, rows, size))
 
@@ -400,6 +404,6 @@ async def _nobody_to_ask() -> bool:
     return False
 
 
-def _hit_status(wanted: Wanted, held: Held, detail: str) -> str:
+def _hit_status(wanted: PageRequest, held: CacheEntry, detail: str) -> str:
     left = wanted.dataset.fresh - held.page.age()
     return f"hit; ttl={int(left)}; detail={detail}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from feedsvc.cache.envelope import Wanted
+from feedsvc.cache.envelope import PageRequest
 from feedsvc.cache.memory import Guess
 from feedsvc.cache.pages import Load, Pages
 from feedsvc.core.events import CachePrefetch, Observers
@@ -78,7 +78,7 @@ class Prefetcher:
         """How often the latest guesses were right, by dataset."""
         return {name: record.ratio for name, record in self._records.items()}
 
-    def consider(self, wanted: Wanted, load: Load) -> None:
+    def consider(self, wanted: PageRequest, load: Load) -> None:
         """Reads this page for the near future, if that is likely to pay."""
         self._write_off()
         record = self._records.setdefault(wanted.dataset.name, _Record())
@@ -100,7 +100,7 @@ class Prefetcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _read(self, wanted: Wanted, load: Load) -> None:
+    async def _read(self, wanted: PageRequest, load: Load) -> None:
         async def marked() -> Page | None:
             page = await load()
             return None if page is None else replace(page, prefetched=True)

@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, TypeAlias
 
 from feedsvc.access.service_key import Seal
-from feedsvc.backends.redis.link import RedisAwayError, State
-from feedsvc.cache.envelope import EnvelopeError, Wanted, pack, unpack
-from feedsvc.cache.redis_store import Claim, Shared
+from feedsvc.backends.redis.link import LinkState, RedisAwayError
+from feedsvc.cache.envelope import EnvelopeError, PageRequest, pack, unpack
+from feedsvc.cache.redis_store import Claim, RedisStore
 from feedsvc.core.events import CacheLookup, CachePut, Observers
 from feedsvc.core.logs import Tally
 from feedsvc.feeds.page import Page
@@ -25,14 +25,14 @@ Missing: TypeAlias = Literal["absent", "mismatch"]
 class RedisPages:
     """The pages that all workers share. Whether one may be shown, its reader decides."""
 
-    def __init__(self, shared: Shared, observers: Observers, seal: Seal) -> None:
+    def __init__(self, shared: RedisStore, observers: Observers, seal: Seal) -> None:
         self._shared = shared
         self._seal = seal
         self._observers = observers
         self._tallies: dict[str, Tally] = {}
 
     @property
-    def state(self) -> State:
+    def state(self) -> LinkState:
         """How Redis is."""
         return self._shared.state
 
@@ -41,14 +41,14 @@ class RedisPages:
         """How many questions Redis refused."""
         return self._shared.refusals
 
-    async def get(self, wanted: Wanted) -> Page | Missing:
+    async def get(self, wanted: PageRequest) -> Page | Missing:
         """The page, or why there is none."""
         try:
             return self.opened(wanted, await self._shared.get(wanted.key))
         except RedisAwayError:
             return "absent"
 
-    async def put(self, wanted: Wanted, page: Page) -> None:
+    async def put(self, wanted: PageRequest, page: Page) -> None:
         """Keeps the page for as long as it can be of use, if Redis is there."""
         seconds = wanted.dataset.fresh + wanted.dataset.stale - page.age()
         envelope = pack(wanted.key, page, self._seal)
@@ -59,7 +59,7 @@ class RedisPages:
             logger.debug("cache: a page was not kept in Redis")
 
     async def claim(
-        self, wanted: Wanted, is_good: Callable[[Page], bool], timeout: float
+        self, wanted: PageRequest, is_good: Callable[[Page], bool], timeout: float
     ) -> Page | Claim | None:
         """A good page if it is there by now, the claim to read it, or None after so many seconds.
 
@@ -85,7 +85,7 @@ class RedisPages:
         """Keeps the claim while the block runs, and gives it up behind it."""
         return self._shared.holding(claim)
 
-    def opened(self, wanted: Wanted, envelope: bytes | None) -> Page | Missing:
+    def opened(self, wanted: PageRequest, envelope: bytes | None) -> Page | Missing:
         """The page in the envelope, if it is the one that is wanted."""
         if envelope is None:
             return "absent"

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Final
 
-from feedsvc.backends.redis.link import RedisAwayError, RedisLink, State
-from feedsvc.cache.envelope import Key
+from feedsvc.backends.redis.link import LinkState, RedisAwayError, RedisLink
+from feedsvc.cache.envelope import PageKey
 
 CLAIM_SECONDS: Final = 2.0
 """How long a claim outlives a worker that died with it."""
@@ -29,14 +29,14 @@ class Claim:
         self.is_over = False
 
 
-class Shared:
+class RedisStore:
     """Envelopes in Redis. Every method raises RedisAwayError where Redis is of no use."""
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
     @property
-    def state(self) -> State:
+    def state(self) -> LinkState:
         """How Redis is."""
         return self._link.state
 
@@ -45,16 +45,16 @@ class Shared:
         """How many questions Redis refused."""
         return self._link.refusals
 
-    async def get(self, key: Key) -> bytes | None:
+    async def get(self, key: PageKey) -> bytes | None:
         """The envelope under this key."""
         return _bytes(await self._link.ask("GET", self._name(key)))
 
-    async def put(self, key: Key, envelope: bytes, seconds: float) -> None:
+    async def put(self, key: PageKey, envelope: bytes, seconds: float) -> None:
         """Keeps the envelope for so long."""
         lifetime = max(1, round(seconds * 1_000))
         await self._link.write("SET", self._name(key), envelope, "PX", lifetime)
 
-    async def claim(self, key: Key) -> Claim | bytes | None:
+    async def claim(self, key: PageKey) -> Claim | bytes | None:
         """A claim to read the page; if somebody else has it, what there is of the page."""
         name, owner = self._name(key), uuid.uuid4().hex
         lasts = round(CLAIM_SECONDS * 1_000)
@@ -86,7 +86,7 @@ class Shared:
         lasts = round(seconds * 1_000)
         await self._link.ask("EVAL", _RENEW, 1, claim.name, claim.owner, lasts)
 
-    def _name(self, key: Key) -> str:
+    def _name(self, key: PageKey) -> str:
         digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:40]
         return f"{self._link.prefix}:page:{{{digest}}}"
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink
-from feedsvc.cache.envelope import Key, Wanted
+from feedsvc.cache.envelope import PageKey, PageRequest
 from feedsvc.core.principal import Principal
 
 logger = logging.getLogger(__name__)
@@ -29,12 +29,12 @@ class Warmth:
     def __init__(self, link: RedisLink | None, most: int) -> None:
         self._link = link
         self._most = most
-        self._scores: dict[Key, float] = {}
-        self._recipes: dict[Key, Recipe] = {}
+        self._scores: dict[PageKey, float] = {}
+        self._recipes: dict[PageKey, Recipe] = {}
         self._own = uuid.uuid4().hex
 
     def note(
-        self, wanted: Wanted, format_name: str, given: Mapping[str, str], principal: Principal
+        self, wanted: PageRequest, format_name: str, given: Mapping[str, str], principal: Principal
     ) -> None:
         """The page was asked for once more."""
         score = self._scores.get(wanted.key)

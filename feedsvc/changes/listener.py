@@ -20,7 +20,7 @@ from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.core.events import ListenerTurned, Observers
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _LOOK_DEADLINE: Final = 10.0
 _BEAT: Final = (files("feedsvc.changes") / "listener.sql").read_text()
 
 
-class Hearer(Protocol):
+class ChangeSubscriber(Protocol):
     """Who wants to know. Nothing here may wait."""
 
     def begin(self, snapshot: Snapshot) -> None:
@@ -58,13 +58,13 @@ class Hearer(Protocol):
         ...
 
 
-class Changes:
+class ChangeListener:
     """Listens for one hearer. `look` gets the connection at first, and now and then after that."""
 
     def __init__(
         self,
         database: Database | Servers,
-        hearer: Hearer,
+        hearer: ChangeSubscriber,
         look: Callable[[asyncpg.Connection], Awaitable[None]],
         observers: Observers | None = None,
     ) -> None:
@@ -98,7 +98,7 @@ class Changes:
                     pause = _FIRST_PAUSE
                     await self._beat_until_it_fails(connection)
             except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
-                logger.warning("changes: not heard, so nothing is cached: %s", told(error))
+                logger.warning("changes: not heard, so nothing is cached: %s", redacted(error))
             finally:
                 self._has_tried = True
                 self._present = None

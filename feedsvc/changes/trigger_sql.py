@@ -18,7 +18,7 @@ TYPES: Final = {"insert": (4, "", "new_rows"), "update": (16, "old_rows", "new_r
 
 
 @dataclass(frozen=True, slots=True)
-class Saying:
+class TagRule:
     """What a table's changes say to one dataset: of its own rows exactly, else of all under."""
 
     dataset: str
@@ -28,12 +28,12 @@ class Saying:
 
 
 @dataclass(slots=True)
-class Table:
+class TriggeredTable:
     """A table that gets triggers."""
 
     schema: str
     name: str
-    sayings: list[Saying] = field(default_factory=list)
+    sayings: list[TagRule] = field(default_factory=list)
 
     @property
     def quoted(self) -> str:
@@ -113,7 +113,7 @@ END
 """
 
 
-def _items(saying: Saying, rows: Sequence[str]) -> str:
+def _items(saying: TagRule, rows: Sequence[str]) -> str:
     """SQL that gives the items to be told, for the rows of these transition tables."""
     root = _literal(all_under(saying.dataset))
     if not saying.templates:

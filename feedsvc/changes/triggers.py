@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from feedsvc.changes.trigger_sql import TYPES, Saying, Table, one_line, trigger_name
+from feedsvc.changes.trigger_sql import TYPES, TagRule, TriggeredTable, one_line, trigger_name
 from feedsvc.datasets.dataset import Declaration, declarations, quote_identifier, relation_parts
 from feedsvc.datasets.resolution import resolved
 from feedsvc.datasets.tags import Template, text_of
@@ -33,10 +33,10 @@ REMEDY: Final = "run `feedsvc migrate triggers`"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TriggerPlan:
     """The triggers that the datasets call for, and the datasets for which none will do."""
 
-    tables: Mapping[tuple[str, str], Table]
+    tables: Mapping[tuple[str, str], TriggeredTable]
     used: Mapping[str, frozenset[tuple[str, str]]]
     impossible: Mapping[str, str]
     state: str = ""
@@ -54,19 +54,19 @@ class Plan:
         return "\n".join([*lines, "COMMIT;", ""])
 
 
-async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> Plan:
+async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> TriggerPlan:
     """What the datasets call for. Raises what asyncpg raises."""
     complete, _ = await resolved(connection, declared)
     cached = {name: declaration for name, declaration in complete.items() if declaration.cache}
-    asked = [_Asked(name, d, d.relation_parts(), own=True) for name, d in cached.items()]
+    asked = [_WatchedRelation(name, d, d.relation_parts(), own=True) for name, d in cached.items()]
     asked += [
-        _Asked(name, declaration, relation_parts(watched), own=False)
+        _WatchedRelation(name, declaration, relation_parts(watched), own=False)
         for name, declaration in cached.items()
         for watched in declaration.watch
     ]
     schemas, names = ([one.place[part] for one in asked] for part in (0, 1))
     rows = await connection.fetch(_REACHED, schemas, names)
-    tables: dict[tuple[str, str], Table] = {}
+    tables: dict[tuple[str, str], TriggeredTable] = {}
     used: dict[str, set[tuple[str, str]]] = {name: set() for name in cached}
     impossible = {
         name: f"there is no {d.relation}, or it has no key"
@@ -80,7 +80,7 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
             impossible[one.name] = why
         elif row["kind"] in _TABLE_KINDS:
             saying = _saying(one, row)
-            table = tables.setdefault(place, Table(*place))
+            table = tables.setdefault(place, TriggeredTable(*place))
             if saying not in table.sayings:
                 table.sayings.append(saying)
             used[one.name].add(place)
@@ -92,10 +92,12 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
         if not places:
             impossible.setdefault(name, "no table is behind it whose changes could be told")
     state = hashlib.sha256(repr(sorted({row["state"] for row in rows})).encode()).hexdigest()
-    return Plan(tables, {n: frozenset(places) for n, places in used.items()}, impossible, state)
+    return TriggerPlan(
+        tables, {n: frozenset(places) for n, places in used.items()}, impossible, state
+    )
 
 
-async def install(connection: asyncpg.Connection, wanted: Plan) -> list[str]:
+async def install(connection: asyncpg.Connection, wanted: TriggerPlan) -> list[str]:
     """Makes what is missing and takes away what nobody needs; the tables that it touched.
 
     Raises what asyncpg raises, among it LockNotAvailableError for a table that is long in use.
@@ -117,7 +119,7 @@ async def install(connection: asyncpg.Connection, wanted: Plan) -> list[str]:
                 await connection.execute(
                     f"DROP FUNCTION feedsvc.{quote_identifier(rows[0]['function'])} CASCADE"
                 )
-                touched.append(Table(*place).quoted)
+                touched.append(TriggeredTable(*place).quoted)
     return touched
 
 
@@ -128,7 +130,7 @@ async def install_for(connection: asyncpg.Connection, file: Path) -> list[str]:
 
 async def remove(connection: asyncpg.Connection) -> None:
     """Takes away all triggers of this kind, with their functions."""
-    await install(connection, Plan({}, {}, {}))
+    await install(connection, TriggerPlan({}, {}, {}))
 
 
 async def untracked(
@@ -138,12 +140,12 @@ async def untracked(
     return await untold(connection, await plan(connection, declared))
 
 
-async def untold(connection: asyncpg.Connection, wanted: Plan) -> dict[str, str]:
+async def untold(connection: asyncpg.Connection, wanted: TriggerPlan) -> dict[str, str]:
     """The same for what is planned already."""
     return {**await drifted(connection, wanted), **wanted.impossible}
 
 
-async def drifted(connection: asyncpg.Connection, wanted: Plan) -> dict[str, str]:
+async def drifted(connection: asyncpg.Connection, wanted: TriggerPlan) -> dict[str, str]:
     """The datasets whose triggers are not as planned, and in what."""
     standing = await _standing(connection)
     faults = {
@@ -159,7 +161,7 @@ async def drifted(connection: asyncpg.Connection, wanted: Plan) -> dict[str, str
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _WatchedRelation:
     """A relation that a dataset reads (`own`), or that its file says to watch."""
 
     name: str
@@ -168,7 +170,7 @@ class _Asked:
     own: bool
 
 
-def _impossible(asked: _Asked, row: asyncpg.Record) -> str | None:
+def _impossible(asked: _WatchedRelation, row: asyncpg.Record) -> str | None:
     """Why not every change of what was reached can be told."""
     place = f"{row['schema']}.{row['name']}"
     if row["kind"] == "function":
@@ -191,7 +193,7 @@ def _impossible(asked: _Asked, row: asyncpg.Record) -> str | None:
     return None
 
 
-def _saying(asked: _Asked, row: asyncpg.Record) -> Saying:
+def _saying(asked: _WatchedRelation, row: asyncpg.Record) -> TagRule:
     """What a table says to a dataset: where it can't fill in the tags, that all has changed."""
     declaration, columns = asked.declaration, json.loads(row["columns"])
     own = asked.own and row["is_itself"]
@@ -203,8 +205,8 @@ def _saying(asked: _Asked, row: asyncpg.Record) -> Saying:
         templates = tuple(map(Template.parse, watched.get(str(row["origin"]), ())))
         fits = all(_has_one_text(columns.get(c)) for t in templates for c in t.columns)
     if not fits:
-        return Saying(asked.name, (), own=False, tenant=declaration.tenant)
-    return Saying(asked.name, templates, own, declaration.tenant)
+        return TagRule(asked.name, (), own=False, tenant=declaration.tenant)
+    return TagRule(asked.name, templates, own, declaration.tenant)
 
 
 def _has_one_text(column: Mapping[str, Any] | None) -> bool:
@@ -225,7 +227,7 @@ async def _standing(
     return standing
 
 
-def _fault(table: Table, rows: Sequence[asyncpg.Record]) -> str | None:
+def _fault(table: TriggeredTable, rows: Sequence[asyncpg.Record]) -> str | None:
     """What is wrong with the table's triggers."""
     found = {row["trigger"]: row for row in rows}
     for operation, (type_, old, new) in TYPES.items():

@@ -25,7 +25,7 @@ from feedsvc.datasets.dataset import Dataset, Declaration
 from feedsvc.datasets.key_sample import key_findings, some_tenants, views_among
 from feedsvc.datasets.login_sql import login_sql
 from feedsvc.datasets.resolution import resolved
-from feedsvc.operations.alerts.rules import AlertsError, Known
+from feedsvc.operations.alerts.rules import AlertsError, KnownNames
 from feedsvc.operations.alerts.rules import load as load_alerts
 from feedsvc.operations.health.checks import checks_of
 from feedsvc.operations.tracing import TracingExtraMissingError, spans_of
@@ -49,7 +49,7 @@ _NO_TRIGGERS: Final = f"not cached, for no trigger tells of every change: {trigg
 
 
 @dataclass(slots=True)
-class Result:
+class CheckReport:
     """Mistakes of files, findings about the database, and statements that make a better login."""
 
     mistakes: list[str] = field(default_factory=list)
@@ -92,8 +92,8 @@ def _is_empty(config: Path | None) -> bool:
     return nothing and not settings.named_files(config)[0].exists()
 
 
-def _result(config: Path | None, tenants: Sequence[str]) -> Result:
-    result = Result()
+def _result(config: Path | None, tenants: Sequence[str]) -> CheckReport:
+    result = CheckReport()
     effective: Settings | None = None
     try:
         effective = settings.load(config)
@@ -116,7 +116,7 @@ def _alert_mistakes(
         return []
     checks = [each.name for each in checks_of(effective.health if effective else Health())]
     try:
-        load_alerts(file, Known(declared, patterns(), Pools.model_fields, checks))
+        load_alerts(file, KnownNames(declared, patterns(), Pools.model_fields, checks))
     except AlertsError as error:
         unknown = [".dataset: there is no"] * (not whole)
         unknown += [".check: there is no"] * (effective is None)
@@ -129,7 +129,7 @@ async def _ask(
     effective: Settings,
     declared: Mapping[str, Declaration],
     tenants: Sequence[str],
-    result: Result,
+    result: CheckReport,
 ) -> None:
     """Ask the issuer, the database and its standbys."""
     try:
@@ -163,7 +163,7 @@ async def _ask_database(
     effective: Settings,
     declared: Mapping[str, Declaration],
     tenants: Sequence[str],
-    result: Result,
+    result: CheckReport,
 ) -> None:
     if unusable := await preflight.session_findings(connection, effective):
         result.findings = unusable

@@ -28,7 +28,7 @@ from feedsvc.commands.demo.embedded.errors import EmbeddedError
 from feedsvc.commands.monitor.source import RefusedError
 from feedsvc.core import logs
 from feedsvc.core.problems import Unauthorized
-from feedsvc.core.process import Workplace
+from feedsvc.core.process import WorkerContext
 from feedsvc.datasets.dataset import DatasetsError, declarations
 from feedsvc.server.app import StartError
 from feedsvc.server.control import ControlLine
@@ -117,7 +117,7 @@ def serve(
     """Serve the datasets of the PostgreSQL that the settings name."""
     if listen_fd is not None and control_fd is not None:  # a worker of another feedsvc's
         metrics = None if metrics_fd is None else socket.socket(fileno=metrics_fd)
-        workplace = Workplace(socket.socket(fileno=listen_fd), metrics, folder, slot)
+        workplace = WorkerContext(socket.socket(fileno=listen_fd), metrics, folder, slot)
         _be_worker(config, workplace, ControlLine(socket.socket(fileno=control_fd)))
         return
     effective = settings.load(config)
@@ -184,10 +184,10 @@ def monitor(
     config: ConfigOption = None,
 ) -> None:
     """Show a running service in the terminal, over its own endpoints, until Ctrl-C."""
-    from feedsvc.commands.monitor.monitor import Wish, export, show  # noqa: PLC0415 - as for migrations
+    from feedsvc.commands.monitor.monitor import MonitorOptions, export, show  # noqa: PLC0415 - as for migrations
 
     address = url if "://" in url else f"http://{url}"
-    wish = Wish(address.rstrip("/"), token or _operator_token(config), interval, count)
+    wish = MonitorOptions(address.rstrip("/"), token or _operator_token(config), interval, count)
     work = export if as_json or not sys.stdout.isatty() else show
     with suppress(KeyboardInterrupt):
         if not asyncio.run(work(wish)):
@@ -331,7 +331,7 @@ def _seconds(duration: str) -> float:
     return float(int(parts[1]) * _UNITS[parts[2]])
 
 
-def _be_worker(config: Path | None, workplace: Workplace, line: ControlLine) -> None:
+def _be_worker(config: Path | None, workplace: WorkerContext, line: ControlLine) -> None:
     """Whoever started it hears why it can't begin, and says so once for all workers."""
     try:
         effective = settings.load(config)

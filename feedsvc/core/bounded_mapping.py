@@ -7,7 +7,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Remembered(Generic[K, V]):
+class BoundedMapping(Generic[K, V]):
     """Entries with the size that their owner gives them. One that is thrown out is learned anew."""
 
     def __init__(self, most_bytes: int) -> None:

@@ -14,7 +14,7 @@ from feedsvc.core.principal import Principal
 
 logger = logging.getLogger(__name__)
 
-Result: TypeAlias = Literal["complete", "refused", "failed", "cancelled"]
+RequestResult: TypeAlias = Literal["complete", "refused", "failed", "cancelled"]
 
 
 # Those that come with each request are tuples, which are made in a third of a dataclass's time.
@@ -34,7 +34,7 @@ class RequestEnded(NamedTuple):
     route: str
     guarded: bool
     status: int
-    result: Result
+    result: RequestResult
     why: str | None
     seconds: float
     first_byte: float | None
@@ -184,7 +184,7 @@ class AuditState(NamedTuple):
     dropped: int
 
 
-class Vitals(NamedTuple):
+class ProcessStats(NamedTuple):
     """How this worker is, said once a second by `feedsvc.vitals`. Sizes are bytes.
 
     `lags` are seconds by which the event loop woke up late since the last time. Shares are of one
@@ -250,7 +250,7 @@ Observation: TypeAlias = (
     | ListenerTurned
     | RedisTurned
     | RedisRefused
-    | Vitals
+    | ProcessStats
     | AlertStates
     | WebhookTried
 )

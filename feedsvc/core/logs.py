@@ -29,7 +29,7 @@ _PATIENCE: Final = 0.1  # seconds that a line may wait for others
 _MOST_WAITING: Final = 500  # lines
 
 
-def told(error: BaseException) -> str:
+def redacted(error: BaseException) -> str:
     """A message for the log that quotes no row's values, as PostgreSQL and its driver do."""
     state = getattr(error, "sqlstate", None)
     if isinstance(state, str):
@@ -49,7 +49,7 @@ class _Formatter(logging.Formatter):
         while error is not None:
             lines[:0] = [
                 *traceback.format_tb(error.__traceback__),
-                f"{told(error)}\n",
+                f"{redacted(error)}\n",
             ]
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         return "".join(lines).rstrip("\n")

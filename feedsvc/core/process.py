@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
+class WorkerContext:
     """Sockets that listen already, and what workers share (`feedsvc.worker_folder`)."""
 
     listener: socket.socket
@@ -15,7 +15,7 @@ class Workplace:
     folder: Path | None = None
     slot: int = 0
 
-    def copied(self) -> "Workplace":
+    def copied(self) -> "WorkerContext":
         """The same with sockets of its own, which may be closed while these go on listening."""
         metrics = self.metrics_listener
         return replace(

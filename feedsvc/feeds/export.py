@@ -18,7 +18,7 @@ import asyncpg
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.backends.postgres.snapshot import Snapshot
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatasetUnavailable, Unavailable
 from feedsvc.core.timing import Stages
@@ -28,7 +28,7 @@ from feedsvc.feeds.page import Page, digest_of
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.slow_queries import Stopwatch
 from feedsvc.feeds.sources import choice
-from feedsvc.feeds.sources.source import Answer, Batch, Source
+from feedsvc.feeds.sources.source import Batch, ReadResult, Source
 from feedsvc.feeds.sql import statement
 from feedsvc.feeds.totals import Total, total_of
 from feedsvc.feeds.trial import refuse_bad_values, refuse_what_is_no_text
@@ -76,7 +76,7 @@ class FirstPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class ExportOptions:
     """How an export goes: in chunks of so many bytes, on from the page `begun`, if there is one.
 
     That page's rows are not given again; `proof` tells whether it is what the export's snapshot
@@ -104,7 +104,7 @@ class Export:
         query: FeedQuery,
         principal: Principal,
         pool: Pool,
-        course: Course,
+        course: ExportOptions,
         stages: Stages,
     ) -> None:
         self.query = query
@@ -128,7 +128,7 @@ class Export:
         self._stopwatch = Stopwatch(pool.observers, query.dataset.name, self._source.name)
         self._has_begun = False
         self._connection: Connection | None = None
-        self._ahead: asyncio.Task[Answer] | None = None
+        self._ahead: asyncio.Task[ReadResult] | None = None
         self._exhausted = False
         self._first = course.keep
         self._began = time.time()
@@ -257,12 +257,12 @@ class Export:
             # Also where this is cancelled in its turn: the connection must come back.
             await self._end_snapshot()
 
-    def _reading(self) -> asyncio.Task[Answer]:
+    def _reading(self) -> asyncio.Task[ReadResult]:
         if self._ahead is None:
             self._ahead = asyncio.create_task(self._read())
         return self._ahead
 
-    async def _read(self) -> Answer:
+    async def _read(self) -> ReadResult:
         """The next rows, from the primary where a standby fails in the middle of them."""
         try:
             return await self._read_here()
@@ -271,7 +271,7 @@ class Export:
         except (Unavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if self._standby is None:
                 raise
-            logger.warning("an export leaves its standby: %s", told(error))
+            logger.warning("an export leaves its standby: %s", redacted(error))
             await self._leave_standby()
             return await self._read_here()
 
@@ -283,7 +283,7 @@ class Export:
             self.snapshots = 0  # nothing came of it
         await self._end_snapshot()
 
-    async def _read_here(self) -> Answer:
+    async def _read_here(self) -> ReadResult:
         """The next rows of the present snapshot, or the first of a new one."""
         began = time.monotonic()
         connection = None if self._has_begun else await self._begin_snapshot()
@@ -370,7 +370,7 @@ async def open_export(
     query: FeedQuery,
     principal: Principal,
     pool: Pool,
-    course: Course,
+    course: ExportOptions,
     stages: Stages,
 ) -> AsyncIterator[Export]:
     """An export whose first rows have been read, so that what could fail early has not.

@@ -3,7 +3,7 @@
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
-from feedsvc.feeds.export import Course, Export, Part, open_export
+from feedsvc.feeds.export import Export, ExportOptions, Part, open_export
 from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources.projection import ProjectedCursor
@@ -21,9 +21,9 @@ async def read_page(
         return page_of(export, begun)
 
 
-def page_course(bounds: Streams) -> Course:
+def page_course(bounds: Streams) -> ExportOptions:
     """How a page is read: record by record, for that is how it is kept."""
-    return Course(bounds.chunk_bytes, choose=ProjectedCursor)
+    return ExportOptions(bounds.chunk_bytes, choose=ProjectedCursor)
 
 
 async def collect(export: Export, parts: list[Part], most_bytes: int) -> bool:

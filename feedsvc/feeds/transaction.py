@@ -12,7 +12,7 @@ from asyncpg.transaction import Transaction
 
 from feedsvc.backends.postgres.admission import Asker
 from feedsvc.backends.postgres.pool import Connection, Pool, cut, is_lost
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Internal
 from feedsvc.core.timing import Stages
@@ -41,7 +41,7 @@ class Reading(NamedTuple):
     moment: Moment
 
 
-class Shared(NamedTuple):
+class SharedSnapshot(NamedTuple):
     """A snapshot that other transactions can read in while its own lasts: its name, itself."""
 
     name: str
@@ -73,7 +73,7 @@ async def reading(
 
 @asynccontextmanager
 async def reading_along(
-    pool: Pool, principal: Principal, shared: Shared
+    pool: Pool, principal: Principal, shared: SharedSnapshot
 ) -> AsyncIterator[Connection]:
     """A further connection in a snapshot that another of the caller's transactions shares.
 
@@ -94,7 +94,7 @@ async def _told_who_reads(
     pool: Pool,
     connection: Connection,
     principal: Principal,
-    shared: Shared | None = None,
+    shared: SharedSnapshot | None = None,
 ) -> AsyncIterator[Moment]:
     """The transaction itself, as long as the block runs; gives what it reads."""
     transaction = connection.transaction(isolation="repeatable_read", readonly=True)
@@ -107,15 +107,15 @@ async def _told_who_reads(
         await _end(transaction, connection, pool.release_timeout)
 
 
-async def share(connection: Connection) -> Shared:
+async def share(connection: Connection) -> SharedSnapshot:
     """The snapshot of this connection's transaction, for others to read in as well."""
     row = await connection.fetchrow(_SHARE)
     if row is None:
         raise Internal("PostgreSQL did not name a snapshot.")
-    return Shared(*row)
+    return SharedSnapshot(*row)
 
 
-async def _join(connection: Connection, shared: Shared) -> None:
+async def _join(connection: Connection, shared: SharedSnapshot) -> None:
     """Takes over a snapshot, before anything else is done in the transaction."""
     if not _SNAPSHOT_NAME.fullmatch(shared.name):  # it can be no parameter
         raise Internal("PostgreSQL names snapshots in another way than it did.")
@@ -149,7 +149,7 @@ async def _end(transaction: Transaction, connection: Connection, timeout: float)
             await transaction.rollback()
     except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
         logger.warning(
-            "a transaction could not be ended, so its connection is cut: %s", told(error)
+            "a transaction could not be ended, so its connection is cut: %s", redacted(error)
         )
         cut(connection)
     except asyncio.CancelledError:

@@ -17,11 +17,11 @@ from typing import Final
 
 import orjson
 
-from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core import identifiers
 from feedsvc.core.events import AuditState, RequestEnded
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.operations.audit_refusals import Entry, Refusals
 from feedsvc.settings import Audit
@@ -108,7 +108,7 @@ class AuditLog:
                 return True
             batch = self._next_batch()
             try:
-                async with writing(self._pool) as connection:
+                async with write_transaction(self._pool) as connection:
                     await connection.execute(_WRITE, orjson.dumps(batch).decode())
                 self._set_up, self._said_not_set_up = True, False
             except (Unavailable, Timeout) as problem:
@@ -117,7 +117,7 @@ class AuditLog:
                 return False
             except Problem as problem:
                 # It would be refused for ever, and hold up all that comes behind it.
-                cause = told(problem.__cause__ or problem)
+                cause = redacted(problem.__cause__ or problem)
                 logger.error("audit: %d entries were refused: %s", len(batch), cause)  # noqa: TRY400
             for entry in batch:
                 self._waiting.popleft()

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from feedsvc.backends.postgres.report import Seen, report
+from feedsvc.backends.postgres.report import PoolFigures, report
 from feedsvc.core.drain import Drain
 from feedsvc.operations.health.checks import checks_of
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.health import Health
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.health import HealthMonitor
 from feedsvc.operations.health.repairs import DEADLINE, REPAIRS, Repairs
 from feedsvc.operations.peers import Message, Reply
 
@@ -18,11 +18,11 @@ _SOON: Final = 0.03  # seconds for what nobody should wait for
 _LATE: Final = 1.0  # seconds beyond the deadline of what was asked for
 
 
-class Together:
+class Fleet:
     """One worker's side of it."""
 
-    def __init__(self, parts: Parts, drain: Drain) -> None:
-        self.health = Health(parts, checks_of(parts.settings.health))
+    def __init__(self, parts: HealthContext, drain: Drain) -> None:
+        self.health = HealthMonitor(parts, checks_of(parts.settings.health))
         self.repairs = Repairs(parts)
         self._parts = parts
         self._drain = drain
@@ -43,7 +43,7 @@ class Together:
         seen = [pool.seen() for pool in self._parts.pools.all()]
         for reply in replies:
             if reply.said is not None and not reply.said["leaving"]:
-                seen += [Seen(**plain) for plain in reply.said["pools"]]
+                seen += [PoolFigures(**plain) for plain in reply.said["pools"]]
         return report(seen)
 
     async def repair(self, names: Collection[str], *, dry: bool) -> list[dict[str, Any]]:

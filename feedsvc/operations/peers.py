@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from feedsvc.core.process import Workplace
+from feedsvc.core.process import WorkerContext
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ class Reply(NamedTuple):
     said: Message | None
 
 
-class Colleagues:
+class Peers:
     """Asks them, and answers them with what `answer` makes of a question."""
 
-    def __init__(self, workplace: Workplace) -> None:
+    def __init__(self, workplace: WorkerContext) -> None:
         self.answer: Callable[[Message], Awaitable[Message]] = _nothing_to_say
         self._folder = workplace.folder
         self._own = f"worker_{workplace.slot}_{os.getpid()}.sock"

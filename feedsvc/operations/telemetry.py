@@ -11,22 +11,22 @@ from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import Observers
 from feedsvc.core.problems import Unavailable
-from feedsvc.core.process import Workplace
-from feedsvc.operations.alerts.board import Boards
-from feedsvc.operations.alerts.delivery import Errands, Target
-from feedsvc.operations.alerts.desk import Desk
+from feedsvc.core.process import WorkerContext
+from feedsvc.operations.alerts.board import AlertStore
+from feedsvc.operations.alerts.delivery import AlertDelivery, Target
+from feedsvc.operations.alerts.desk import AlertService
 from feedsvc.operations.alerts.evaluator import Evaluator, Task
 from feedsvc.operations.alerts.group import Group
-from feedsvc.operations.alerts.history import History
+from feedsvc.operations.alerts.history import AlertHistory
 from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.alerts.webhook import Webhook
 from feedsvc.operations.metrics.cells import Cells
 from feedsvc.operations.metrics.exposition import Exposition
-from feedsvc.operations.metrics.observer import Domain, Metrics
+from feedsvc.operations.metrics.observer import Domain, MetricsObserver
 from feedsvc.operations.performance.store import Store
 from feedsvc.operations.performance.tracker import Tracker
 from feedsvc.operations.sampling import Sampling
-from feedsvc.operations.vitals import Parts, VitalSigns
+from feedsvc.operations.vitals import SampledParts, StatsSampler
 from feedsvc.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -36,19 +36,19 @@ _NO_PLACE: Final = "There is no place here for what workers share; the log says 
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class TelemetryContext:
     """What is looked at, and from where."""
 
     settings: Settings
-    workplace: Workplace
+    workplace: WorkerContext
     domain: Domain
     rules: Mapping[str, Rule]
 
 
-class Observing:
+class Telemetry:
     """Metrics, tracker and alerts, and the signs of life that go into them."""
 
-    def __init__(self, scene: Scene, pool: Pool, observers: Observers) -> None:
+    def __init__(self, scene: TelemetryContext, pool: Pool, observers: Observers) -> None:
         """`pool` is for the service's own tables."""
         given, place = scene.settings.metrics, scene.workplace
         self._enabled = given.enabled
@@ -57,10 +57,10 @@ class Observing:
         self._cells = Cells()
         self._store = Store(pool)
         self._tracker = Tracker(self._store, self._sampling, place.folder, place.slot)
-        self._alerts = _Alerts(scene, pool, self._tracker, observers)
+        self._alerts = _AlertParts(scene, pool, self._tracker, observers)
         folder = None
         if given.enabled:
-            Metrics(self._cells, scene.domain, self._sampling).observe(observers)
+            MetricsObserver(self._cells, scene.domain, self._sampling).observe(observers)
             self._tracker.observe(observers)
             folder = _opened(self._cells, place)
         why_not = _NO_PLACE if given.enabled else _OFF
@@ -74,16 +74,16 @@ class Observing:
         return self._tracker
 
     @property
-    def alerts(self) -> Desk:
+    def alerts(self) -> AlertService:
         """The alerts' states. Raises Unavailable where nothing is observed."""
         if not self._enabled:
             raise Unavailable(_OFF, 60)
         return self._alerts.desk
 
-    def work(self, parts: Parts) -> Iterator[Coroutine[Any, Any, None]]:
+    def work(self, parts: SampledParts) -> Iterator[Coroutine[Any, Any, None]]:
         """What is to be done in the background for as long as the worker runs."""
         if self._enabled:
-            yield VitalSigns(parts, self._observers, self._sampling).run()
+            yield StatsSampler(parts, self._observers, self._sampling).run()
             yield self._store.run()
             yield from self._alerts.work(parts.drain)
 
@@ -98,10 +98,12 @@ class Observing:
         self._cells.close()
 
 
-class _Alerts:
+class _AlertParts:
     """Everything that concerns alerts."""
 
-    def __init__(self, scene: Scene, pool: Pool, tracker: Tracker, observers: Observers) -> None:
+    def __init__(
+        self, scene: TelemetryContext, pool: Pool, tracker: Tracker, observers: Observers
+    ) -> None:
         given, place, rules = scene.settings.alerts, scene.workplace, scene.rules
         server = scene.settings.server
         # Not the port of the settings, which may be 0, or another one in the demo.
@@ -111,13 +113,13 @@ class _Alerts:
         if given.webhook_url is not None:
             group = None if given.group is None else Group(pool, given.group, instance)
             target = Target(Webhook(given), group)
-        boards = Boards(place.folder, place.slot, given.interval)
-        history = History(pool, instance)
+        boards = AlertStore(place.folder, place.slot, given.interval)
+        history = AlertHistory(pool, instance)
         task = Task(instance, given.interval, server.workers, target is not None)
         self._interval = given.interval
         self._evaluator = Evaluator(rules, boards, tracker, observers, task)
-        self._errands = Errands(rules, boards, history, target, observers)
-        self.desk = Desk(rules, boards, history, self._errands, instance)
+        self._errands = AlertDelivery(rules, boards, history, target, observers)
+        self.desk = AlertService(rules, boards, history, self._errands, instance)
 
     def work(self, drain: Drain) -> Iterator[Coroutine[Any, Any, None]]:
         """Nothing where there is no alert."""
@@ -127,7 +129,7 @@ class _Alerts:
             yield self._errands.remember(self._interval)
 
 
-def _opened(cells: Cells, workplace: Workplace) -> Path | None:
+def _opened(cells: Cells, workplace: WorkerContext) -> Path | None:
     """Where the metrics of all workers are; None where this one's can't be kept."""
     if workplace.folder is None:
         return None

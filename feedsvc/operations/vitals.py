@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn
 
 from feedsvc.access.tokens import Tokens
-from feedsvc.backends.postgres.pool import Pools
-from feedsvc.backends.postgres.probe import DatabaseProbe
+from feedsvc.backends.postgres.pool import PoolSet
+from feedsvc.backends.postgres.probe import ReadinessProbe
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.pages import Pages
 from feedsvc.core.drain import Drain
-from feedsvc.core.events import Observers, StandbyState, Vitals
+from feedsvc.core.events import Observers, ProcessStats, StandbyState
 from feedsvc.operations.audit import AuditLog
-from feedsvc.operations.health.health import Health
+from feedsvc.operations.health.health import HealthMonitor
 from feedsvc.operations.machine import Machine
 from feedsvc.operations.sampling import Sampling
 
@@ -23,25 +23,25 @@ _LAGS: Final = 10  # of them are told together
 _LOOK_EVERY: Final = 5.0  # seconds between looks at what costs a millisecond to find out
 
 
-class Parts(NamedTuple):
+class SampledParts(NamedTuple):
     """Whose state is told. `listens` is None where nobody has to listen to PostgreSQL."""
 
-    pools: Pools
+    pools: PoolSet
     drain: Drain
     pages: Pages
-    probe: DatabaseProbe
+    probe: ReadinessProbe
     link: RedisLink | None
     listens: Callable[[], bool] | None
-    health: Health
+    health: HealthMonitor
     replicas: Replicas
     audit: AuditLog
     tokens: Tokens
 
 
-class VitalSigns:
+class StatsSampler:
     """Tells of them until it is cancelled."""
 
-    def __init__(self, parts: Parts, observers: Observers, sampling: Sampling) -> None:
+    def __init__(self, parts: SampledParts, observers: Observers, sampling: Sampling) -> None:
         self._parts = parts
         self._observers = observers
         self._sampling = sampling
@@ -58,10 +58,10 @@ class VitalSigns:
                 self._machine.look()
             self._observers.tell(self.now(lags))
 
-    def now(self, lags: list[float]) -> Vitals:
+    def now(self, lags: list[float]) -> ProcessStats:
         """What is to be told."""
         parts, memory = self._parts, self._parts.pages.memory
-        return Vitals(
+        return ProcessStats(
             at=time.time(),
             lags=lags,
             sampled=self._sampling.weight,

@@ -16,45 +16,45 @@ from feedsvc.access.service_key import ServiceKey, service_key
 from feedsvc.access.tickets import Tickets
 from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres import pool as pools
-from feedsvc.backends.postgres.pool import Pool, Pools
-from feedsvc.backends.postgres.probe import DatabaseProbe
+from feedsvc.backends.postgres.pool import Pool, PoolSet
+from feedsvc.backends.postgres.probe import ReadinessProbe
 from feedsvc.backends.postgres.replicas import READING, Replicas
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.backends.postgres.sessions import SessionRefusedError
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.analytics import CacheAnalytics
-from feedsvc.cache.envelope import Wanted
-from feedsvc.cache.invalidation import Watch
+from feedsvc.cache.envelope import PageRequest
+from feedsvc.cache.invalidation import Invalidation
 from feedsvc.cache.key import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.redis_pages import RedisPages
-from feedsvc.cache.redis_store import Shared
+from feedsvc.cache.redis_store import RedisStore
 from feedsvc.cache.warming import Recipe, Warmth
-from feedsvc.changes.listener import DEADLINE, INTERVAL, Changes
+from feedsvc.changes.listener import DEADLINE, INTERVAL, ChangeListener
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import CachePrefetch, Observers, QuerySlow, RequestEnded
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.principal import Principal
-from feedsvc.core.process import Workplace
+from feedsvc.core.process import WorkerContext
 from feedsvc.core.timing import Stages
 from feedsvc.datasets import checks as preflight
 from feedsvc.datasets.dataset import Dataset, DatasetsError, declarations
 from feedsvc.feeds.page_reader import read_page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.operations.access_log import AccessLog
-from feedsvc.operations.alerts.rules import AlertsError, Known, Rule, load
+from feedsvc.operations.alerts.rules import AlertsError, KnownNames, Rule, load
 from feedsvc.operations.audit import AuditLog
-from feedsvc.operations.fleet import Together
+from feedsvc.operations.fleet import Fleet
 from feedsvc.operations.health.checks import checks_of
-from feedsvc.operations.health.context import Parts as HealthParts
+from feedsvc.operations.health.context import HealthContext as HealthParts
 from feedsvc.operations.health.readiness import Readiness
 from feedsvc.operations.metrics.observer import Domain
 from feedsvc.operations.slow_query_log import SlowQueryLog
-from feedsvc.operations.telemetry import Observing, Scene
+from feedsvc.operations.telemetry import Telemetry, TelemetryContext
 from feedsvc.operations.tracing import TracingExtraMissingError, spans_of
-from feedsvc.operations.vitals import Parts
+from feedsvc.operations.vitals import SampledParts
 from feedsvc.server import open_files
 from feedsvc.settings import Server, Settings
 from feedsvc.web.application import Runner, application, patterns
@@ -72,7 +72,7 @@ _LAST_BYTES: Final = 10  # times as long as idle connections get: for what slow 
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections get to close by themselves
 
 
-Work: TypeAlias = Coroutine[Any, Any, None]
+Background: TypeAlias = Coroutine[Any, Any, None]
 
 
 class StartError(Exception):
@@ -80,7 +80,7 @@ class StartError(Exception):
 
 
 @asynccontextmanager
-async def assembled(settings: Settings, workplace: Workplace) -> AsyncIterator[Service]:
+async def assembled(settings: Settings, workplace: WorkerContext) -> AsyncIterator[Service]:
     """The service's parts, open. Raises StartError."""
     try:
         tokens = Tokens(settings.auth)
@@ -120,7 +120,7 @@ class _Built(NamedTuple):
 
     service: Service
     link: RedisLink | None
-    changes: Changes
+    changes: ChangeListener
     audit: AuditLog
     audit_pool: Pool
 
@@ -135,7 +135,7 @@ def _audit_pool(settings: Settings, observers: Observers, servers: Servers) -> P
 
 def _built(
     settings: Settings,
-    workplace: Workplace,
+    workplace: WorkerContext,
     tokens: Tokens,
     datasets: Mapping[str, Dataset],
     key: ServiceKey,
@@ -161,9 +161,9 @@ def _built(
         standbys=[replica.name for replica in replicas.all],
         publishes=tokens.published is not None,
     )  # fmt: skip
-    scene = Scene(settings, workplace, domain, rules)
+    scene = TelemetryContext(settings, workplace, domain, rules)
     parts = HealthParts(settings, workplace, made, replicas, pages, changes, tokens, link)
-    probe = DatabaseProbe(made.servers)
+    probe = ReadinessProbe(made.servers)
     service = Service(
         settings=settings,
         datasets=datasets,
@@ -172,7 +172,7 @@ def _built(
         resumption=Resumption(key),
         limits=Limiter(settings.limits, link, settings.server.workers * settings.server.instances),
         observers=observers,
-        observing=Observing(scene, made["write"], observers),
+        observing=Telemetry(scene, made["write"], observers),
         pools=made,
         replicas=replicas,
         pages=pages,
@@ -181,13 +181,15 @@ def _built(
         warmth=Warmth(link if settings.cache.shared else None, settings.cache.warm),
         probe=probe,
         readiness=Readiness(settings.health, drain, tokens, parts.loop, probe),
-        together=Together(parts, drain),
+        together=Fleet(parts, drain),
         drain=drain,
     )
     return _Built(service, link, changes, audit, writing)
 
 
-def _prefetcher(settings: Settings, made: Pools, pages: Pages, observers: Observers) -> Prefetcher:
+def _prefetcher(
+    settings: Settings, made: PoolSet, pages: Pages, observers: Observers
+) -> Prefetcher:
     """It reads ahead while nobody waits for a connection."""
     pressed, patience = made["read"].pressed, settings.cache.prefetch_patience
     prefetcher = Prefetcher(pages, observers, lambda: not pressed.is_set(), patience)
@@ -195,7 +197,7 @@ def _prefetcher(settings: Settings, made: Pools, pages: Pages, observers: Observ
     return prefetcher
 
 
-def _work(built: _Built) -> Iterator[Work]:
+def _work(built: _Built) -> Iterator[Background]:
     """What is done beside the requests, until the end."""
     service, link, changes, audit, _ = built
     settings = service.settings
@@ -214,7 +216,7 @@ def _work(built: _Built) -> Iterator[Work]:
         yield service.tokens.published.run()
     listens = (lambda: service.pages.listening) if settings.cache.enabled else None
     health = service.together.health
-    watched = Parts(
+    watched = SampledParts(
         service.pools, service.drain, service.pages, service.probe, link, listens, health,
         service.replicas, audit, service.tokens,
     )  # fmt: skip
@@ -222,7 +224,7 @@ def _work(built: _Built) -> Iterator[Work]:
 
 
 @asynccontextmanager
-async def _in_background(work: Work) -> AsyncIterator[None]:
+async def _in_background(work: Background) -> AsyncIterator[None]:
     """Has the work done until the block ends. None of it should end by itself."""
     task = asyncio.create_task(work)
     task.add_done_callback(_tell_of_a_death)
@@ -239,10 +241,10 @@ def _tell_of_a_death(task: asyncio.Task[None]) -> None:
 
 
 def _connections(
-    settings: Settings, workplace: Workplace, observers: Observers
-) -> tuple[Pools, Replicas]:
+    settings: Settings, workplace: WorkerContext, observers: Observers
+) -> tuple[PoolSet, Replicas]:
     servers = Servers(settings.database, workplace.folder)
-    made = Pools(settings, observers, servers)
+    made = PoolSet(settings, observers, servers)
     replicas = Replicas(settings, observers, servers=servers)
     for operation in READING:
         made[operation].standby = partial(replicas.choose, operation)
@@ -264,7 +266,7 @@ async def _warm(service: Service, recipe: Recipe) -> None:
         return
     query = FeedQuery.parse(recipe["given"], dataset)
     wanted = service.pages.wanted(query, principal, query.limit)
-    if isinstance(wanted, Wanted):
+    if isinstance(wanted, PageRequest):
         bounds, pool = service.settings.streams, service.pools["read"]
         load = partial(read_page, query, principal, pool, bounds, Stages())
         await service.pages.fetch(wanted, load)
@@ -276,14 +278,14 @@ def _cache(
     datasets: Mapping[str, Dataset],
     shared: RedisPages | None,
     observers: Observers,
-) -> tuple[Pages, Changes]:
+) -> tuple[Pages, ChangeListener]:
     oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
     ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
     size = settings.streams.page_size
     fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
     pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
-    watch = Watch(pages, ledger, declarations(settings.datasets.file), observers)
-    changes = Changes(servers, watch, watch.look, observers)
+    watch = Invalidation(pages, ledger, declarations(settings.datasets.file), observers)
+    changes = ChangeListener(servers, watch, watch.look, observers)
     pages.catch_up = changes.catch_up
     return pages, changes
 
@@ -293,7 +295,7 @@ def _shared(
 ) -> RedisPages | None:
     if link is None or not settings.cache.shared:
         return None
-    return RedisPages(Shared(link), observers, key.seal("pages in redis"))
+    return RedisPages(RedisStore(link), observers, key.seal("pages in redis"))
 
 
 def _redis(settings: Settings, observers: Observers) -> RedisLink | None:
@@ -343,7 +345,7 @@ class Serving(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(settings: Settings, workplace: Workplace) -> AsyncIterator[Serving]:
+async def serving(settings: Settings, workplace: WorkerContext) -> AsyncIterator[Serving]:
     """The service, answering on its listening sockets. Raises StartError.
 
     At the block's end whatever still runs is ended; a drain comes before that.
@@ -378,7 +380,7 @@ def alert_rules(settings: Settings, datasets: Collection[str]) -> dict[str, Rule
     if settings.alerts.file is None:
         return {}
     checks = [check.name for check in checks_of(settings.health)]
-    known = Known(datasets, patterns(), type(settings.pools).model_fields, checks)
+    known = KnownNames(datasets, patterns(), type(settings.pools).model_fields, checks)
     try:
         return load(settings.alerts.file, known)
     except AlertsError as error:
@@ -426,6 +428,6 @@ async def _first_connection(settings: Settings) -> asyncpg.Connection:
                 raise StartError(f"database.url: the database does not answer: {error}") from None
             if not is_told:
                 what = "waiting up to %g s for the database to answer: %s"
-                logger.warning(what, settings.database.startup_timeout, told(error))
+                logger.warning(what, settings.database.startup_timeout, redacted(error))
                 is_told = True
             await asyncio.sleep(_RETRY)

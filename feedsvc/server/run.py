@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from feedsvc.core.process import Workplace
+from feedsvc.core.process import WorkerContext
 from feedsvc.server.app import Serving, serving
 from feedsvc.settings import Settings
 
@@ -17,7 +17,7 @@ _PARTING: Final = 1.0  # seconds that clients of idle connections get to notice 
 _TICK: Final = 0.1  # seconds between looks at whether anybody is still connected
 
 
-class Orders:
+class ShutdownRequest:
     """What a process that serves has been told by a signal, or by whoever started it."""
 
     def __init__(self) -> None:
@@ -43,7 +43,10 @@ class Orders:
 
 
 async def serve(
-    settings: Settings, workplace: Workplace, on_ready: Callable[[], None], orders: Orders
+    settings: Settings,
+    workplace: WorkerContext,
+    on_ready: Callable[[], None],
+    orders: ShutdownRequest,
 ) -> None:
     """Serves on the listening sockets until the orders say else.
 
@@ -63,7 +66,7 @@ async def serve(
         logger.info("drained")
 
 
-async def _hand_over(served: Serving, timeout: float, orders: Orders) -> None:
+async def _hand_over(served: Serving, timeout: float, orders: ShutdownRequest) -> None:
     """Answers who is connected, one last time each, and lets streams run to their end."""
     logger.info("handing over: no new connections are taken here")
     served.service.drain.leave()
@@ -77,7 +80,7 @@ async def _hand_over(served: Serving, timeout: float, orders: Orders) -> None:
         await served.service.drain.interrupt_all()
 
 
-async def _take_leave(served: Serving, delay: float, orders: Orders) -> None:
+async def _take_leave(served: Serving, delay: float, orders: ShutdownRequest) -> None:
     """Answer on, while whoever balances the load notices that this process is not ready."""
     served.service.drain.announce()
     if delay:
@@ -87,7 +90,7 @@ async def _take_leave(served: Serving, delay: float, orders: Orders) -> None:
                 await orders.hurried.wait()
 
 
-async def _drain(served: Serving, timeout: float, orders: Orders) -> None:
+async def _drain(served: Serving, timeout: float, orders: ShutdownRequest) -> None:
     """Refuses new streams, and waits for those that run, unless there is no time for that."""
     draining = asyncio.create_task(served.service.drain.run(timeout))
     hurrying = asyncio.create_task(orders.hurried.wait())

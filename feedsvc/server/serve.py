@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from logging import getLogger
 from pathlib import Path
 
-from feedsvc.core.process import Workplace
+from feedsvc.core.process import WorkerContext
 from feedsvc.server.app import StartError
 from feedsvc.server.shared_folder import worker_folder
 from feedsvc.server.signals import serve_alone, serve_with_workers
-from feedsvc.server.supervisor import Plan
+from feedsvc.server.supervisor import WorkerPlan
 from feedsvc.settings import Settings
 from feedsvc.web.application import listen
 from streams import encoder
@@ -54,11 +54,11 @@ def serve_on(
     with ExitStack() as stack:
         metrics = stack.enter_context(_listening_for_metrics(settings))
         folder = stack.enter_context(worker_folder())
-        workplace = Workplace(listener, metrics, folder)
+        workplace = WorkerContext(listener, metrics, folder)
         command = [sys.executable, "-m", "feedsvc", "serve"]
         if config is not None:
             command.append(f"--config={config}")
-        plan = Plan(command, config, workers)
+        plan = WorkerPlan(command, config, workers)
         if (workers or settings.server.workers) == 1:
             serve_alone(_for_one(settings), workplace, plan, on_ready)
         else:

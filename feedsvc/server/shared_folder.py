@@ -44,7 +44,7 @@ def worker_folder() -> Iterator[Path | None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Slots:
+class WorkerSlots:
     """The numbers of the workers that run."""
 
     def __init__(self, folder: Path | None) -> None:

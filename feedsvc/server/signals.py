@@ -19,12 +19,12 @@ from typing import Any, Final, TypeAlias
 
 import uvloop
 
-from feedsvc.core.process import Workplace
+from feedsvc.core.process import WorkerContext
 from feedsvc.server.app import StartError
 from feedsvc.server.control import ControlLine
-from feedsvc.server.run import Orders, serve
-from feedsvc.server.shared_folder import Slots
-from feedsvc.server.supervisor import Plan, Workers
+from feedsvc.server.run import ShutdownRequest, serve
+from feedsvc.server.shared_folder import WorkerSlots
+from feedsvc.server.supervisor import Supervisor, WorkerPlan
 from feedsvc.server.worker import WorkerError
 from feedsvc.settings import Settings, SettingsError
 
@@ -36,17 +36,19 @@ Ready: TypeAlias = Callable[[], None]
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def serve_as_worker(settings: Settings, workplace: Workplace, line: ControlLine) -> None:
+def serve_as_worker(settings: Settings, workplace: WorkerContext, line: ControlLine) -> None:
     """Serves as one of several, until a signal or the line says else. Raises StartError."""
     _run(_worker(settings, workplace, line))
 
 
-def serve_alone(settings: Settings, workplace: Workplace, plan: Plan, on_ready: Ready) -> None:
+def serve_alone(
+    settings: Settings, workplace: WorkerContext, plan: WorkerPlan, on_ready: Ready
+) -> None:
     """Serves in this process until a signal. Raises StartError."""
     _run(_alone(settings, workplace, plan, on_ready))
 
 
-def serve_with_workers(workplace: Workplace, plan: Plan, on_ready: Ready) -> None:
+def serve_with_workers(workplace: WorkerContext, plan: WorkerPlan, on_ready: Ready) -> None:
     """Serves with several processes until a signal. Raises StartError."""
     _run(_with_workers(workplace, plan, on_ready))
 
@@ -60,8 +62,8 @@ def _run(work: Awaitable[None]) -> None:
         runner.run(run())
 
 
-async def _worker(settings: Settings, workplace: Workplace, line: ControlLine) -> None:
-    orders, loop = Orders(), asyncio.get_running_loop()
+async def _worker(settings: Settings, workplace: WorkerContext, line: ControlLine) -> None:
+    orders, loop = ShutdownRequest(), asyncio.get_running_loop()
     # Whoever started it is gone, so nobody would tell it to stop: it does so by itself.
     line.listen(partial(_obey, orders), orders.stop)
     for number in _STOP_SIGNALS:
@@ -73,17 +75,19 @@ async def _worker(settings: Settings, workplace: Workplace, line: ControlLine) -
         line.stop_listening()  # why it ended may be said yet
 
 
-def _obey(orders: Orders, message: Mapping[str, Any]) -> None:
+def _obey(orders: ShutdownRequest, message: Mapping[str, Any]) -> None:
     if message.get("stop"):
         orders.stop()
     elif message.get("hand_over"):
         orders.hand_over()
 
 
-async def _alone(settings: Settings, workplace: Workplace, plan: Plan, on_ready: Ready) -> None:
-    orders, slots = Orders(), Slots(workplace.folder)
+async def _alone(
+    settings: Settings, workplace: WorkerContext, plan: WorkerPlan, on_ready: Ready
+) -> None:
+    orders, slots = ShutdownRequest(), WorkerSlots(workplace.folder)
     own_slot = slots.take()
-    workers = Workers(plan, workplace, slots)
+    workers = Supervisor(plan, workplace, slots)
 
     def stop() -> None:
         orders.stop()
@@ -104,8 +108,8 @@ async def _alone(settings: Settings, workplace: Workplace, plan: Plan, on_ready:
             await workers.wait()
 
 
-async def _with_workers(workplace: Workplace, plan: Plan, on_ready: Ready) -> None:
-    workers = Workers(plan, workplace, Slots(workplace.folder))
+async def _with_workers(workplace: WorkerContext, plan: WorkerPlan, on_ready: Ready) -> None:
+    workers = Supervisor(plan, workplace, WorkerSlots(workplace.folder))
     async with _obeying(workers.stop, workers.reload):
         try:
             await workers.begin()

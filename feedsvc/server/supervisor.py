@@ -15,8 +15,8 @@ from typing import Final
 
 from feedsvc import settings
 from feedsvc.core import logs
-from feedsvc.core.process import Workplace
-from feedsvc.server.shared_folder import Slots
+from feedsvc.core.process import WorkerContext
+from feedsvc.server.shared_folder import WorkerSlots
 from feedsvc.server.worker import Worker, WorkerError
 from feedsvc.settings import Settings, SettingsError
 
@@ -30,7 +30,7 @@ _END: Final = 15.0  # seconds for an end beside the drain
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WorkerPlan:
     """How workers are started. `count` None is what the settings say."""
 
     command: Sequence[str]
@@ -47,10 +47,10 @@ class _Generation:
     workers: list[Worker] = field(default_factory=list)
 
 
-class Workers:
+class Supervisor:
     """A number of workers, kept at that number until they are told to stop."""
 
-    def __init__(self, plan: Plan, workplace: Workplace, slots: Slots) -> None:
+    def __init__(self, plan: WorkerPlan, workplace: WorkerContext, slots: WorkerSlots) -> None:
         self._plan = plan
         self._workplace = workplace
         self._slots = slots

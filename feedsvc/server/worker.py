@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from feedsvc.core.process import Workplace
+from feedsvc.core.process import WorkerContext
 from feedsvc.server.control import ControlLine
 
 _LAST_MOMENTS: Final = 5.0  # seconds from a worker's last word to its end
@@ -22,7 +22,9 @@ class WorkerError(Exception):
 class Worker:
     """A child that serves, or is about to."""
 
-    def __init__(self, command: Sequence[str], of: int, workplace: Workplace, slot: int) -> None:
+    def __init__(
+        self, command: Sequence[str], of: int, workplace: WorkerContext, slot: int
+    ) -> None:
         ours, its = socket.socketpair()
         self.slot = slot
         self.retired = False

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
-Kind: TypeAlias = Literal["server", "socket", "sentinel", "cluster"]
+RedisKind: TypeAlias = Literal["server", "socket", "sentinel", "cluster"]
 Node: TypeAlias = tuple[str, int]
 
-_SCHEMES: Final[dict[str, tuple[Kind, bool]]] = {
+_SCHEMES: Final[dict[str, tuple[RedisKind, bool]]] = {
     "redis": ("server", False),
     "rediss": ("server", True),
     "unix": ("socket", False),
@@ -53,7 +53,7 @@ class RedisAddress:
     `tls` is None without TLS, else redis-py's `ssl_` arguments.
     """
 
-    kind: Kind
+    kind: RedisKind
     nodes: tuple[Node, ...] = ()
     path: str = ""
     service: str = ""
@@ -99,7 +99,7 @@ def _parts(text: str) -> tuple[str, str, str]:
     return authority, slash + path, query
 
 
-def _nodes(kind: Kind, text: str) -> tuple[Node, ...]:
+def _nodes(kind: RedisKind, text: str) -> tuple[Node, ...]:
     if kind == "socket":
         if text:
             raise ValueError("has a host, where a socket has none: write unix:///path/to/redis")
@@ -126,7 +126,7 @@ def _socket(path: str) -> str:
     return unquote(path)
 
 
-def _service_and_db(kind: Kind, path: str, db: str) -> tuple[str, str]:
+def _service_and_db(kind: RedisKind, path: str, db: str) -> tuple[str, str]:
     """What stands behind the hosts. An option goes over the path, as in redis-py."""
     path = path.removeprefix("/")
     if kind == "socket":
@@ -139,7 +139,7 @@ def _service_and_db(kind: Kind, path: str, db: str) -> tuple[str, str]:
     return unquote(service), db or number
 
 
-def _db(kind: Kind, text: str) -> int:
+def _db(kind: RedisKind, text: str) -> int:
     if not re.fullmatch(r"[0-9]{0,5}", text):
         raise ValueError("has no number in its database's place, such as /0")
     number = int(text or 0)
@@ -148,7 +148,7 @@ def _db(kind: Kind, text: str) -> int:
     return number
 
 
-def _options(query: str, kind: Kind, scheme: str, *, is_tls: bool) -> dict[str, str]:
+def _options(query: str, kind: RedisKind, scheme: str, *, is_tls: bool) -> dict[str, str]:
     known = (
         *_FOR_ALL,
         *(("db",) if kind != "cluster" else ()),

@@ -9,16 +9,16 @@ from feedsvc.settings import Server
 from feedsvc.web import cors, middleware, routes
 from feedsvc.web.context import SERVICE, SHORTAGES, Service
 from feedsvc.web.openapi import docs_page, document
-from feedsvc.web.protocol.connection import Connection
-from feedsvc.web.protocol.page_answers import Shortcut
-from feedsvc.web.protocol.server import Door
-from feedsvc.web.routes import Open, Protected, add
+from feedsvc.web.protocol.connection import ClientConnection
+from feedsvc.web.protocol.page_answers import PageAnswers
+from feedsvc.web.protocol.server import FeedServer
+from feedsvc.web.routes import OpenRoute, ProtectedRoute, add
 
 _BACKLOG: Final = 1_024
-ROUTES: Final[tuple[Open | Protected, ...]] = (
+ROUTES: Final[tuple[OpenRoute | ProtectedRoute, ...]] = (
     *routes.ROUTES,
-    Open("/openapi.json", document.describe),
-    Open("/docs", docs_page.read),
+    OpenRoute("/openapi.json", document.describe),
+    OpenRoute("/docs", docs_page.read),
 )
 
 
@@ -64,15 +64,15 @@ class Runner(web.AppRunner):
         """Begins to answer on a listening socket."""
         await web.SockSite(self, listener, backlog=_BACKLOG).start()
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[ClientConnection]:
         """The connections that there are."""
         server = self.server
         present = [] if server is None else server.connections
-        return [each for each in present if isinstance(each, Connection)]
+        return [each for each in present if isinstance(each, ClientConnection)]
 
     async def _make_server(self) -> web.Server:
-        shortcut = Shortcut(self.app[SERVICE])
-        return Door(await super()._make_server(), self._settings, shortcut)
+        shortcut = PageAnswers(self.app[SERVICE])
+        return FeedServer(await super()._make_server(), self._settings, shortcut)
 
 
 def listen(host: str, port: int, settings: Server) -> socket.socket:

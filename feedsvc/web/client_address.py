@@ -64,7 +64,7 @@ def behind_proxies(
     return hop
 
 
-class Crowd:
+class ConnectionCounter:
     """How many connections each address has in this process. Trusted proxies are not counted."""
 
     def __init__(self, limit: int, trusted: Networks) -> None:
@@ -82,7 +82,7 @@ class Crowd:
             return None
         who = _household(address)
         if self._connections[who] >= self._limit:
-            raise CrowdedError
+            raise TooManyConnectionsError
         self._connections[who] += 1
         return who
 
@@ -93,7 +93,7 @@ class Crowd:
             del self._connections[who]
 
 
-class CrowdedError(Exception):
+class TooManyConnectionsError(Exception):
     """An address has as many connections as it may."""
 
 

@@ -10,8 +10,8 @@ from feedsvc.access.limiter import Limiter
 from feedsvc.access.resumption import Resumption
 from feedsvc.access.tickets import Tickets
 from feedsvc.access.tokens import Tokens
-from feedsvc.backends.postgres.pool import Pools
-from feedsvc.backends.postgres.probe import DatabaseProbe
+from feedsvc.backends.postgres.pool import PoolSet
+from feedsvc.backends.postgres.probe import ReadinessProbe
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.cache.analytics import CacheAnalytics
 from feedsvc.cache.pages import Pages
@@ -23,9 +23,9 @@ from feedsvc.core.logs import Tally
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets.dataset import Dataset
-from feedsvc.operations.fleet import Together
+from feedsvc.operations.fleet import Fleet
 from feedsvc.operations.health.readiness import Readiness
-from feedsvc.operations.telemetry import Observing
+from feedsvc.operations.telemetry import Telemetry
 from feedsvc.settings import Settings
 
 
@@ -40,16 +40,16 @@ class Service:
     resumption: Resumption
     limits: Limiter
     observers: Observers
-    observing: Observing
-    pools: Pools
+    observing: Telemetry
+    pools: PoolSet
     replicas: Replicas
     pages: Pages
     cache_analytics: CacheAnalytics
     prefetcher: Prefetcher
     warmth: Warmth
-    probe: DatabaseProbe
+    probe: ReadinessProbe
     readiness: Readiness
-    together: Together
+    together: Fleet
     drain: Drain
 
 
@@ -66,5 +66,5 @@ STANDING: Final = web.RequestKey("standing", Mapping)
 RESUMES: Final = web.RequestKey("resumes", Principal)
 """In whose name a ticket has let a request in, which may come back with a cookie."""
 
-Work: TypeAlias = Callable[[], Awaitable[web.StreamResponse]]
+Answering: TypeAlias = Callable[[], Awaitable[web.StreamResponse]]
 """What is left to do for a request that has been judged."""

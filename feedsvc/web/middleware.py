@@ -24,7 +24,7 @@ from feedsvc.web import cors, problems, resumption, security
 from feedsvc.web.client_address import client_address
 from feedsvc.web.context import CLIENT_ADDRESS, REQUEST_ID, SERVICE, SHORTAGES, STAGES, STANDING
 from feedsvc.web.problems import LateBodyError
-from feedsvc.web.record import PARTICULARS, Particulars, request_id
+from feedsvc.web.record import RECORD, RequestRecord, request_id
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     request[STAGES] = Stages()
     cause.PRESENT.set(_cause(request))
     resource = request.match_info.route.resource
-    request[PARTICULARS] = Particulars("unknown" if resource is None else resource.canonical)
+    request[RECORD] = RequestRecord("unknown" if resource is None else resource.canonical)
     trusted = request.app[SERVICE].settings.server.trusted_proxies
     if (address := client_address(request.remote, request.headers, trusted)) is not None:
         request[CLIENT_ADDRESS] = address
@@ -67,7 +67,7 @@ def _cause(request: web.Request) -> Cause:
 
 
 def _tell_end(request: web.Request, outcome: web.StreamResponse | BaseException) -> None:
-    request.app[SERVICE].observers.tell(request[PARTICULARS].ended(request, outcome))
+    request.app[SERVICE].observers.tell(request[RECORD].ended(request, outcome))
 
 
 @web.middleware
@@ -126,7 +126,7 @@ def _refuse_body(request: web.Request) -> None:
 
 
 def _answer(request: web.Request, problem: Problem) -> web.Response:
-    request[PARTICULARS].problem = problem
+    request[RECORD].problem = problem
     response = problems.answer(problem, request.rel_url.raw_path, request[REQUEST_ID])
     if isinstance(problem, (BadRequest, RequestTimeout)):
         response.force_close()  # an unread body is not worth reading to keep the connection

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from feedsvc.core import cause, identifiers
-from feedsvc.core.events import RequestEnded, Result
+from feedsvc.core.events import RequestEnded, RequestResult
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Problem, Unauthorized
 from feedsvc.web.context import CLIENT_ADDRESS, REQUEST_ID, STAGES
@@ -25,7 +25,7 @@ def request_id(given: str | None) -> str:
 
 
 @dataclass(slots=True)
-class Particulars:
+class RequestRecord:
     """Filled in as they become known; `query` is made by `feedsvc.web.asked`."""
 
     # The pattern, for a raw path may hold what does not belong in a log.
@@ -73,7 +73,7 @@ class Particulars:
             trace=None if present is None else present.trace,
         )
 
-    def _result(self, outcome: web.StreamResponse | BaseException) -> tuple[int, Result]:
+    def _result(self, outcome: web.StreamResponse | BaseException) -> tuple[int, RequestResult]:
         match outcome:
             case web.StreamResponse(status=status) if status < 400:
                 return status, "complete"
@@ -89,4 +89,4 @@ class Particulars:
                 return 200, "failed"  # a body that was broken off behind its head
 
 
-PARTICULARS: Final = web.RequestKey("particulars", Particulars)
+RECORD: Final = web.RequestKey("particulars", RequestRecord)

@@ -15,21 +15,21 @@ from feedsvc.access.limiter import RouteClass
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired
 from feedsvc.web import problems, resumption
-from feedsvc.web.context import RESUMES, SERVICE, STAGES, STANDING, Work
+from feedsvc.web.context import RESUMES, SERVICE, STAGES, STANDING, Answering
 from feedsvc.web.feeds import handlers, tickets
 from feedsvc.web.operations import alerts, cache_and_pools, health, metrics, probes
 from feedsvc.web.operations import performance as tracker
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 from feedsvc.web.request_summary import asked
 
-PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Work]]
+PrincipalHandler: TypeAlias = Callable[[web.Request, Principal], Awaitable[Answering]]
 """Judges a request that the limits have admitted; what it gives back does the work."""
 
 READ: Final = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
-class Open:
+class OpenRoute:
     """A route that anyone may ask for."""
 
     path: str
@@ -38,7 +38,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Protected:
+class ProtectedRoute:
     """A route for whoever has a valid token; the handler decides what its holder may read."""
 
     path: str
@@ -49,40 +49,40 @@ class Protected:
     limit: RouteClass = "requests"
 
 
-ROUTES: Final[tuple[Open | Protected, ...]] = (
-    Protected("/v1/feeds", handlers.catalogue),
-    Protected("/v1/feeds/{dataset}", handlers.feed),
-    Protected("/v1/feeds/{dataset}/{key:(?s:.*)}", handlers.row),
-    Protected("/v1/tickets", tickets.issue, ("POST",), tickets=False, limit="tickets"),
-    Protected("/api/performance/cache", cache_and_pools.cache),
-    Protected(
+ROUTES: Final[tuple[OpenRoute | ProtectedRoute, ...]] = (
+    ProtectedRoute("/v1/feeds", handlers.catalogue),
+    ProtectedRoute("/v1/feeds/{dataset}", handlers.feed),
+    ProtectedRoute("/v1/feeds/{dataset}/{key:(?s:.*)}", handlers.row),
+    ProtectedRoute("/v1/tickets", tickets.issue, ("POST",), tickets=False, limit="tickets"),
+    ProtectedRoute("/api/performance/cache", cache_and_pools.cache),
+    ProtectedRoute(
         "/api/performance/cache/invalidate", cache_and_pools.invalidate, ("POST",), tickets=False
     ),
-    Protected("/api/performance/pools", cache_and_pools.pools),
-    Protected("/api/performance/health", health.health),
-    Protected("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
-    Protected("/api/performance/metrics", tracker.metrics),
-    Protected("/api/performance/alerts", alerts.alerts),
-    Protected("/api/performance/alerts/silences", alerts.silence, ("POST",), tickets=False),
-    Protected("/metrics", metrics.metrics),
-    Open("/problems/{name}", problems.page),
-    Open("/live", probes.live),
-    Open("/ready", probes.ready),
+    ProtectedRoute("/api/performance/pools", cache_and_pools.pools),
+    ProtectedRoute("/api/performance/health", health.health),
+    ProtectedRoute("/api/performance/health/repair", health.repair, ("POST",), tickets=False),
+    ProtectedRoute("/api/performance/metrics", tracker.metrics),
+    ProtectedRoute("/api/performance/alerts", alerts.alerts),
+    ProtectedRoute("/api/performance/alerts/silences", alerts.silence, ("POST",), tickets=False),
+    ProtectedRoute("/metrics", metrics.metrics),
+    OpenRoute("/problems/{name}", problems.page),
+    OpenRoute("/live", probes.live),
+    OpenRoute("/ready", probes.ready),
 )
 
 
-def add(application: web.Application, route: Open | Protected) -> None:
+def add(application: web.Application, route: OpenRoute | ProtectedRoute) -> None:
     """Registers the route for its methods."""
-    handler = route.handler if isinstance(route, Open) else _authenticated(route)
+    handler = route.handler if isinstance(route, OpenRoute) else _authenticated(route)
     for method in route.methods:
         application.router.add_route(method, route.path, handler)
 
 
-def _authenticated(route: Protected) -> Handler:
+def _authenticated(route: ProtectedRoute) -> Handler:
     """Who asks, whether it is too much, whether it makes sense, and only then the work."""
 
     async def admit(request: web.Request) -> web.StreamResponse:
-        known = request[PARTICULARS]
+        known = request[RECORD]
         known.guarded = True
         known.principal = principal = await _principal(request, tickets_will_do=route.tickets)
         known.query = asked(request)

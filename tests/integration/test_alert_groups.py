@@ -9,13 +9,13 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from feedsvc.backends.postgres.pool import Pool, Pools
+from feedsvc.backends.postgres.pool import Pool, PoolSet
 from feedsvc.core.events import Observers
 from feedsvc.core.problems import Unavailable
-from feedsvc.operations.alerts.delivery import Errands, Target, Timing
+from feedsvc.operations.alerts.delivery import AlertDelivery, Target, Timing
 from feedsvc.operations.alerts.group import Group
-from feedsvc.operations.alerts.history import History
-from feedsvc.operations.alerts.webhook import Outcome, Webhook
+from feedsvc.operations.alerts.history import AlertHistory
+from feedsvc.operations.alerts.webhook import DeliveryOutcome, Webhook
 from feedsvc.settings import Database, Settings
 from tests.support.servers import with_database, world_of_its_own
 from tests.unit.test_alert_evaluator import AWAY, Driven
@@ -31,7 +31,7 @@ class Hook:
     down: bool = False
     attempts: int = 0
 
-    async def deliver(self, message: Mapping[str, Any]) -> Outcome:
+    async def deliver(self, message: Mapping[str, Any]) -> DeliveryOutcome:
         """As `Webhook.deliver`."""
         self.attempts += 1
         if self.down:
@@ -49,8 +49,8 @@ class Instance:
     def __init__(self, name: str, pool: Pool, hook: Hook) -> None:
         self.driven = Driven(hold="0s")
         self.group = Group(pool, NAME, name)
-        self.errands = Errands(
-            {AWAY: self.driven.rule}, self.driven.boards, History(pool, name),
+        self.errands = AlertDelivery(
+            {AWAY: self.driven.rule}, self.driven.boards, AlertHistory(pool, name),
             Target(cast("Webhook", hook), self.group), Observers(),
         )  # fmt: skip
         self.errands.timing = Timing(now=lambda: 0.0, sleep=lambda _: asyncio.sleep(0.01))
@@ -91,7 +91,7 @@ async def delivering(*instances: Instance) -> AsyncIterator[None]:
 async def world(admin_url: str) -> AsyncIterator[World]:
     async with world_of_its_own(admin_url) as url:
         owner = await asyncpg.connect(with_database(admin_url, url.rpartition("/")[2]))
-        pools = Pools(Settings(database=Database.model_validate({"url": url})))
+        pools = PoolSet(Settings(database=Database.model_validate({"url": url})))
         await pools.open()
         hook = Hook()
         one, other = (Instance(name, pools["write"], hook) for name in ("one", "other"))

@@ -2,9 +2,9 @@
 
 import asyncpg
 
-from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.pool import PoolSet
 from feedsvc.core.identifiers import new_uuid
-from feedsvc.operations.alerts.history import History
+from feedsvc.operations.alerts.history import AlertHistory
 from feedsvc.settings import Database, Settings
 from tests.support.servers import with_database, world_of_its_own
 
@@ -13,9 +13,9 @@ DAYS = "UPDATE feedsvc.alerts SET at = now() - make_interval(days => $2) WHERE a
 
 async def test_events_are_kept_for_ninety_days(admin_url: str) -> None:
     async with world_of_its_own(admin_url) as url:
-        pools = Pools(Settings(database=Database.model_validate({"url": url})))
+        pools = PoolSet(Settings(database=Database.model_validate({"url": url})))
         await pools.open()
-        history = History(pools["write"], "tests")
+        history = AlertHistory(pools["write"], "tests")
         names = {"old": 91, "kept": 89, "new": 0}
         try:
             await history.add([

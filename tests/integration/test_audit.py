@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.pool import PoolSet
 from feedsvc.core.events import RequestEnded
 from feedsvc.core.principal import Principal
 from feedsvc.operations.audit import AuditLog
@@ -236,7 +236,7 @@ async def test_an_orderly_stop_loses_nothing(world_url: str, world: asyncpg.Conn
 async def audit_log(url: str, **settings: Any) -> AsyncIterator[AuditLog]:
     """An audit log over the service's own pool."""
     whole = Settings(database=Database(url=url))
-    pools = Pools(whole)
+    pools = PoolSet(whole)
     await pools.open()
     try:
         yield AuditLog(pools["write"], Audit(**settings))

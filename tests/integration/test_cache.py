@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from yarl import URL
 
-from feedsvc.cache.redis_store import Shared
+from feedsvc.cache.redis_store import RedisStore
 from feedsvc.settings import Redis as RedisSettings
 from tests.support.cache_figures import reports, until_all_listen
 from tests.support.exposed import exposed
@@ -591,5 +591,5 @@ def test_the_name_of_a_page_in_redis_shows_nobodys_data() -> None:
     class Link:
         prefix = "feedsvc"
 
-    name = Shared(Link())._name('["rosewood","member",""]')  # type: ignore[arg-type]
+    name = RedisStore(Link())._name('["rosewood","member",""]')  # type: ignore[arg-type]
     assert "rosewood" not in name

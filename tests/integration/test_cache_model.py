@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 
 from feedsvc.cache import envelope as page
 from feedsvc.cache import invalidation, ledger
-from feedsvc.cache.envelope import Key, Wanted
-from feedsvc.cache.redis_store import Shared
+from feedsvc.cache.envelope import PageKey, PageRequest
+from feedsvc.cache.redis_store import RedisStore
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
@@ -64,7 +64,7 @@ class CacheMachine(RuleBasedStateMachine):
         CacheMachine.now = 1_000.0
         self.loop = asyncio.new_event_loop()
         self.database = Database()
-        self.put: list[tuple[Key, bytes]] = []
+        self.put: list[tuple[PageKey, bytes]] = []
         self.workers = [self._worker() for _ in WORKERS]
         self.reads: list[Read] = []
         self.shown: list[tuple[Worker, Dataset, Principal, Page]] = []
@@ -287,7 +287,7 @@ class CacheMachine(RuleBasedStateMachine):
         if how == "another's":
             key, _ = self.put[-1 - place % len(self.put)]
         value = b"feedsvc-page-1\n{garbage" if how == "garbage" else envelope
-        self._settle(link.ask("SET", Shared(link)._name(key), value))
+        self._settle(link.ask("SET", RedisStore(link)._name(key), value))
 
     def swap(self) -> None:
         """The last two that were put change places."""
@@ -311,7 +311,7 @@ class CacheMachine(RuleBasedStateMachine):
     def _begin(
         self,
         worker: Worker,
-        wanted: Wanted,
+        wanted: PageRequest,
         caller: Principal,
         reading: Awaitable[object],
         *,

@@ -20,7 +20,7 @@ from feedsvc.core.timing import Stages
 from feedsvc.datasets import catalog
 from feedsvc.datasets.dataset import Dataset, declarations
 from feedsvc.feeds import transaction
-from feedsvc.feeds.export import Course, open_export
+from feedsvc.feeds.export import ExportOptions, open_export
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice
 from feedsvc.settings import Database, PoolSettings
@@ -79,7 +79,7 @@ async def one_row(pool: Pool, _: Dataset) -> None:
 async def whole_export(pool: Pool, letters: Dataset) -> None:
     """A stream to a client that keeps up."""
     query = FeedQuery.parse({"format": "sse"}, letters)
-    async with open_export(query, FIRST, pool, Course(16_384), Stages()) as export:
+    async with open_export(query, FIRST, pool, ExportOptions(16_384), Stages()) as export:
         while await export.take() is not None:
             pass
 
@@ -87,7 +87,7 @@ async def whole_export(pool: Pool, letters: Dataset) -> None:
 async def parked_export(pool: Pool, letters: Dataset) -> None:
     """A stream to a client that falls behind after each chunk."""
     query = FeedQuery.parse({"format": "ndjson"}, letters)
-    async with open_export(query, FIRST, pool, Course(16_384), Stages()) as export:
+    async with open_export(query, FIRST, pool, ExportOptions(16_384), Stages()) as export:
         while await export.take() is not None:
             await export.park()
 
@@ -95,7 +95,7 @@ async def parked_export(pool: Pool, letters: Dataset) -> None:
 async def copied_export(pool: Pool, letters: Dataset) -> None:
     """The same by COPY, and parked in the middle of a page."""
     query = FeedQuery.parse({"format": "ndjson"}, replace(letters, source="copy"))
-    course = Course(16_384, choose=partial(choice.candidate, copy_after=0))
+    course = ExportOptions(16_384, choose=partial(choice.candidate, copy_after=0))
     async with open_export(query, FIRST, pool, course, Stages()) as export:
         while await export.take() is not None:
             await export.park()
@@ -168,7 +168,7 @@ async def assert_next_sees_its_own(pool: Pool, letters: Dataset, world: World) -
     query = FeedQuery.parse({"format": "ndjson", "columns": "mark"}, letters)
     expected = [f'{{"mark":"{row.mark}"}}' for row in world.rows(Caller(NEXT.tenant), "letters")]
     found: list[str] = []
-    async with open_export(query, NEXT, pool, Course(16_384), Stages()) as export:
+    async with open_export(query, NEXT, pool, ExportOptions(16_384), Stages()) as export:
         while (part := await export.take()) is not None:
             found += [record.decode() for record in part.records()]
     assert found == expected

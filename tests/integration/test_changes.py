@@ -14,17 +14,17 @@ import pytest
 
 from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.snapshot import Snapshot
-from feedsvc.cache.invalidation import Watch
+from feedsvc.cache.invalidation import Invalidation
 from feedsvc.cache.ledger import Ledger
 from feedsvc.changes import listener as changes
 from feedsvc.changes import triggers
-from feedsvc.changes.listener import Changes
+from feedsvc.changes.listener import ChangeListener
 from feedsvc.commands.demo.embedded import start_postgres
 from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets.dataset import Declaration
 from feedsvc.datasets.tags import exactly
 from feedsvc.operations.health import check_links
-from feedsvc.operations.health.result import Finding
+from feedsvc.operations.health.result import CheckResult
 from feedsvc.settings import Database, Settings
 from tests.support.servers import throw_away_folder
 
@@ -50,9 +50,9 @@ class Listener:
         observers, self.told = Observers(), list[Sequence[str]]()
         observers.add(CacheChange, lambda change: self.told.append(change.items))
         given: Any = self.pages
-        watch = Watch(given, self.ledger, DECLARED, observers)
+        watch = Invalidation(given, self.ledger, DECLARED, observers)
         database = Database.model_validate({"url": url})
-        self.changes = Changes(database, watch, watch.look)
+        self.changes = ChangeListener(database, watch, watch.look)
 
     async def snapshot(self) -> Snapshot:
         text = await self.writer.fetchval("SELECT pg_current_snapshot()::text")
@@ -106,7 +106,7 @@ async def test_a_page_is_too_old_as_soon_as_its_change_is_told(listener: Listene
     assert listener.admits(await listener.snapshot())
 
 
-async def heard(made: Listener) -> Finding:
+async def heard(made: Listener) -> CheckResult:
     """What its health says of it."""
     parts: Any = SimpleNamespace(
         settings=Settings(), changes=made.changes,
@@ -276,7 +276,7 @@ async def test_a_beat_that_was_given_up_says_nothing_of_the_next(listener: Liste
 
 async def test_a_note_counts_for_its_own_beat_alone() -> None:
     given: Any = SimpleNamespace(lose=lambda: None)
-    made = Changes(Database.model_validate({"url": "postgresql://nowhere"}), given, given)
+    made = ChangeListener(Database.model_validate({"url": "postgresql://nowhere"}), given, given)
     made._beats, made._note = 2, asyncio.get_running_loop().create_future()
     made._came_back(None, 1, "channel", "1")
     assert not made._note.done()

@@ -232,7 +232,7 @@ async def test_every_source_sends_the_row_whatever_its_columns_are_called(
     tables: list[Table], file: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice.candidate, "__defaults__", (0,))
-    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 2)
+    monkeypatch.setattr(parallel.ParallelCopy, "_range_rows", lambda *_: 2)
     monkeypatch.setattr(parallel, "SURELY_LONG", 0)
     superuser = await asyncpg.connect(url)
     async with sited(as_login(url), file, 4) as site:

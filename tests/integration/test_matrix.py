@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from feedsvc.web.application import ROUTES
-from feedsvc.web.routes import Protected
+from feedsvc.web.routes import ProtectedRoute
 from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
 
 OWN, OTHER = "rosewood", "atelier-blanc"
@@ -187,7 +187,7 @@ def test_every_route_has_a_decision() -> None:
 
 def test_what_is_open_is_known_to_be() -> None:
     """Whoever opens a route to everybody has to say so here, too."""
-    is_open = {route.path for route in ROUTES if not isinstance(route, Protected)}
+    is_open = {route.path for route in ROUTES if not isinstance(route, ProtectedRoute)}
     assert is_open == {"/problems/{name}", "/openapi.json", "/docs", "/live", "/ready"}
 
 

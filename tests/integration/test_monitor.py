@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 from rich.console import Console
 
-from feedsvc.commands.monitor.history import History
+from feedsvc.commands.monitor.history import RateHistory
 from feedsvc.commands.monitor.screen import Screen
-from feedsvc.commands.monitor.source import Glance, Source
+from feedsvc.commands.monitor.source import Glance, ServiceClient
 from tests.support.service import REPOSITORY, Running, bearer, token
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ async def test_what_the_service_tells_fits_the_screen(
         async with http.get(f"/v1/feeds/clients?limit={limit}", headers=bearer()) as answer:
             assert answer.status == 200
     async with aiohttp.ClientSession(service.url) as session:
-        source, history = Source(session, token(role="admin")), History()
+        source, history = ServiceClient(session, token(role="admin")), RateHistory()
         for _ in range(40):
             glance: Glance = await source.look()
             told = glance.told["metrics"]["now"]["endpoints"]

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from feedsvc.backends.postgres import pool as pools
-from feedsvc.backends.postgres.admission import Places
+from feedsvc.backends.postgres.admission import Admission
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.problems import Busy
 from feedsvc.settings import Settings
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(pools, "Places", partial(Places, clock=made))
+    monkeypatch.setattr(pools, "Places", partial(Admission, clock=made))
     return made
 
 

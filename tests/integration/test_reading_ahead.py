@@ -13,8 +13,8 @@ import pytest
 from feedsvc.core.problems import Problem
 from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
-from feedsvc.feeds.export import Course, Export, open_export
-from feedsvc.feeds.sources.copy_pages import CopiedPages
+from feedsvc.feeds.export import Export, ExportOptions, open_export
+from feedsvc.feeds.sources.copy_pages import CopyPages
 from tests.support.encoding import needs_encoder
 from tests.support.patience import patience
 from tests.support.servers import LOGIN, as_login
@@ -94,7 +94,7 @@ async def test_what_was_asked_for_ahead_is_cancelled_and_read_again(
     """Whether the rows before those are still waited for, or wait to be taken (`in_hand`)."""
     made, owner = site
     query = made.query("sleepy", "cursor")
-    async with open_export(query, MEMBER, made.pool, Course(CHUNK), Stages()) as export:
+    async with open_export(query, MEMBER, made.pool, ExportOptions(CHUNK), Stages()) as export:
         seen = await up_to_the_sleeper(export, owner)
         assert export._ahead is not None
         if export._ahead.done() is not in_hand:
@@ -117,7 +117,7 @@ async def test_what_was_asked_for_ahead_is_cancelled_and_read_again(
 async def collect(site: Site, seen: list[int]) -> None:
     """All rows there are, for whoever wants to know how many came before a failure."""
     query = site.query("sleepy", "cursor")
-    async with open_export(query, MEMBER, site.pool, Course(CHUNK), Stages()) as export:
+    async with open_export(query, MEMBER, site.pool, ExportOptions(CHUNK), Stages()) as export:
         while (part := await export.take()) is not None:
             seen += numbers(part.records())
 
@@ -133,7 +133,11 @@ async def test_rows_before_a_failure_that_came_ahead_are_given_first(
     assert ASLEEP - 100 <= len(seen) < ASLEEP
     assert seen == list(range(1, len(seen) + 1))
     async with open_export(
-        made.query("sleepy", "cursor", limit="10"), MEMBER, made.pool, Course(CHUNK), Stages()
+        made.query("sleepy", "cursor", limit="10"),
+        MEMBER,
+        made.pool,
+        ExportOptions(CHUNK),
+        Stages(),
     ) as export:  # the pool's one connection is as good as new
         assert await export.take() is not None
 
@@ -144,7 +148,7 @@ async def test_a_copy_that_is_given_up_at_its_last_piece_leaves_its_connection_u
     """All of it has come by then, and asyncpg would wait for the end of what it cancels."""
     made, owner = site
     await owner.execute("UPDATE ahead.mood SET seconds = 0")
-    pages = CopiedPages(made.query("sleepy", "copy"), MEMBER, copy_after=0)
+    pages = CopyPages(made.query("sleepy", "copy"), MEMBER, copy_after=0)
     async with transaction.reading(made.pool, MEMBER, Stages()) as (connection, _):
         await pages.begin(connection, None, None)
         pages.rows = ROWS  # as fast as that it has been, so the first page has all of them

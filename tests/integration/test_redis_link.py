@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from feedsvc.backends.redis.connect import ways_to
+from feedsvc.backends.redis.connect import transport_factory
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink, RedisRefusedError
-from feedsvc.backends.redis.transport import Way
+from feedsvc.backends.redis.transport import Transport
 from feedsvc.commands.demo.embedded.valkey import ValkeyServer
 from feedsvc.core.events import Observers, RedisTurned
 from feedsvc.settings import Redis as RedisSettings
@@ -352,18 +352,18 @@ async def test_a_single_server_is_no_cluster() -> None:
 async def test_closing_ends_what_is_asked_and_what_is_away(
     server: RunningRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: asyncio.Queue[Way] = asyncio.Queue()
+    made: asyncio.Queue[Transport] = asyncio.Queue()
 
-    def noticed(*given: Any) -> Callable[[], Way]:
-        make = ways_to(*given)
+    def noticed(*given: Any) -> Callable[[], Transport]:
+        make = transport_factory(*given)
 
-        def way() -> Way:
+        def way() -> Transport:
             made.put_nowait(one := make())
             return one
 
         return way
 
-    monkeypatch.setattr("feedsvc.backends.redis.link.ways_to", noticed)
+    monkeypatch.setattr("feedsvc.backends.redis.link.transport_factory", noticed)
     before = asyncio.all_tasks()
     link = RedisLink(server.url, SETTINGS)
     await link.open()

@@ -427,7 +427,7 @@ async def test_of_several_hosts_the_primary_is_found(
     connection = await pools.connect(settings.database, application_name="a test")
     assert not await connection.fetchval("SELECT pg_is_in_recovery()")
     await connection.close()
-    made = pools.Pools(settings)
+    made = pools.PoolSet(settings)
     await made.open()
     async with made["write"].lease() as leased:
         assert not await leased.fetchval("SELECT pg_is_in_recovery()")

@@ -18,10 +18,10 @@ import pytest
 from feedsvc.core.problems import BadParameter, DatasetUnavailable
 from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
-from feedsvc.feeds.export import Course, FirstPage, open_export
+from feedsvc.feeds.export import ExportOptions, FirstPage, open_export
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice, copy_pages
-from feedsvc.feeds.sources.copy_pages import CopiedPages
+from feedsvc.feeds.sources.copy_pages import CopyPages
 from streams import encoder
 from streams.formats import FORMATS
 from tests.support import servers
@@ -110,7 +110,7 @@ async def test_what_an_export_begins_with_is_kept_as_a_page_of_just_so_many_rows
     site: Site, source: SourceName
 ) -> None:
     kept: list[Page] = []
-    course = Course(CHUNK, keep=FirstPage(500, 1 << 24, kept.append))
+    course = ExportOptions(CHUNK, keep=FirstPage(500, 1 << 24, kept.append))
     query = site.query("clients", source)
     async with open_export(query, MEMBER, site.pool, course, Stages()) as export:
         while await export.take() is not None:
@@ -152,7 +152,7 @@ def test_a_nul_is_refused_before_anything_is_asked(site: Site) -> None:
 
 async def plan_of(site: Site, query: FeedQuery, after: Sequence[str]) -> dict[str, Any]:
     """How PostgreSQL would read a page behind this row, row-level security and all."""
-    pages = CopiedPages(query, MEMBER)
+    pages = CopyPages(query, MEMBER)
     async with transaction.reading(site.pool, MEMBER, Stages()) as (connection, _):
         # The table is so small that PostgreSQL would otherwise read and sort all of it.
         await connection.execute("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
@@ -171,7 +171,7 @@ async def test_an_index_takes_a_page_up_where_the_last_one_ended(site: Site) -> 
     for name, dataset in site.datasets.items():
         for order in dataset.orders:
             query = site.query(name, "auto", order=order)
-            if not isinstance(choice.candidate(query, MEMBER), CopiedPages):
+            if not isinstance(choice.candidate(query, MEMBER), CopyPages):
                 continue
             first = await site.read(site.query(name, "projection", order=order, limit="100"))
             assert first.after is not None
@@ -198,7 +198,7 @@ async def test_rows_to_be_sorted_come_through_a_cursor(
 
 async def chosen(site: Site, query: FeedQuery) -> str:
     stages = Stages()
-    async with open_export(query, MEMBER, site.pool, Course(CHUNK), stages):
+    async with open_export(query, MEMBER, site.pool, ExportOptions(CHUNK), stages):
         return stages.said["source"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.pool import PoolSet
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Internal
 from feedsvc.core.timing import Stages
@@ -34,7 +34,7 @@ async def test_a_tenant_that_did_not_arrive_is_an_alarm(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(transaction, "_WHO_READS", broken)
-    pools = Pools(Settings(database=Database(url=world_url)))
+    pools = PoolSet(Settings(database=Database(url=world_url)))
     await pools.open()
     try:
         with caplog.at_level(logging.CRITICAL), pytest.raises(Internal):

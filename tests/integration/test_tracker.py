@@ -12,11 +12,18 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from feedsvc.backends.postgres.pool import Pools
-from feedsvc.core.events import AuditState, Observers, PoolState, RequestEnded, StandbyState, Vitals
+from feedsvc.backends.postgres.pool import PoolSet
+from feedsvc.core.events import (
+    AuditState,
+    Observers,
+    PoolState,
+    ProcessStats,
+    RequestEnded,
+    StandbyState,
+)
 from feedsvc.core.problems import NotSetUp
 from feedsvc.operations.performance import live
-from feedsvc.operations.performance.past import Past
+from feedsvc.operations.performance.past import PastRange
 from feedsvc.operations.performance.store import HOUR, KEPT_HOURS, MOST_WAITING, Store
 from feedsvc.operations.performance.tracker import Tracker
 from feedsvc.operations.sampling import Sampling
@@ -41,7 +48,7 @@ def ended(seconds: float, **changes: Any) -> RequestEnded:
     return RequestEnded(**{**plain, **changes})
 
 
-def vitals(at: float, **changes: Any) -> Vitals:
+def vitals(at: float, **changes: Any) -> ProcessStats:
     plain: dict[str, Any] = {
         "at": at, "lags": [0.001], "sampled": 1, "cpu_seconds": 0.0, "cpu_share": 0.5,
         "memory": 100 << 20, "open_files": 50, "most_open_files": 1_000, "machine_cpu_share": 0.2,
@@ -53,7 +60,7 @@ def vitals(at: float, **changes: Any) -> Vitals:
         "standbys": {"db2:5432": StandbyState(True, 0.5)},
         "audit": AuditState(50, 100, 0), "keys_age": 90.0,
     }  # fmt: skip
-    return Vitals(**{**plain, **changes})
+    return ProcessStats(**{**plain, **changes})
 
 
 class Worker:
@@ -72,7 +79,7 @@ class Worker:
 
 @asynccontextmanager
 async def store_on(url: str) -> AsyncIterator[Store]:
-    pools = Pools(Settings(database=Database.model_validate({"url": url})))
+    pools = PoolSet(Settings(database=Database.model_validate({"url": url})))
     await pools.open()
     try:
         yield Store(pools["write"])
@@ -157,7 +164,7 @@ async def test_what_is_kept_of_the_past_is_what_reading_it_anew_would_give(datab
     """While time goes on, and minutes come, late ones as well, and become hours."""
     chance, now = random.Random(3), time.time()
     async with store_on(database) as store:
-        kept = {seconds: Past(store, seconds) for seconds in (HOUR, 24 * HOUR)}
+        kept = {seconds: PastRange(store, seconds) for seconds in (HOUR, 24 * HOUR)}
         for _ in range(12):
             worker = Worker(store)
             for _ in range(chance.randrange(6)):
@@ -169,7 +176,7 @@ async def test_what_is_kept_of_the_past_is_what_reading_it_anew_would_give(datab
                 await store.tidy()
             for seconds, past in kept.items():
                 begins = (now - seconds) // 60 * 60
-                found, anew = await past.read(begins), await Past(store, seconds).read(begins)
+                found, anew = await past.read(begins), await PastRange(store, seconds).read(begins)
                 assert found.ids == anew.ids
                 for one, other in ((found.figures, anew.figures), (found.before, anew.before)):
                     assert one.counts == pytest.approx(other.counts)

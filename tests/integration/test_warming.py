@@ -8,7 +8,7 @@ import pytest
 from feedsvc import settings
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache import warming
-from feedsvc.cache.envelope import Wanted
+from feedsvc.cache.envelope import PageRequest
 from feedsvc.cache.warming import Warmth
 from feedsvc.core.principal import Principal
 from tests.support.datasets import DATASET
@@ -44,7 +44,7 @@ async def noted(link: RedisLink, *keys: str, most: int = 10) -> None:
     """A worker that was asked for these pages."""
     worker = Warmth(link, most)
     for key in keys:
-        wanted = Wanted(key, (), DATASET)
+        wanted = PageRequest(key, (), DATASET)
         worker.note(wanted, "json", {"limit": key, "export": "one of many"}, CALLER)
     await worker.write()
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from feedsvc.cache.pages import Found
+from feedsvc.cache.pages import CacheHit
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
@@ -40,7 +40,7 @@ class Read:
             assert was_away, "it was there all the time"
             return None
         answer: Any = self.task.result()
-        if not isinstance(answer, Found):
+        if not isinstance(answer, CacheHit):
             counts["answers, past it"] += 1
             self._check(answer, database)
             return None

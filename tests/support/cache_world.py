@@ -17,13 +17,13 @@ from feedsvc import settings
 from feedsvc.access.service_key import Seal
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.backends.redis.link import RedisLink
-from feedsvc.cache.envelope import Key, Wanted
-from feedsvc.cache.invalidation import Watch
+from feedsvc.cache.envelope import PageKey, PageRequest
+from feedsvc.cache.invalidation import Invalidation
 from feedsvc.cache.key import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.pages import Pages
 from feedsvc.cache.redis_pages import RedisPages
-from feedsvc.cache.redis_store import Shared
+from feedsvc.cache.redis_store import RedisStore
 from feedsvc.core.events import CacheLookup, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
@@ -138,22 +138,22 @@ class Database:
         return f"system/{self.timeline}"
 
 
-class OddShared(Shared):
+class OddShared(RedisStore):
     """Keeps what was ever put, to be put once more, late or in the wrong place; may be slow."""
 
-    def __init__(self, link: RedisLink, put: list[tuple[Key, bytes]]) -> None:
+    def __init__(self, link: RedisLink, put: list[tuple[PageKey, bytes]]) -> None:
         super().__init__(link)
         self._all = put
         self.held_up: asyncio.Event | None = None
         """Until then no answer arrives."""
 
-    async def get(self, key: Key) -> bytes | None:
+    async def get(self, key: PageKey) -> bytes | None:
         held_up, envelope = self.held_up, await super().get(key)
         if held_up is not None:
             await held_up.wait()
         return envelope
 
-    async def put(self, key: Key, envelope: bytes, seconds: float) -> None:
+    async def put(self, key: PageKey, envelope: bytes, seconds: float) -> None:
         self._all.append((key, envelope))
         await super().put(key, envelope, seconds)
 
@@ -176,7 +176,7 @@ class Worker:
         prefix: str,
         database: Database,
         clock: Callable[[], float],
-        put: list[tuple[Key, bytes]],
+        put: list[tuple[PageKey, bytes]],
         counts: Counter[str],
         keep: float,
     ) -> None:
@@ -192,7 +192,7 @@ class Worker:
         given = settings.Cache(memory_bytes=160_000, wait_timeout=0.05, stale_patience=0.01)
         fingerprints = {name: fingerprint(dataset, 500) for name, dataset in DATASETS.items()}
         self.pages = Pages(given, self.ledger, shared, fingerprints, observers)
-        self.watch = Watch(self.pages, self.ledger, {}, observers)
+        self.watch = Invalidation(self.pages, self.ledger, {}, observers)
         self.pages.catch_up = self.catch_up
         self.untold: deque[Commit] | None = None
         """What is on its way; None while nobody listens."""
@@ -264,19 +264,19 @@ class Worker:
 
     # Readers
 
-    def wanted(self, dataset: Dataset, caller: Principal) -> Wanted | None:
+    def wanted(self, dataset: Dataset, caller: Principal) -> PageRequest | None:
         """What its cache would look for; None where the dataset is kept out."""
         query = FeedQuery.parse({"format": "ndjson"}, dataset)
         wanted = self.pages.wanted(query, caller, 20)
         is_out = self.kept_out is None or dataset.name in self.kept_out
-        assert isinstance(wanted, Wanted) is not is_out, wanted
-        return wanted if isinstance(wanted, Wanted) else None
+        assert isinstance(wanted, PageRequest) is not is_out, wanted
+        return wanted if isinstance(wanted, PageRequest) else None
 
-    def reads(self, wanted: Wanted) -> bool:
+    def reads(self, wanted: PageRequest) -> bool:
         """Whether somebody reads the page already."""
         return wanted.key in self.pages._flights or wanted.key in self.pages._looks
 
-    async def at_the_door(self, wanted: Wanted, load: Callable[[], Awaitable[Page]]) -> object:
+    async def at_the_door(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> object:
         """As a request does that was answered before in the same words."""
         found = self.pages.at_hand(wanted, quietly=True) or await self.pages.from_redis(wanted)
         if found is None:
@@ -284,7 +284,7 @@ class Worker:
         self.pages.tell_hit(wanted, found)
         return found
 
-    async def stream(self, wanted: Wanted, load: Callable[[], Awaitable[Page]]) -> object:
+    async def stream(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> object:
         """As a stream does: begins with a page if there is one, else keeps what it reads."""
         found = await self.pages.find(wanted)
         if not isinstance(found, str):

@@ -13,7 +13,7 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets.catalog import resolve
 from feedsvc.datasets.dataset import declarations
-from feedsvc.feeds.export import Course, open_export
+from feedsvc.feeds.export import ExportOptions, open_export
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
 
@@ -60,7 +60,7 @@ class Site:
     async def read(self, query: FeedQuery, *, park: random.Random | None = None) -> Exported:
         """The whole export, parked now and then; by the source that its dataset names."""
         stages, form = Stages(), query.format.encoder(query.layout)
-        async with open_export(query, self.who, self.pool, Course(CHUNK), stages) as export:
+        async with open_export(query, self.who, self.pool, ExportOptions(CHUNK), stages) as export:
             made, records = bytearray(), list[bytes]()
             while (part := await export.take()) is not None:
                 made += b"".join(form.encode(part))

@@ -9,9 +9,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from feedsvc.web.client_address import (
     Address,
-    Crowd,
-    CrowdedError,
+    ConnectionCounter,
     Networks,
+    TooManyConnectionsError,
     behind_proxies,
     client_address,
 )
@@ -96,28 +96,28 @@ def test_what_proxies_write(peer: str | None, written: list[str], found: str | N
 
 
 def test_an_address_has_so_many_connections_and_no_more() -> None:
-    crowd = Crowd(2, ())
+    crowd = ConnectionCounter(2, ())
     first, _ = crowd.admit("192.0.2.1"), crowd.admit("192.0.2.1")
-    with pytest.raises(CrowdedError):
+    with pytest.raises(TooManyConnectionsError):
         crowd.admit("192.0.2.1")
     assert crowd.admit("192.0.2.2") is not None
     assert first is not None
     crowd.leave(first)
     assert crowd.admit("::ffff:192.0.2.1") == first
-    with pytest.raises(CrowdedError):
+    with pytest.raises(TooManyConnectionsError):
         crowd.admit("192.0.2.1")
 
 
 def test_one_ipv6_network_is_one_address() -> None:
-    crowd = Crowd(1, ())
+    crowd = ConnectionCounter(1, ())
     crowd.admit("2001:db8::1")
-    with pytest.raises(CrowdedError):
+    with pytest.raises(TooManyConnectionsError):
         crowd.admit("2001:db8::2")
     crowd.admit("2001:db8:0:1::1")
 
 
 def test_a_trusted_proxy_is_not_counted() -> None:
-    crowd = Crowd(1, (IPv4Network("10.0.0.0/8"),))
+    crowd = ConnectionCounter(1, (IPv4Network("10.0.0.0/8"),))
     assert [crowd.admit(PROXY) for _ in range(9)] == [None] * 9
 
 

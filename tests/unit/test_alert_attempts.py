@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from feedsvc.core.events import Observers
-from feedsvc.operations.alerts.delivery import Errands, Target, Timing
-from feedsvc.operations.alerts.history import History
-from feedsvc.operations.alerts.webhook import Outcome, Webhook
+from feedsvc.operations.alerts.delivery import AlertDelivery, Target, Timing
+from feedsvc.operations.alerts.history import AlertHistory
+from feedsvc.operations.alerts.webhook import DeliveryOutcome, Webhook
 from tests.unit.test_alert_evaluator import AWAY, Driven
 
 
@@ -21,7 +21,7 @@ class Away:
         self.now = 0.0
         self.tried_at: list[float] = []
 
-    async def deliver(self, _message: Mapping[str, Any]) -> Outcome:
+    async def deliver(self, _message: Mapping[str, Any]) -> DeliveryOutcome:
         """As `Webhook.deliver`."""
         self.tried_at.append(self.now)
         return "failed"
@@ -39,8 +39,8 @@ async def test_it_is_tried_for_an_hour_and_a_minute_apart_at_most(
     await driven.look()
     (message,) = driven.board.undelivered
     message["at"] = 0.0
-    errands = Errands(
-        {AWAY: driven.rule}, driven.boards, cast("History", None),
+    errands = AlertDelivery(
+        {AWAY: driven.rule}, driven.boards, cast("AlertHistory", None),
         Target(cast("Webhook", hook)), Observers(),
     )  # fmt: skip
     errands.timing = Timing(now=lambda: hook.now, sleep=hook.pause)

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from feedsvc.core.events import Observers
-from feedsvc.operations.alerts.board import Board, Boards
-from feedsvc.operations.alerts.delivery import Errands, Target, Timing
+from feedsvc.operations.alerts.board import AlertBoard, AlertStore
+from feedsvc.operations.alerts.delivery import AlertDelivery, Target, Timing
 from feedsvc.operations.alerts.evaluator import Evaluator, Task
-from feedsvc.operations.alerts.history import History, Standing
+from feedsvc.operations.alerts.history import AlertHistory, StandingAlerts
 from feedsvc.operations.alerts.rules import Rule
-from feedsvc.operations.alerts.states import State
-from feedsvc.operations.alerts.webhook import Outcome, Webhook
+from feedsvc.operations.alerts.states import AlertState
+from feedsvc.operations.alerts.webhook import DeliveryOutcome, Webhook
 from feedsvc.operations.performance.live import Present
 from feedsvc.operations.performance.tracker import Tracker
 from tests.unit.test_alert_rules import vitals
@@ -31,11 +31,11 @@ class Driven:
     now: float = 1_000_000.0
     away: bool = False
     hold: str = "5m"
-    boards: Boards = field(init=False)
+    boards: AlertStore = field(init=False)
     evaluator: Evaluator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.boards = Boards(None, 0, INTERVAL, clock=lambda: self.now)
+        self.boards = AlertStore(None, 0, INTERVAL, clock=lambda: self.now)
         self.rule = Rule.model_validate({
             "figure": "database_away", "threshold": 0, "for": self.hold, "clear_for": "0s",
             "severity": "critical", "todo": "Look.",
@@ -48,14 +48,14 @@ class Driven:
         """As `Tracker.present`."""
         return [Present(vitals(database_answers=not self.away), [])]
 
-    async def look(self, seconds: float = INTERVAL) -> State:
+    async def look(self, seconds: float = INTERVAL) -> AlertState:
         """The alert's state after a look, so many seconds later."""
         self.now += seconds
         await self.evaluator.look()
         return self.board.states[AWAY]
 
     @property
-    def board(self) -> Board:
+    def board(self) -> AlertBoard:
         return self.boards.read()
 
     def sent(self) -> list[str]:
@@ -107,16 +107,18 @@ async def test_an_alert_whose_silence_ends_while_it_fires_is_sent() -> None:
 class Past:
     """A history in which an alert fires, as another process of this instance has left it."""
 
-    firing: Mapping[str, State]
+    firing: Mapping[str, AlertState]
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> StandingAlerts:
         """As `History.standing`."""
-        return Standing(dict(self.firing), {})
+        return StandingAlerts(dict(self.firing), {})
 
 
-def errands(driven: Driven, past: Past, webhook: "Hook | None" = None, **timing: Any) -> Errands:
-    made = Errands(
-        {AWAY: driven.rule}, driven.boards, cast("History", past),
+def errands(
+    driven: Driven, past: Past, webhook: "Hook | None" = None, **timing: Any
+) -> AlertDelivery:
+    made = AlertDelivery(
+        {AWAY: driven.rule}, driven.boards, cast("AlertHistory", past),
         None if webhook is None else Target(cast("Webhook", webhook)), Observers(),
     )  # fmt: skip
     made.timing = Timing(**timing)
@@ -132,7 +134,9 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_state_that_fires_in_the_table_is_taken_over_and_its_end_is_sent() -> None:
     driven = Driven()
     await driven.look()
-    past = Past({AWAY: State("firing", 1.0, 1.0, told=True), "gone": State("firing", told=True)})
+    past = Past(
+        {AWAY: AlertState("firing", 1.0, 1.0, told=True), "gone": AlertState("firing", told=True)}
+    )
     remembering = asyncio.create_task(errands(driven, past).remember(0.0))
     await until(lambda: driven.board.restored)
     remembering.cancel()
@@ -149,7 +153,7 @@ class Hook:
     failures: int
     attempts: list[float] = field(default_factory=list)
 
-    async def deliver(self, _message: Mapping[str, Any]) -> Outcome:
+    async def deliver(self, _message: Mapping[str, Any]) -> DeliveryOutcome:
         """As `Webhook.deliver`."""
         self.attempts.append(self.clock.now)
         return "failed" if len(self.attempts) <= self.failures else "delivered"

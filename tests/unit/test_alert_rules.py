@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedsvc.core.events import AuditState, PoolState, StandbyState, Vitals
+from feedsvc.core.events import AuditState, PoolState, ProcessStats, StandbyState
 from feedsvc.datasets.dataset import declarations
-from feedsvc.operations.alerts.figures import FIGURES, Seen, Selector
-from feedsvc.operations.alerts.rules import AlertsError, Known, Rule, load
-from feedsvc.operations.alerts.states import State, step
+from feedsvc.operations.alerts.figures import FIGURES, AlertInput, Selector
+from feedsvc.operations.alerts.rules import AlertsError, KnownNames, Rule, load
+from feedsvc.operations.alerts.states import AlertState, step
 from feedsvc.operations.health.checks import CHECKS
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.report import Span
 from feedsvc.web.application import patterns
 from tests.support.service import REPOSITORY
 
-KNOWN = Known(["clients", "budgets"], ["/v1/feeds/{dataset}"], ["read", "bulk"])
+KNOWN = KnownNames(["clients", "budgets"], ["/v1/feeds/{dataset}"], ["read", "bulk"])
 GOOD = """
 [failing]
 figure = "error_rate"
@@ -38,7 +38,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_the_projects_own_alerts_are_right() -> None:
     datasets = declarations(REPOSITORY / "config" / "datasets.toml")
-    known = Known(datasets, patterns(), ["read", "bulk", "analytics", "write"],
+    known = KnownNames(datasets, patterns(), ["read", "bulk", "analytics", "write"],
                   [check.name for check in CHECKS])  # fmt: skip
     rules = load(REPOSITORY / "config" / "alerts.toml", known)
     assert {"database-away", "failing", "slow", "loop-behind"} <= set(rules)
@@ -100,7 +100,7 @@ def rule(**changes: Any) -> Rule:
 
 
 def phases(of: Rule, values: list[float | None], passed: float = 10) -> list[str]:
-    state = State()
+    state = AlertState()
     seen: list[str] = []
     for number, value in enumerate(values):
         state = step(of, state, value, passed, number * passed)
@@ -136,7 +136,7 @@ def test_it_never_fires_sooner_nor_ends_sooner_than_it_says(
     values: list[float | None], hold: int, calm: int
 ) -> None:
     of = rule(clear=5, clear_for=f"{calm}s", **{"for": f"{hold}s"})
-    state, bad, good = State(), 0, 0
+    state, bad, good = AlertState(), 0, 0
     for number, value in enumerate(values):
         after = step(of, state, value, 1.0, number)
         bad = bad + 1 if value is not None and value > 10 else 0
@@ -149,7 +149,7 @@ def test_it_never_fires_sooner_nor_ends_sooner_than_it_says(
         state = after
 
 
-def vitals(**changes: Any) -> Vitals:
+def vitals(**changes: Any) -> ProcessStats:
     plain: dict[str, Any] = {
         "at": 0.0, "lags": [], "sampled": 1, "cpu_seconds": 0.0, "cpu_share": 0.5,
         "memory": 100, "open_files": 50, "most_open_files": 100, "machine_cpu_share": 0.2,
@@ -161,10 +161,10 @@ def vitals(**changes: Any) -> Vitals:
         "standbys": {"db2:5432": StandbyState(True, 0.5)},
         "audit": AuditState(50, 100, 0), "keys_age": 90.0,
     }  # fmt: skip
-    return Vitals(**{**plain, **changes})
+    return ProcessStats(**{**plain, **changes})
 
 
-def seen() -> Seen:
+def seen() -> AlertInput:
     figures = Figures()
     for dataset, complete, failed in (("clients", 90, 10), ("budgets", 100, 0)):
         key = ("GET", "/v1/feeds/{dataset}", dataset)
@@ -189,7 +189,7 @@ def seen() -> Seen:
     away = vitals(database_answers=False, listener_hears=False, memory=300, cpu_share=0.9,
                   health={"primary": "degraded", "redis": "down"}, keys_age=95.0)  # fmt: skip
     leaving = vitals(leaving=True, pools={})
-    return Seen(Span(figures, 120.0), [vitals(), away, leaving], workers=3)
+    return AlertInput(Span(figures, 120.0), [vitals(), away, leaving], workers=3)
 
 
 VALUES: list[tuple[str, Selector, float | None]] = [
@@ -251,7 +251,7 @@ def test_each_figure(figure: str, selector: Selector, value: float | None) -> No
 
 def test_no_figure_is_left_out_above_or_fails_where_nothing_is_known() -> None:
     assert {name for name, _, _ in VALUES} == set(FIGURES)
-    nothing = Seen(Span(Figures(), 0.0), [], workers=0)
+    nothing = AlertInput(Span(Figures(), 0.0), [], workers=0)
     for name, figure in FIGURES.items():
         assert figure.read(nothing, Selector()) in (None, 0.0), name
         assert figure.what

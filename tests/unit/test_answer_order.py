@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from feedsvc.settings import Server
-from feedsvc.web.protocol.page_answers import Said, Shortcut
-from feedsvc.web.protocol.server import Door
+from feedsvc.web.protocol.page_answers import PageAnswers, RequestHead
+from feedsvc.web.protocol.server import FeedServer
 
 FROM_MEMORY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Answer: memory\r\n\r\n"
 
@@ -48,19 +48,19 @@ class Transport(asyncio.Transport):
 class Memory:
     """A shortcut that has an answer for `/warm`."""
 
-    def said_before(self, head: bytes) -> Said | None:
+    def said_before(self, head: bytes) -> RequestHead | None:
         return None
 
-    def learn(self, head: bytes, said: Said) -> None:
+    def learn(self, head: bytes, said: RequestHead) -> None:
         """Forget it."""
 
     def remember(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Forget it."""
 
-    def ask(self, said: Said, peer: str | None) -> Said | None:
+    def ask(self, said: RequestHead, peer: str | None) -> RequestHead | None:
         return said if said.words[0] == "/warm" else None
 
-    def at_once(self, asked: Said) -> tuple[bytes, bytes]:
+    def at_once(self, asked: RequestHead) -> tuple[bytes, bytes]:
         return FROM_MEMORY, b""
 
 
@@ -74,7 +74,7 @@ async def test_an_answer_from_memory_waits_its_turn(turns: int, waits: bool) -> 
             await release.wait()
         return web.Response(headers={"X-Answer": "handler"})
 
-    door = Door(web.Server(handler), Server(), cast("Shortcut", Memory()))
+    door = FeedServer(web.Server(handler), Server(), cast("PageAnswers", Memory()))
     connection, transport = door(), Transport()
     connection.connection_made(transport)
     try:

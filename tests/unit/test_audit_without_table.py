@@ -31,7 +31,7 @@ async def test_that_entries_wait_without_the_table_is_said_once(
             raise fault[0]
         yield Writer()
 
-    monkeypatch.setattr(audit, "writing", writing)
+    monkeypatch.setattr(audit, "write_transaction", writing)
     monkeypatch.setattr(audit, "_SAY_EVERY", 0.0)
     log = audit.AuditLog(cast("Any", None), Audit())
     missing, away = NotSetUp("The tables are not set up.", 60), Unavailable("It is away.", 1)

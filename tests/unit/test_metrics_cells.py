@@ -11,7 +11,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from feedsvc.operations.metrics import declarations as d
 from feedsvc.operations.metrics.cells import Buckets, Cells, Count
-from feedsvc.server.shared_folder import Slots, worker_folder
+from feedsvc.server.shared_folder import WorkerSlots, worker_folder
 
 Start = Callable[[int], "Worker"]
 
@@ -82,7 +82,7 @@ def test_workers_are_added_up(folder: Path, start: Start) -> None:
 
 
 def test_a_new_worker_goes_on_where_the_dead_one_had_come_to(folder: Path, start: Start) -> None:
-    slots = Slots(folder)
+    slots = WorkerSlots(folder)
     first, second = slots.take(), slots.take()
     assert (first, second) == (0, 1)
     start(first).adds(3)
@@ -155,4 +155,4 @@ def test_no_folder_where_none_can_be_made(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     with worker_folder() as made:
         assert made is None
-    Slots(None).give_back(0)
+    WorkerSlots(None).give_back(0)

@@ -12,15 +12,15 @@ from feedsvc.core.events import (
     ListenerTurned,
     Observers,
     PoolLease,
+    ProcessStats,
     RequestEnded,
     StandbyState,
     StreamParked,
-    Vitals,
 )
 from feedsvc.datasets.tags import exactly
 from feedsvc.operations.metrics import declarations as d
 from feedsvc.operations.metrics.cells import Cells
-from feedsvc.operations.metrics.observer import Domain, Metrics
+from feedsvc.operations.metrics.observer import Domain, MetricsObserver
 from feedsvc.operations.sampling import Sampling, Turns
 
 ROUTE = "/v1/feeds/{dataset}"
@@ -42,7 +42,7 @@ class Watched:
     def __init__(self, sampling: Sampling | None = None, domain: Domain | None = None) -> None:
         self.cells = Cells()
         domain = domain or Domain([ROUTE, "/live"], ["clients"], ["csv", "json"], ["read"])
-        self.metrics = Metrics(self.cells, domain, sampling or Sampling(0.1, 16))
+        self.metrics = MetricsObserver(self.cells, domain, sampling or Sampling(0.1, 16))
         self.series = list(self.cells.series())
         observers = Observers()
         self.metrics.observe(observers)
@@ -152,7 +152,7 @@ def test_each_observation_is_counted_where_it_belongs(caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
-def vitals(**changes: Any) -> Vitals:
+def vitals(**changes: Any) -> ProcessStats:
     plain: dict[str, Any] = {
         "at": 0.0, "lags": [], "sampled": 1, "cpu_seconds": 0.0, "cpu_share": 0.5,
         "memory": 100, "open_files": 50, "most_open_files": 100, "machine_cpu_share": 0.2,
@@ -162,7 +162,7 @@ def vitals(**changes: Any) -> Vitals:
         "listener_hears": True, "health": {}, "kept_out": {}, "standbys": {},
         "audit": AuditState(0, 100, 0), "keys_age": None,
     }  # fmt: skip
-    return Vitals(**{**plain, **changes})
+    return ProcessStats(**{**plain, **changes})
 
 
 def test_what_health_knows_is_exposed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from feedsvc.commands.monitor.history import History, name_of, spark
+from feedsvc.commands.monitor.history import RateHistory, name_of, spark
 from feedsvc.commands.monitor.screen import Screen
 from feedsvc.commands.monitor.source import Glance
 
@@ -68,7 +68,7 @@ def glance(at: float = 0.0, count: int = 100, *, endpoints: int = 20, troubles: 
 
 
 def drawn(told: Sequence[Glance], width: int, height: int, *, plain: bool = False) -> list[str]:
-    history = History()
+    history = RateHistory()
     for each in told:
         history.add(each)
     console = Console(
@@ -137,7 +137,7 @@ def test_bars_are_in_proportion_to_the_highest_and_gaps_are_gaps() -> None:
 
 
 def test_the_rate_is_of_the_last_seconds_also_when_a_minute_drops_out() -> None:
-    history = History()
+    history = RateHistory()
     for second in range(20):
         history.add(glance(float(second), 50 * second))
     assert history.rates[-1] == pytest.approx(50)

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedsvc.backends.postgres.admission import (
+    Admission,
     Asker,
-    Experience,
-    NoPlaceError,
-    Place,
-    Places,
+    LeaseHistory,
+    PoolExhaustedError,
+    Slot,
     retry_after,
 )
 
@@ -27,20 +27,20 @@ class Clock:
         return self.now
 
 
-async def take(places: Places, *, large: bool = False, timeout: float = 5.0) -> Place:
+async def take(places: Admission, *, large: bool = False, timeout: float = 5.0) -> Slot:
     return await places.take(large=large, timeout=timeout)
 
 
 async def begun(
-    places: Places, *, large: bool = False, timeout: float = 5.0
-) -> asyncio.Task[Place]:
+    places: Admission, *, large: bool = False, timeout: float = 5.0
+) -> asyncio.Task[Slot]:
     """Somebody who waits in line by now."""
     task = asyncio.create_task(take(places, large=large, timeout=timeout))
     await asyncio.sleep(0)
     return task
 
 
-async def use_up(places: Places, clock: Clock, seconds: float, *, large: bool) -> None:
+async def use_up(places: Admission, clock: Clock, seconds: float, *, large: bool) -> None:
     """Gives the places some experience: each kept for so long."""
     for _ in range(10):
         place = await take(places, large=large)
@@ -49,7 +49,7 @@ async def use_up(places: Places, clock: Clock, seconds: float, *, large: bool) -
 
 
 async def test_exports_leave_the_reserve_to_small_work() -> None:
-    places = Places(4, 1, 100)
+    places = Admission(4, 1, 100)
     exports = [await take(places, large=True) for _ in range(3)]
     waiting = await begun(places, large=True)
     for _ in range(20):
@@ -61,7 +61,7 @@ async def test_exports_leave_the_reserve_to_small_work() -> None:
 
 
 async def test_small_work_may_have_every_place() -> None:
-    places = Places(4, 1, 100)
+    places = Admission(4, 1, 100)
     taken = [await take(places) for _ in range(4)]
     waiting = await begun(places)
     assert not waiting.done()
@@ -72,7 +72,7 @@ async def test_small_work_may_have_every_place() -> None:
 
 
 async def test_who_waits_is_served_in_order_but_for_large_work_before_the_reserve() -> None:
-    places = Places(2, 1, 100)
+    places = Admission(2, 1, 100)
     large, small = await take(places, large=True), await take(places)
     line = [await begun(places, large=n % 2 == 0) for n in range(4)]
     served: list[int] = []
@@ -90,19 +90,19 @@ async def test_who_waits_is_served_in_order_but_for_large_work_before_the_reserv
 
 
 async def test_who_waited_for_its_whole_time_is_told_so() -> None:
-    places = Places(1, 0, 100)
+    places = Admission(1, 0, 100)
     await take(places)
-    with pytest.raises(NoPlaceError) as caught:
+    with pytest.raises(PoolExhaustedError) as caught:
         await take(places, timeout=0.02)
     assert caught.value.why == "late"
     assert (places.waiting, places.pressed.is_set()) == (0, False)
 
 
 async def test_no_more_may_wait_than_the_queue_is_long() -> None:
-    places = Places(1, 0, 2)
+    places = Admission(1, 0, 2)
     await take(places)
     waiting = [await begun(places) for _ in range(2)]
-    with pytest.raises(NoPlaceError) as caught:
+    with pytest.raises(PoolExhaustedError) as caught:
         await take(places)
     assert caught.value.why == "full"
     assert not any(task.done() for task in waiting)
@@ -114,12 +114,12 @@ async def test_no_more_may_wait_than_the_queue_is_long() -> None:
 
 async def test_who_would_wait_in_vain_is_told_at_once_and_when_to_come_back() -> None:
     clock = Clock()
-    places = Places(3, 1, 100, clock)
+    places = Admission(3, 1, 100, clock)
     await use_up(places, clock, 60.0, large=True)
     for _ in range(2):
         await take(places, large=True)
         clock.now += 5
-    with pytest.raises(NoPlaceError) as caught:
+    with pytest.raises(PoolExhaustedError) as caught:
         await take(places, large=True, timeout=20)
     # The older one has 50 of its 60 seconds left.
     assert caught.value.why == "vain"
@@ -127,7 +127,7 @@ async def test_who_would_wait_in_vain_is_told_at_once_and_when_to_come_back() ->
     clock.now += 35
     waiting = await begun(places, large=True, timeout=20)
     assert not waiting.done(), "15 seconds are worth waiting for"
-    with pytest.raises(NoPlaceError) as caught:
+    with pytest.raises(PoolExhaustedError) as caught:
         await take(places, large=True, timeout=20)
     assert caught.value.wait == pytest.approx(15 + 60 / 2), "somebody is before it in the line"
     waiting.cancel()
@@ -136,7 +136,7 @@ async def test_who_would_wait_in_vain_is_told_at_once_and_when_to_come_back() ->
 
 
 async def test_nobody_is_sent_away_on_a_guess_from_nothing() -> None:
-    places = Places(1, 0, 100)
+    places = Admission(1, 0, 100)
     await take(places, large=True)
     assert places.guess(large=True) is None
     waiting = await begun(places, large=True)
@@ -145,7 +145,7 @@ async def test_nobody_is_sent_away_on_a_guess_from_nothing() -> None:
 
 
 async def test_what_lasts_longer_than_all_before_is_guessed_to_last_as_long_again() -> None:
-    past = Experience()
+    past = LeaseHistory()
     for seconds in (1.0, 2.0, 3.0):
         past.add(seconds)
     assert past.soonest_end([0.0]) == pytest.approx(2.0)
@@ -155,7 +155,7 @@ async def test_what_lasts_longer_than_all_before_is_guessed_to_last_as_long_agai
 
 
 async def test_a_place_that_comes_just_as_its_waiter_is_cancelled_is_not_lost() -> None:
-    places = Places(1, 0, 100)
+    places = Admission(1, 0, 100)
     place = await take(places)
     waiting = await begun(places)
     places.give_back(place)
@@ -172,7 +172,7 @@ async def test_a_place_that_comes_just_as_its_waiter_is_cancelled_is_not_lost() 
 async def test_what_is_lent_is_neither_of_the_reserve_nor_the_last_one(
     size: int, reserve: int, small: int, spare: int
 ) -> None:
-    places = Places(size, reserve, 100)
+    places = Admission(size, reserve, 100)
     await take(places, large=True)
     for _ in range(small):
         await take(places)
@@ -187,7 +187,7 @@ async def test_what_is_lent_is_neither_of_the_reserve_nor_the_last_one(
 
 
 async def test_beside_two_exports_nothing_is_lent() -> None:
-    places = Places(10, 1, 100)
+    places = Admission(10, 1, 100)
     await take(places, large=True)
     assert places.borrow() is not None
     assert not places.is_shared
@@ -199,7 +199,7 @@ async def test_beside_two_exports_nothing_is_lent() -> None:
 
 
 async def test_while_somebody_waits_nothing_is_lent() -> None:
-    places = Places(4, 3, 100)
+    places = Admission(4, 3, 100)
     await take(places, large=True)
     waiting = await begun(places, large=True)
     assert places.in_use < places.size
@@ -211,7 +211,7 @@ async def test_while_somebody_waits_nothing_is_lent() -> None:
 async def test_nobody_is_sent_away_before_a_place_that_is_lent(*, large: bool) -> None:
     """Whatever is known of how long places are kept, and though nobody may wait."""
     clock = Clock()
-    places = Places(4, 1, 0, clock)
+    places = Admission(4, 1, 0, clock)
     await use_up(places, clock, 60.0, large=large)
     await take(places, large=True)
     lent = [places.borrow(), places.borrow()]
@@ -219,7 +219,7 @@ async def test_nobody_is_sent_away_before_a_place_that_is_lent(*, large: bool) -
         await take(places)
     waiting = [await begun(places, large=large, timeout=1.0) for _ in lent]
     assert places.pressed.is_set()
-    with pytest.raises(NoPlaceError):
+    with pytest.raises(PoolExhaustedError):
         await take(places, large=large, timeout=1.0)
     for place in lent:
         assert place is not None
@@ -229,7 +229,7 @@ async def test_nobody_is_sent_away_before_a_place_that_is_lent(*, large: bool) -
 
 async def test_how_long_places_were_lent_is_no_experience() -> None:
     clock = Clock()
-    places = Places(4, 1, 100, clock)
+    places = Admission(4, 1, 100, clock)
     await use_up(places, clock, 60.0, large=True)
     await take(places, large=True)
     for _ in range(100):
@@ -249,7 +249,7 @@ def test_no_place_is_ever_lost_or_given_twice(size: int, reserve: int, seed: int
 
     async def storm() -> None:
         chance = random.Random(seed)
-        places = Places(size, min(reserve, size - 1), 8)
+        places = Admission(size, min(reserve, size - 1), 8)
         holding = 0
         holding_large = 0
 
@@ -258,7 +258,7 @@ def test_no_place_is_ever_lost_or_given_twice(size: int, reserve: int, seed: int
             large = chance.random() < 0.5
             try:
                 place = await places.take(large=large, timeout=chance.choice((0.0005, 0.5)))
-            except NoPlaceError:
+            except PoolExhaustedError:
                 return
             holding += 1
             holding_large += large
@@ -303,7 +303,7 @@ async def settle() -> None:
 
 
 async def test_principals_take_turns_however_many_one_of_them_has_in_line() -> None:
-    places = Places(1, 0, 100)
+    places = Admission(1, 0, 100)
     first = await places.take(large=False, timeout=60, asker=asker("flood"))
     served: list[str] = []
 
@@ -322,7 +322,7 @@ async def test_principals_take_turns_however_many_one_of_them_has_in_line() -> N
 
 
 async def test_nobody_has_more_than_a_share_and_the_rest_is_the_others() -> None:
-    places = Places(8, 2, 100, share=0.75)
+    places = Admission(8, 2, 100, share=0.75)
     small = [await places.take(large=False, timeout=60, asker=asker("flood")) for _ in range(6)]
     assert not places.may_have(asker("flood"), large=False)
     waiting = asyncio.create_task(places.take(large=False, timeout=60, asker=asker("flood")))
@@ -335,7 +335,7 @@ async def test_nobody_has_more_than_a_share_and_the_rest_is_the_others() -> None
 
 
 async def test_of_large_work_the_share_is_of_what_large_work_may_have() -> None:
-    places = Places(5, 1, 100, share=0.75)
+    places = Admission(5, 1, 100, share=0.75)
     for _ in range(3):
         await places.take(large=True, timeout=60, asker=asker("one"))
     assert not places.may_have(asker("one"), large=True)
@@ -344,7 +344,7 @@ async def test_of_large_work_the_share_is_of_what_large_work_may_have() -> None:
 
 
 async def test_a_dataset_that_hangs_leaves_places_to_the_others() -> None:
-    places = Places(4, 0, 100, share=0.75)
+    places = Admission(4, 0, 100, share=0.75)
     for who in ("one", "two", "three"):
         await places.take(large=False, timeout=60, asker=asker(who, "locked"))
     waiting = asyncio.create_task(
@@ -360,14 +360,14 @@ async def test_a_dataset_that_hangs_leaves_places_to_the_others() -> None:
 
 
 async def test_of_the_line_too_a_principal_has_but_a_share() -> None:
-    places = Places(1, 0, 4, share=0.75)
+    places = Admission(1, 0, 4, share=0.75)
     await places.take(large=False, timeout=60, asker=asker("flood"))
     asking = [
         asyncio.create_task(places.take(large=False, timeout=60, asker=asker("flood")))
         for _ in range(3)
     ]
     await settle()
-    with pytest.raises(NoPlaceError, match="own"):
+    with pytest.raises(PoolExhaustedError, match="own"):
         await places.take(large=False, timeout=60, asker=asker("flood"))
     asking.append(asyncio.create_task(places.take(large=False, timeout=60, asker=asker("other"))))
     await settle()
@@ -379,7 +379,7 @@ async def test_of_the_line_too_a_principal_has_but_a_share() -> None:
 
 async def test_a_long_line_of_one_principal_is_no_reason_to_send_another_one_away() -> None:
     clock = Clock()
-    places = Places(1, 0, 1_000, clock)
+    places = Admission(1, 0, 1_000, clock)
     for _ in range(10):
         place = await places.take(large=False, timeout=60, asker=asker("flood"))
         clock.now += 1.0

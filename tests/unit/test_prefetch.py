@@ -12,8 +12,8 @@ import pytest
 
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache import prefetch
-from feedsvc.cache.envelope import Wanted
-from feedsvc.cache.memory import Held
+from feedsvc.cache.envelope import PageRequest
+from feedsvc.cache.memory import CacheEntry
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.core.events import CachePrefetch, Observers
 from feedsvc.core.problems import Busy
@@ -28,16 +28,18 @@ class Pages:
     """A cache that holds what was fetched."""
 
     def __init__(self) -> None:
-        self.held: dict[str, Held] = {}
+        self.held: dict[str, CacheEntry] = {}
 
-    def at_hand(self, wanted: Wanted, *, quietly: bool) -> object:
+    def at_hand(self, wanted: PageRequest, *, quietly: bool) -> object:
         assert quietly
         return self.held.get(wanted.key)
 
-    async def fetch(self, wanted: Wanted, load: Callable[[], Awaitable[Page | None]]) -> Held:
+    async def fetch(
+        self, wanted: PageRequest, load: Callable[[], Awaitable[Page | None]]
+    ) -> CacheEntry:
         page = await load()
         assert page is not None
-        self.held[wanted.key] = Held(page, wanted.key)
+        self.held[wanted.key] = CacheEntry(page, wanted.key)
         return self.held[wanted.key]
 
 
@@ -61,7 +63,7 @@ class Reader:
         """Asks for a page and, where it is, the next. Whether that one was read ahead."""
         self.asked += 1
         before, key = self.loads, f"{dataset} {self.asked}"
-        wanted = Wanted(key, (), replace(DATASET, name=dataset))
+        wanted = PageRequest(key, (), replace(DATASET, name=dataset))
         self.prefetcher.consider(wanted, self._load)
         for _ in range(5):
             await asyncio.sleep(0)
@@ -146,7 +148,7 @@ async def test_a_guess_holds_no_page_in_memory(reader: Reader) -> None:
 
 
 async def test_nothing_is_read_that_is_there_or_while_others_wait(reader: Reader) -> None:
-    reader.pages.held["things 1"] = Held(PAGE)
+    reader.pages.held["things 1"] = CacheEntry(PAGE)
     assert not await reader.asks_for_one(used=False)
     reader.spare = False
     assert not await reader.asks_for_one(used=False)
@@ -161,7 +163,7 @@ async def test_no_more_than_two_at_once_and_failures_are_nobodys(reader: Reader)
         raise Busy("no", 1)
 
     for key in "abcd":
-        reader.prefetcher.consider(Wanted(key, (), DATASET), slow)
+        reader.prefetcher.consider(PageRequest(key, (), DATASET), slow)
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert reader.loads == 2

@@ -6,7 +6,7 @@ import pytest
 
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.feeds.sources import ranges as module
-from feedsvc.feeds.sources.ranges import Range, Ranges
+from feedsvc.feeds.sources.ranges import KeyRange, Ranges
 from feedsvc.feeds.sources.reader import Effort
 from feedsvc.feeds.sources.source import Batch
 from feedsvc.settings import Database, PoolSettings
@@ -18,7 +18,7 @@ def rows(first: int, last: int) -> Batch:
     return Batch(b"".join(records), len(records), [str(last)], lambda: records)
 
 
-def begun(ranges: Ranges, last: int) -> Range:
+def begun(ranges: Ranges, last: int) -> KeyRange:
     """The range that ends at this number, ten rows after the one before, with a reader."""
     ranges.append(10, [str(last)])
     found = ranges.lacks_a_reader()

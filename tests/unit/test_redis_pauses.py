@@ -34,7 +34,7 @@ def tries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def ways(*given: Any) -> Callable[[], Nowhere]:
         return made
 
-    monkeypatch.setattr("feedsvc.backends.redis.link.ways_to", ways)
+    monkeypatch.setattr("feedsvc.backends.redis.link.transport_factory", ways)
     return times
 
 

@@ -5,18 +5,18 @@ from typing import cast
 
 from aiohttp import web
 
-from feedsvc.cache.memory import Held, Memory, pages_share, requests_share
-from feedsvc.core.bounded_mapping import Remembered
+from feedsvc.cache.memory import CacheEntry, Memory, pages_share, requests_share
+from feedsvc.core.bounded_mapping import BoundedMapping
 from feedsvc.settings import Server
-from feedsvc.web.protocol.fast_path import QuickConnection
-from feedsvc.web.protocol.page_answers import Shortcut
-from feedsvc.web.protocol.server import Door
+from feedsvc.web.protocol.fast_path import FastPathConnection
+from feedsvc.web.protocol.page_answers import PageAnswers
+from feedsvc.web.protocol.server import FeedServer
 from tests.unit import test_answer_order as order
 from tests.unit.test_page import page
 
 
 def test_the_oldest_entries_make_room() -> None:
-    remembered: Remembered[int, str] = Remembered(100)
+    remembered: BoundedMapping[int, str] = BoundedMapping(100)
     for number in range(50):
         remembered.put(number, "x", 9)
         assert remembered.size <= 100
@@ -26,16 +26,16 @@ def test_the_oldest_entries_make_room() -> None:
 
 
 def test_an_entry_that_is_larger_than_all_is_not_kept() -> None:
-    remembered: Remembered[int, str] = Remembered(100)
+    remembered: BoundedMapping[int, str] = BoundedMapping(100)
     remembered.put(1, "x", 60)
     remembered.put(1, "y", 101)
     assert (len(remembered), remembered.size) == (0, 0)
 
 
 def test_keys_and_heads_of_pages_count() -> None:
-    plain = Held(page([b"{}"]), "k").size()
-    assert Held(page([b"{}"]), "k" * 13_501).size() == plain + 13_500
-    held = Held(page([b"{}"]), "k")
+    plain = CacheEntry(page([b"{}"]), "k").size()
+    assert CacheEntry(page([b"{}"]), "k" * 13_501).size() == plain + 13_500
+    held = CacheEntry(page([b"{}"]), "k")
     held.heads["words", 200] = b"x" * 700
     assert held.size() >= plain + 700
 
@@ -44,7 +44,7 @@ def test_long_keys_throw_pages_out() -> None:
     memory = Memory(pages_share(4_000_000))
     for number in range(4_000):
         key = f"{number:05}" * 2_700
-        memory.put(key, Held(page([b"{}"]), key))
+        memory.put(key, CacheEntry(page([b"{}"]), key))
     assert sum(len(key) for key in memory) < 4_000_000
 
 
@@ -60,7 +60,7 @@ async def test_a_connection_that_is_lost_waits_for_no_collector() -> None:
         return web.Response(body=await request.read())
 
     server = web.Server(handler, handler_cancellation=True)
-    door = Door(server, Server(), cast("Shortcut", order.Memory()))
+    door = FeedServer(server, Server(), cast("PageAnswers", order.Memory()))
     gc.collect()
     gc.disable()
     try:
@@ -72,6 +72,6 @@ async def test_a_connection_that_is_lost_waits_for_no_collector() -> None:
         connection.connection_lost(None)
         del connection
         await order._settle()
-        assert not [each for each in gc.get_objects() if isinstance(each, QuickConnection)]
+        assert not [each for each in gc.get_objects() if isinstance(each, FastPathConnection)]
     finally:
         gc.enable()

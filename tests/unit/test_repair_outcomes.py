@@ -8,21 +8,21 @@ from typing import cast
 import pytest
 
 from feedsvc.operations.health import jobs, repairs
-from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.context import HealthContext
 from feedsvc.operations.health.jobs import Jobs
-from feedsvc.operations.health.result import Repaired
+from feedsvc.operations.health.result import RepairResult
 from feedsvc.settings import Settings
 
-PARTS = cast("Parts", SimpleNamespace(settings=Settings()))
+PARTS = cast("HealthContext", SimpleNamespace(settings=Settings()))
 
 
-async def never(_parts: Parts, _dry: bool) -> Repaired:
+async def never(_parts: HealthContext, _dry: bool) -> RepairResult:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def at_once(_parts: Parts, _dry: bool) -> Repaired:
-    return Repaired("done", "It is mended.")
+async def at_once(_parts: HealthContext, _dry: bool) -> RepairResult:
+    return RepairResult("done", "It is mended.")
 
 
 async def test_a_repair_without_an_answer_ends_and_the_next_one_begins(
@@ -52,18 +52,18 @@ async def test_a_long_repair_is_started_once_and_the_log_says_how_it_ends(
     caplog.set_level(logging.INFO, "feedsvc.health.jobs")
     made, begun, may_end, ended = Jobs(), 0, asyncio.Event(), asyncio.Event()
 
-    async def long() -> Repaired:
+    async def long() -> RepairResult:
         nonlocal begun
         begun += 1
         await may_end.wait()
         ended.set()
         if fails:
             raise OSError("the disk is full")
-        return Repaired("done", "Ran ANALYZE")
+        return RepairResult("done", "Ran ANALYZE")
 
     assert (await made.run("statistics", long)).outcome == "started"
     again = await made.run("statistics", long)
-    assert again == Repaired("started", "It is under way already; the log says how it ends.")
+    assert again == RepairResult("started", "It is under way already; the log says how it ends.")
     assert (begun, caplog.text) == (1, "")
     may_end.set()
     async with asyncio.timeout(60):
@@ -81,7 +81,7 @@ async def test_a_long_repair_is_started_once_and_the_log_says_how_it_ends(
 async def test_a_repair_under_way_ends_with_the_service() -> None:
     made, was_cancelled = Jobs(), asyncio.Event()
 
-    async def long() -> Repaired:
+    async def long() -> RepairResult:
         try:
             await asyncio.Event().wait()
         finally:

@@ -5,10 +5,10 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from feedsvc.backends.postgres.replicas import Identity, Past, Replica
+from feedsvc.backends.postgres.replicas import DatabaseIdentity, LogPosition, Replica
 from feedsvc.settings import Settings
 
-HERE = Identity(7, 5, 1)
+HERE = DatabaseIdentity(7, 5, 1)
 SETTINGS = Settings.model_validate(
     {"database": {"url": "postgresql://ann@db/app", "replica_lag": 5}}
 )
@@ -32,7 +32,12 @@ def row(position: int, **other: Any) -> asyncpg.Record:
     return cast("asyncpg.Record", {**plain, "timeline_id": timeline, **other})
 
 
-PAST = [Past(90.0, 1_000), Past(95.0, 2_000), Past(99.5, 3_000), Past(100.0, 3_000)]
+PAST = [
+    LogPosition(90.0, 1_000),
+    LogPosition(95.0, 2_000),
+    LogPosition(99.5, 3_000),
+    LogPosition(100.0, 3_000),
+]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,7 @@ async def test_it_ages_while_nobody_looks() -> None:
     ],
 )
 async def test_what_is_no_standby_of_this_database_is_not_read(
-    primary: Identity | None, given: dict[str, Any], state: str
+    primary: DatabaseIdentity | None, given: dict[str, Any], state: str
 ) -> None:
     replica = standby(Clock())
     replica._judge(row(3_000), HERE, PAST)

@@ -7,14 +7,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from feedsvc.cache.envelope import Wanted
+from feedsvc.cache.envelope import PageRequest
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.settings import Settings
 from feedsvc.web.context import Service
 from feedsvc.web.feeds.rendering import REPEATABLE, PageForm, Repeatable
-from feedsvc.web.protocol.page_answers import Said, Shortcut
-from feedsvc.web.record import PARTICULARS, Particulars
+from feedsvc.web.protocol.page_answers import PageAnswers, RequestHead
+from feedsvc.web.record import RECORD, RequestRecord
 from tests.support.datasets import DATASET
 
 PATH = "/v1/feeds/things?limit=5"
@@ -30,16 +30,16 @@ def test_words_mean_nothing_once_the_cache_is_another(changed: dict[str, Any]) -
         drain=SimpleNamespace(begun=False),
         tokens=SimpleNamespace(verify=lambda _: PRINCIPAL),
     )
-    shortcut = Shortcut(cast("Service", service))
+    shortcut = PageAnswers(cast("Service", service))
     request = make_mocked_request("GET", PATH, headers={"Accept": "*/*"})
     query = FeedQuery.parse({"limit": "5"}, DATASET)
     form = PageForm(query, "identity", "/v1/feeds/things", {"limit": "5"})
-    request[REPEATABLE] = Repeatable(Wanted("key", (), DATASET), form)
-    request[PARTICULARS] = known = Particulars("/v1/feeds/{dataset}")
+    request[REPEATABLE] = Repeatable(PageRequest("key", (), DATASET), form)
+    request[RECORD] = known = RequestRecord("/v1/feeds/{dataset}")
     known.principal = PRINCIPAL
     answer = SimpleNamespace(status=200, reason="OK", keep_alive=True, headers={})
     shortcut.remember(request, cast("web.Response", answer))
-    said = Said((PATH, ("*/*",), ()), "Bearer x", None, None, None, request.headers)
+    said = RequestHead((PATH, ("*/*",), ()), "Bearer x", None, None, None, request.headers)
     assert shortcut.ask(said, None) is not None
     vars(pages).update(changed)
     assert shortcut.ask(said, None) is None

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from feedsvc.core.process import Workplace
-from feedsvc.server.shared_folder import Slots
-from feedsvc.server.supervisor import Plan, Workers, _Generation
+from feedsvc.core.process import WorkerContext
+from feedsvc.server.shared_folder import WorkerSlots
+from feedsvc.server.supervisor import Supervisor, WorkerPlan, _Generation
 from feedsvc.server.worker import Worker
 from feedsvc.settings import Settings
 
@@ -37,8 +37,10 @@ async def test_the_pause_between_deaths_grows_and_is_short_again_after_a_good_wh
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Everything is told to stop, so that each pause is over at once; the log has its length."""
-    plan = Plan(["true"], Path("none"), 2)
-    workers = Workers(plan, cast("Workplace", None), cast("Slots", SimpleNamespace(give_back=id)))
+    plan = WorkerPlan(["true"], Path("none"), 2)
+    workers = Supervisor(
+        plan, cast("WorkerContext", None), cast("WorkerSlots", SimpleNamespace(give_back=id))
+    )
     workers.stop()
     generation = _Generation(Settings(), 2)
     for lived in (*[1.0] * 9, 11.0, 1.0):

@@ -29,7 +29,7 @@ _REMEMBERED: Final = 64
 _FEWEST_TO_GUESS_FROM: Final = 8
 
 
-class NoPlaceError(Exception):
+class PoolExhaustedError(Exception):
     """No place came free, or none will in time. `wait`: the guess in seconds, where there is one.
 
     `why` is `full` (too many wait), `own` (too many of the same principal wait), `vain` (by the
@@ -53,7 +53,7 @@ ANY: Final = Asker()
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class Slot:
     """A place that somebody has, since this time by the clock, after so many seconds' wait."""
 
     large: bool
@@ -68,10 +68,10 @@ class _Waiter:
     large: bool
     since: float
     asker: Asker
-    future: asyncio.Future[Place] = field(default_factory=asyncio.Future)
+    future: asyncio.Future[Slot] = field(default_factory=asyncio.Future)
 
 
-class Experience:
+class LeaseHistory:
     """How long the last few lasted, to guess from how long another will."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Experience:
         return min(map(left, elapsed), default=0.0)
 
 
-class Places:
+class Admission:
     """So many places, of which large work may have all but the reserve.
 
     Each principal's waiters are served in order, but for large work while the rest is the reserve,
@@ -129,13 +129,13 @@ class Places:
         """Set while somebody waits, so that whoever could do without a place gives it up."""
         self._most_waiting = most_waiting
         self._clock = clock
-        self._taken: set[Place] = set()
+        self._taken: set[Slot] = set()
         self._large = self._lent = 0
         # Each principal's waiters in order of arrival, the principals in their turn: dictionaries,
         # for whoever gives up leaves from the middle.
         self._lines: dict[Hashable, dict[_Waiter, None]] = {}
         self._waiting = 0
-        self._lasted = {False: Experience(), True: Experience()}
+        self._lasted = {False: LeaseHistory(), True: LeaseHistory()}
         self.demand = Demand(clock)
 
     @property
@@ -184,26 +184,26 @@ class Places:
             if key is not None
         )
 
-    async def take(self, *, large: bool, timeout: float, asker: Asker = ANY) -> Place:
+    async def take(self, *, large: bool, timeout: float, asker: Asker = ANY) -> Slot:
         """A place, to be given back. Raises NoPlaceError."""
         # Nobody who could have a place is waiting while there is one.
         if self.may_have(asker, large=large):
             return self._seat(large=large, waited=0.0, asker=asker)
         wait = self.guess(large=large, asker=asker)
         if self.waiting >= self._most_waiting + self._lent:
-            raise NoPlaceError("full", wait)
+            raise PoolExhaustedError("full", wait)
         own = len(self._lines.get(asker.principal, ()))
         if asker.principal is not None and own >= self._most_own_waiting:
-            raise NoPlaceError("own", wait)
+            raise PoolExhaustedError("own", wait)
         if wait is not None and wait > timeout:
-            raise NoPlaceError("vain", wait)
+            raise PoolExhaustedError("vain", wait)
         return await self._stand_in_line(_Waiter(large, self._clock(), asker), timeout)
 
-    def borrow(self) -> Place | None:
+    def borrow(self) -> Slot | None:
         """A place for large work, to be given back as soon as `pressed` is set; None to spare."""
         return self._seat(large=True, waited=0.0, lent=True) if self.spare else None
 
-    def give_back(self, place: Place) -> None:
+    def give_back(self, place: Slot) -> None:
         """The place is free again, for whoever has waited for one longest."""
         self._taken.remove(place)
         self._large -= place.large
@@ -240,7 +240,7 @@ class Places:
             turning_over = min(turning_over, self._each[large])
         return soonest + max(0, ahead - self._lent) * mean / max(1, turning_over)
 
-    async def _stand_in_line(self, waiter: _Waiter, timeout: float) -> Place:
+    async def _stand_in_line(self, waiter: _Waiter, timeout: float) -> Slot:
         self._lines.setdefault(waiter.asker.principal, {})[waiter] = None
         self._waiting += 1
         self.pressed.set()
@@ -252,7 +252,7 @@ class Places:
             if waiter.future.done() and not waiter.future.cancelled():
                 return waiter.future.result()  # it came at the last moment
             wait = self.guess(large=waiter.large, asker=waiter.asker)
-            raise NoPlaceError("late", wait) from None
+            raise PoolExhaustedError("late", wait) from None
         except asyncio.CancelledError:
             if waiter.future.done() and not waiter.future.cancelled():
                 self.give_back(waiter.future.result())
@@ -304,9 +304,9 @@ class Places:
                 passed.add(kind)
         return None
 
-    def _seat(self, *, large: bool, waited: float, lent: bool = False, asker: Asker = ANY) -> Place:
+    def _seat(self, *, large: bool, waited: float, lent: bool = False, asker: Asker = ANY) -> Slot:
         now = self._clock()
-        place = Place(large, now, waited, lent, asker)
+        place = Slot(large, now, waited, lent, asker)
         self._taken.add(place)
         self._count(place, 1)
         self._large += large
@@ -314,7 +314,7 @@ class Places:
         self._tell_demand(now)
         return place
 
-    def _count(self, place: Place, step: int) -> None:
+    def _count(self, place: Slot, step: int) -> None:
         for key in place.asker:
             if key is not None:
                 for kind in (False, True) if place.large else (False,):

@@ -11,7 +11,7 @@ from feedsvc.core.problems import NotSetUp
 
 
 @asynccontextmanager
-async def writing(pool: Pool) -> AsyncIterator[Connection]:
+async def write_transaction(pool: Pool) -> AsyncIterator[Connection]:
     """A transaction that may write. Raises Problem, whatever the database does."""
     with as_problems(pool.observers):
         try:

@@ -11,13 +11,20 @@ from weakref import WeakSet
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from feedsvc.backends.postgres.admission import ANY, Asker, NoPlaceError, Place, Places, retry_after
-from feedsvc.backends.postgres.report import Seen, texts
+from feedsvc.backends.postgres.admission import (
+    ANY,
+    Admission,
+    Asker,
+    PoolExhaustedError,
+    Slot,
+    retry_after,
+)
+from feedsvc.backends.postgres.report import PoolFigures, texts
 from feedsvc.backends.postgres.servers import Servers, servers_of
 from feedsvc.backends.postgres.sessions import Session
 from feedsvc.backends.postgres.window import Durations, Window
 from feedsvc.core.events import Observers, PoolLease, PoolState
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.problems import Busy, DatabaseUnavailable
 from feedsvc.settings import Database, PoolSettings, Settings
 from feedsvc.settings.pools import PoolName
@@ -27,7 +34,7 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 AnyConnection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection"
 """Leased, or as the pool has it."""
 
-Outcome: TypeAlias = Literal["leased", "busy", "failed", "left"]
+LeaseOutcome: TypeAlias = Literal["leased", "busy", "failed", "left"]
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +75,7 @@ class Pool:
         self.servers = servers or Servers(database)
         self.observers = observers or Observers()
         self.release_timeout = database.release_timeout
-        self.leases: dict[Place, Connection] = {}
+        self.leases: dict[Slot, Connection] = {}
         """Who has a connection just now."""
         self.standby: Callable[[], Pool | None] = _none
         """A standby's pool for what may be read there, where there is one that has room."""
@@ -78,7 +85,7 @@ class Pool:
         self.troubles: dict[str, float] = {}
         """What went wrong, each with when it last did, by the monotonic clock."""
         self._connect_timeout = database.connect_timeout
-        self._places = Places(
+        self._places = Admission(
             settings.size, settings.kept_for_small(), settings.most_waiting, share=settings.share
         )
         self._made: WeakSet[Session] = WeakSet()
@@ -188,10 +195,10 @@ class Pool:
         live = [connection for connection in self._made if not connection.is_closed()]
         return [connection for connection in live if connection.get_server_pid() not in taken]
 
-    def seen(self) -> Seen:
+    def seen(self) -> PoolFigures:
         """What was seen of it lately, and how it is now."""
         places = self._places
-        return Seen(
+        return PoolFigures(
             name=self.name,
             size=places.size,
             reserve=places.size - places.most_large,
@@ -215,11 +222,11 @@ class Pool:
         )
 
     async def _acquire(
-        self, borrowed: Place | None, asker: Asker, *, large: bool
-    ) -> tuple[Place, Connection]:
+        self, borrowed: Slot | None, asker: Asker, *, large: bool
+    ) -> tuple[Slot, Connection]:
         """A place, and a connection to go with it; tells how long that took."""
         began = time.perf_counter()
-        outcome: Outcome = "failed"
+        outcome: LeaseOutcome = "failed"
         try:
             place = borrowed or await self._place(asker, large=large)
             try:
@@ -239,12 +246,12 @@ class Pool:
         finally:
             self.observers.tell(PoolLease(self.name, outcome, time.perf_counter() - began))
 
-    async def _place(self, asker: Asker, *, large: bool) -> Place:
+    async def _place(self, asker: Asker, *, large: bool) -> Slot:
         began = time.monotonic()
         try:
             timeout = self.settings.acquire_timeout
             place = await self._places.take(large=large, timeout=timeout, asker=asker)
-        except NoPlaceError as error:
+        except PoolExhaustedError as error:
             self._refused.add(error.why)
             self._note("refused somebody")
             self._waits.add(time.monotonic() - began)
@@ -253,7 +260,7 @@ class Pool:
         self._waits.add(place.waited)
         return place
 
-    async def _connected(self, place: Place) -> Connection:
+    async def _connected(self, place: Slot) -> Connection:
         """A connection for whoever has a place; one is free, or on its way back, or to be made."""
         left = max(_LEAST_TO_CONNECT, self.settings.acquire_timeout - place.waited)
         try:
@@ -285,10 +292,10 @@ class Pool:
             await self._pool.release(connection, timeout=self.release_timeout)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             self._note("lost a connection")
-            logger.warning("a connection of the %s pool was lost: %s", self.name, told(error))
+            logger.warning("a connection of the %s pool was lost: %s", self.name, redacted(error))
 
 
-class Pools:
+class PoolSet:
     """Every pool by its name."""
 
     def __init__(

@@ -16,7 +16,7 @@ from feedsvc.settings import Database
 Greeting = Callable[[asyncpg.Connection], Awaitable[None]]
 
 
-class Inquiry:
+class ProbeConnection:
     """Asks on one connection, and on a new one after whatever went wrong.
 
     `greeting` gets each new connection first. One question at a time.
@@ -71,7 +71,7 @@ _INTERVAL: Final = 0.5  # seconds
 _DEADLINE: Final = 1.0  # seconds
 
 
-class DatabaseProbe:
+class ReadinessProbe:
     """Asks PostgreSQL twice a second, on a connection of its own, whether it answers."""
 
     def __init__(self, database: Database | Servers) -> None:

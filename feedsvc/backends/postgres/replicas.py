@@ -23,17 +23,17 @@ import asyncpg
 
 from feedsvc.backends.postgres.login import login_findings
 from feedsvc.backends.postgres.pool import Pool
-from feedsvc.backends.postgres.probe import Inquiry
+from feedsvc.backends.postgres.probe import ProbeConnection
 from feedsvc.backends.postgres.report import report
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.core.events import Observers
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.settings import PoolSettings, Settings
 from feedsvc.settings.pools import PoolName
 
 logger = logging.getLogger(__name__)
 
-State: TypeAlias = Literal["unknown", "serves", "lags", "away", "unfit"]
+StandbyCondition: TypeAlias = Literal["unknown", "serves", "lags", "away", "unfit"]
 
 READING: Final[tuple[PoolName, ...]] = ("read", "analytics", "bulk")
 """The operations that a standby can take over."""
@@ -45,14 +45,14 @@ _NEVER: Final = -float("inf")
 _POSITION: Final = (files("feedsvc.backends.postgres") / "replica_position.sql").read_text()
 
 
-class Past(NamedTuple):
+class LogPosition(NamedTuple):
     """At this time, by our clock, the primary had made its log durable up to here."""
 
     at: float
     position: int
 
 
-class Identity(NamedTuple):
+class DatabaseIdentity(NamedTuple):
     """Which cluster, which database in it, and which of its lives."""
 
     cluster: int
@@ -84,7 +84,7 @@ class Replica:
         }
         parts = urlsplit(url)
         self.name = f"{parts.hostname}:{parts.port or 5432}"
-        self.state: State = "unknown"
+        self.state: StandbyCondition = "unknown"
         self.fault: str | None = "it has not answered yet"
         self.lag: float | None = None
         """Seconds by which it was behind when it was last asked."""
@@ -93,7 +93,7 @@ class Replica:
             pool.failed = self.lose
         self._bound = settings.database.replica_lag
         self._clock = clock
-        self._inquiry = Inquiry(database, "feedsvc replica", _DEADLINE, _refuse_unbound)
+        self._inquiry = ProbeConnection(database, "feedsvc replica", _DEADLINE, _refuse_unbound)
         self._up_to_date_at = _NEVER
         self._silences = 0
 
@@ -106,7 +106,7 @@ class Replica:
         """Somebody's read failed on it: it is left until it has answered again."""
         self._become("away", "a read from it failed")
 
-    async def look(self, primary: Identity | None, past: Sequence[Past]) -> None:
+    async def look(self, primary: DatabaseIdentity | None, past: Sequence[LogPosition]) -> None:
         """Asks it once how far it is. Never raises but for a cancellation."""
         try:
             row = await self._inquiry.ask(_POSITION)
@@ -135,7 +135,9 @@ class Replica:
             "pools": report([pool.seen() for pool in self.pools.values()]),
         }
 
-    def _judge(self, row: asyncpg.Record, primary: Identity | None, past: Sequence[Past]) -> None:
+    def _judge(
+        self, row: asyncpg.Record, primary: DatabaseIdentity | None, past: Sequence[LogPosition]
+    ) -> None:
         here = _identity(row)
         if not row["standby"]:
             self._become("unfit", "it is no standby")
@@ -148,7 +150,7 @@ class Replica:
         else:
             self._measure(row["position"], past)
 
-    def _measure(self, position: int, past: Sequence[Past]) -> None:
+    def _measure(self, position: int, past: Sequence[LogPosition]) -> None:
         reached = (entry.at for entry in reversed(past) if entry.position <= position)
         self._up_to_date_at = next(reached, _NEVER)
         self.lag = past[-1].at - self._up_to_date_at
@@ -160,7 +162,7 @@ class Replica:
         else:
             self._become("serves", None)
 
-    def _become(self, state: State, fault: str | None) -> None:
+    def _become(self, state: StandbyCondition, fault: str | None) -> None:
         if state != self.state:
             log = logger.info if state == "serves" else logger.warning
             log("replica %s: %s", self.name, fault or "serves")
@@ -191,10 +193,10 @@ class Replicas:
             for url in settings.database.replicas
         ]
         self._clock = clock
-        self._primary = Inquiry(servers or settings.database, "feedsvc replica", _DEADLINE)
+        self._primary = ProbeConnection(servers or settings.database, "feedsvc replica", _DEADLINE)
         remembered = 4 * settings.database.replica_lag / _INTERVAL
-        self._past: deque[Past] = deque(maxlen=max(16, round(remembered)))
-        self._identity: Identity | None = None
+        self._past: deque[LogPosition] = deque(maxlen=max(16, round(remembered)))
+        self._identity: DatabaseIdentity | None = None
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -229,7 +231,7 @@ class Replicas:
         try:
             row = await self._primary.ask(_POSITION)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            logger.debug("replicas: the primary does not answer: %s", told(error))
+            logger.debug("replicas: the primary does not answer: %s", redacted(error))
             identity = None
         else:
             identity = None if row["standby"] else _identity(row)
@@ -237,7 +239,7 @@ class Replicas:
             self._past.clear()
             self._identity = identity
         if identity is not None:
-            self._past.append(Past(at, row["position"]))
+            self._past.append(LogPosition(at, row["position"]))
         await asyncio.gather(*(replica.look(identity, self._past) for replica in self.all))
 
     def choose(self, operation: PoolName) -> Pool | None:
@@ -247,8 +249,8 @@ class Replicas:
         return min(free, key=lambda pool: pool.in_use, default=None)
 
 
-def _identity(row: asyncpg.Record) -> Identity:
-    return Identity(row["cluster"], row["database"], row["timeline_id"])
+def _identity(row: asyncpg.Record) -> DatabaseIdentity:
+    return DatabaseIdentity(row["cluster"], row["database"], row["timeline_id"])
 
 
 async def _refuse_unbound(connection: asyncpg.Connection) -> None:

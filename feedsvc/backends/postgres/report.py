@@ -12,7 +12,7 @@ _WHYS: Final = ("full", "own", "vain", "late")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class PoolFigures:
     """What was seen of one worker's pool. Counts are by bucket of `feedsvc.window`, by reason, or
     by how many connections were wanted at once (then seconds), as texts.
     """
@@ -42,7 +42,7 @@ def texts(counts: Mapping[Any, float]) -> dict[str, float]:
     return {str(key): amount for key, amount in counts.items()}
 
 
-def report(seen: Sequence[Seen]) -> list[dict[str, Any]]:
+def report(seen: Sequence[PoolFigures]) -> list[dict[str, Any]]:
     """The pools of the same name as one. Times are milliseconds where they say so, else seconds.
 
     Sizes, timeouts and the suggestion are each worker's, for so they stand in the settings.
@@ -51,7 +51,7 @@ def report(seen: Sequence[Seen]) -> list[dict[str, Any]]:
     return [_one([pool for pool in seen if pool.name == name]) for name in names]
 
 
-def _one(pools: Sequence[Seen]) -> dict[str, Any]:
+def _one(pools: Sequence[PoolFigures]) -> dict[str, Any]:
     first = pools[0]
     refused = _sum(pool.refused for pool in pools)
     suggestion = _largest([_suggestion(pool) for pool in pools])
@@ -76,7 +76,7 @@ def _one(pools: Sequence[Seen]) -> dict[str, Any]:
     }
 
 
-def _suggestion(pool: Seen) -> Suggestion:
+def _suggestion(pool: PoolFigures) -> Suggestion:
     slow = percentiles(pool.waits)["p99_ms"] or 0.0
     demand = {int(level): seconds for level, seconds in pool.demand.items()}
     return suggest(pool.size, demand, round(sum(pool.refused.values())), slow / 1e3)

@@ -24,7 +24,7 @@ from feedsvc.backends.postgres.sessions import (
     open_session,
     origin_of,
 )
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.settings import Database
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Host:
                 self.origin, self.started = self._session.origin, self._session.started
                 self._seen_at = time.monotonic()
         except _FAULTS as error:
-            logger.debug("host %s: %s", self.name, told(error))
+            logger.debug("host %s: %s", self.name, redacted(error))
             self.origin = None
             self.close()
 

@@ -13,18 +13,18 @@ from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import AskError, NoPermissionError, TryAgainError
 
-from feedsvc.backends.redis.pipeline import Lanes
+from feedsvc.backends.redis.pipeline import Pipeline
 from feedsvc.backends.redis.transport import Command, settle
 
 
-class Cluster:
+class ClusterPipelines:
     """Lanes to each primary. A command's keys must be of one slot: give them one hash tag."""
 
-    def __init__(self, client: RedisCluster, lanes_to: Callable[[str, int], Lanes]) -> None:
+    def __init__(self, client: RedisCluster, lanes_to: Callable[[str, int], Pipeline]) -> None:
         self._client = client
         self._lanes_to = lanes_to
         self._loop = asyncio.get_running_loop()
-        self._lanes: dict[str, Lanes] = {}
+        self._lanes: dict[str, Pipeline] = {}
         self._learning: asyncio.Task[None] | None = None
         self._following: set[asyncio.Task[None]] = set()
         self._learn()
@@ -101,7 +101,7 @@ class Cluster:
         except Exception as error:  # noqa: BLE001 - it is the answer's
             settle(answer, error)
 
-    def _at(self, node: ClusterNode | None) -> Lanes:
+    def _at(self, node: ClusterNode | None) -> Pipeline:
         if node is None:
             raise LookupError("no node")
         lanes = self._lanes.get(node.name)

@@ -18,9 +18,9 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from feedsvc.backends.redis.cluster import Cluster
-from feedsvc.backends.redis.pipeline import Lanes
-from feedsvc.backends.redis.transport import Way
+from feedsvc.backends.redis.cluster import ClusterPipelines
+from feedsvc.backends.redis.pipeline import Pipeline
+from feedsvc.backends.redis.transport import Transport
 from feedsvc.settings.redis_url import RedisAddress
 
 Connect: TypeAlias = Callable[[], AbstractConnection]
@@ -30,7 +30,9 @@ Connect: TypeAlias = Callable[[], AbstractConnection]
 _PLAIN: Final[dict[str, Any]] = {"protocol": 2, "driver_info": None}
 
 
-def ways_to(address: RedisAddress, connections: int, patience: float) -> Callable[[], Way]:
+def transport_factory(
+    address: RedisAddress, connections: int, patience: float
+) -> Callable[[], Transport]:
     """Makes ways to this Redis, each with connections of its own.
 
     `patience` is the seconds that a step of connecting may take. Raises ValueError where the
@@ -49,7 +51,7 @@ def ways_to(address: RedisAddress, connections: int, patience: float) -> Callabl
         case "server":
             [(host, port)] = address.nodes
             connect = partial(_connector(address, patience), host, port)
-    return lambda: Lanes(connect, connections, patience)
+    return lambda: Pipeline(connect, connections, patience)
 
 
 def _refuse_bad_certificates(tls: dict[str, Any]) -> None:
@@ -88,7 +90,7 @@ def _connector(address: RedisAddress, patience: float) -> Callable[[str, int], A
     return connect
 
 
-def _by_sentinels(address: RedisAddress, connections: int, patience: float) -> Lanes:
+def _by_sentinels(address: RedisAddress, connections: int, patience: float) -> Pipeline:
     tls = {} if address.tls is None else {"ssl": True, **address.tls}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         address.nodes,
@@ -105,7 +107,7 @@ def _by_sentinels(address: RedisAddress, connections: int, patience: float) -> L
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         address.service, sentinels, **_given(address, patience), **tls
     )
-    return Lanes(
+    return Pipeline(
         pool.make_connection,
         connections,
         # Each sentinel may be as good as dead.
@@ -115,7 +117,7 @@ def _by_sentinels(address: RedisAddress, connections: int, patience: float) -> L
     )
 
 
-def _to_cluster(address: RedisAddress, connections: int, patience: float) -> Cluster:
+def _to_cluster(address: RedisAddress, connections: int, patience: float) -> ClusterPipelines:
     connector = _connector(address, patience)
     client = RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
@@ -127,7 +129,7 @@ def _to_cluster(address: RedisAddress, connections: int, patience: float) -> Clu
         retry=Retry(NoBackoff(), 0),
     )
 
-    def lanes_to(host: str, port: int) -> Lanes:
-        return Lanes(partial(connector, host, port), connections, patience)
+    def lanes_to(host: str, port: int) -> Pipeline:
+        return Pipeline(partial(connector, host, port), connections, patience)
 
-    return Cluster(client, lanes_to)
+    return ClusterPipelines(client, lanes_to)

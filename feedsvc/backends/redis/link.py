@@ -11,16 +11,16 @@ from typing import Any, Final, Literal, TypeAlias
 from redis.exceptions import ClusterDownError, ResponseError
 
 from feedsvc import settings
-from feedsvc.backends.redis.connect import ways_to
+from feedsvc.backends.redis.connect import transport_factory
 from feedsvc.backends.redis.deadline import Deadline
-from feedsvc.backends.redis.transport import Command, Way, settle
+from feedsvc.backends.redis.transport import Command, Transport, settle
 from feedsvc.core.events import Observers, RedisRefused, RedisTurned
 from feedsvc.core.logs import Tally
 from feedsvc.settings.redis_url import RedisAddress
 
 logger = logging.getLogger(__name__)
 
-State: TypeAlias = Literal["answers", "refuses", "away"]
+LinkState: TypeAlias = Literal["answers", "refuses", "away"]
 
 _FIRST_PAUSE: Final = 0.25  # seconds, doubled while Redis stays away
 _LONGEST_PAUSE: Final = 5.0
@@ -61,7 +61,7 @@ class RedisLink:
         self.refusals = 0
         """How many questions were answered with an error, or held back because of one."""
         self._patience = max(_LEAST_PATIENCE, 2 * given.timeout)
-        self._make = ways_to(RedisAddress.parse(url), given.connections, self._patience)
+        self._make = transport_factory(RedisAddress.parse(url), given.connections, self._patience)
         self._deadline = Deadline(given.timeout, self._miss)
         self._is_closed = False
         self._way = self._make()
@@ -82,7 +82,7 @@ class RedisLink:
         return self._returning is None and time.monotonic() >= self._held_back_until
 
     @property
-    def state(self) -> State:
+    def state(self) -> LinkState:
         """How it is."""
         return "away" if self.away else "answers" if self.keeps else "refuses"
 
@@ -162,7 +162,7 @@ class RedisLink:
             self._count_refused(count)
             raise RedisRefusedError
 
-    def _judged(self, way: Way, error: Exception) -> RedisAwayError:
+    def _judged(self, way: Transport, error: Exception) -> RedisAwayError:
         """What an error means to whoever asked, and to the next ones."""
         if isinstance(error, RedisAwayError):
             return error
@@ -190,7 +190,7 @@ class RedisLink:
     def _miss(self) -> None:
         self._lose(self._way, TimeoutError())
 
-    def _lose(self, way: Way, error: Exception) -> None:
+    def _lose(self, way: Transport, error: Exception) -> None:
         if self._is_closed or way is not self._way or self._returning is not None:
             return  # it is known, or of a way that was given up long ago
         reason = type(error.__cause__ or error).__name__
@@ -202,7 +202,7 @@ class RedisLink:
         for answer in self._deadline.watched():
             settle(answer, RedisAwayError())
 
-    async def _return(self, lost: Way) -> None:
+    async def _return(self, lost: Transport) -> None:
         """Asks now and then, on connections anew, until there is an answer."""
         await _closed(lost)
         while True:
@@ -224,14 +224,14 @@ class RedisLink:
             self._observers.tell(RedisTurned(answers=True))
             return
 
-    async def _arrive(self, way: Way) -> None:
+    async def _arrive(self, way: Transport) -> None:
         """Connects, which may take a while, and then wants an answer in time."""
         async with asyncio.timeout(_STEPS * self._patience):
             await way.ping()
         await self._deadline.within(way.ping())
 
 
-async def _closed(way: Way) -> None:
+async def _closed(way: Transport) -> None:
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await way.close()

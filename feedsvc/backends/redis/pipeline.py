@@ -22,7 +22,7 @@ _PING: Final[Command] = ("PING",)
 _ROLE: Final[Command] = ("ROLE",)
 
 
-class Lane:
+class PipelinedConnection:
     """One connection. It connects by itself, and is over once that or anything else fails.
 
     An answer is the oldest question's. Whoever gives up a question leaves its place behind: the
@@ -103,7 +103,7 @@ class Lane:
             self._living.cancel()
 
 
-class Lanes:
+class Pipeline:
     """Connections to one server, or to whichever server is the master by its sentinels."""
 
     def __init__(
@@ -120,7 +120,7 @@ class Lanes:
         self._connect_timeout = connect_timeout
         self._only_master = only_master
         self._on_close = on_close
-        self._lanes = [Lane(connect(), connect_timeout) for _ in range(count)]
+        self._lanes = [PipelinedConnection(connect(), connect_timeout) for _ in range(count)]
 
     def send(self, command: Command) -> asyncio.Future[Any]:
         """See `feedsvc.redis.way.Way`."""
@@ -143,13 +143,13 @@ class Lanes:
         if self._on_close is not None:
             await self._on_close()
 
-    def _open(self, lane: Lane) -> Lane:
+    def _open(self, lane: PipelinedConnection) -> PipelinedConnection:
         """The lane, or a new one in its place: servers close idle connections, which is no fault
         as long as the next one can be opened.
         """
         if lane.is_over:
             place = self._lanes.index(lane)
-            lane = self._lanes[place] = Lane(self._connect(), self._connect_timeout)
+            lane = self._lanes[place] = PipelinedConnection(self._connect(), self._connect_timeout)
         return lane
 
 

@@ -7,7 +7,7 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 """A command with its arguments, as Redis's documentation writes them: `("GET", "key")`."""
 
 
-class Way(Protocol):
+class Transport(Protocol):
     """Carries commands to a Redis and its answers back, without a deadline and without retries.
 
     What is made of the answer to which command is the same for all: bytes, integers, None, lists.

@@ -12,7 +12,7 @@ _SMOOTH: Final = 6.0  # seconds
 Line = deque[float | None]
 
 
-class History:
+class RateHistory:
     """Of figures that move: the requests' rate and time, and each endpoint's."""
 
     def __init__(self) -> None:

@@ -10,13 +10,13 @@ import orjson
 from rich.console import Console
 from rich.live import Live
 
-from feedsvc.commands.monitor.history import History
+from feedsvc.commands.monitor.history import RateHistory
 from feedsvc.commands.monitor.screen import Screen
-from feedsvc.commands.monitor.source import Glance, Source
+from feedsvc.commands.monitor.source import Glance, ServiceClient
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class MonitorOptions:
     """What is to be looked at, how often (seconds), and how many times (None: until Ctrl-C)."""
 
     url: str
@@ -25,10 +25,10 @@ class Wish:
     count: int | None
 
 
-async def show(wish: Wish) -> bool:
+async def show(wish: MonitorOptions) -> bool:
     """Show it on the terminal; whether the last look was answered. Raises RefusedError."""
     answered = False
-    console, history = Console(), History()
+    console, history = Console(), RateHistory()
     plain = console.options.ascii_only
     with Live(console=console, screen=True, auto_refresh=False) as live:
         async for glance in _glances(wish):
@@ -40,7 +40,7 @@ async def show(wish: Wish) -> bool:
     return answered
 
 
-async def export(wish: Wish) -> bool:
+async def export(wish: MonitorOptions) -> bool:
     """Print a JSON object a line; whether the last look was answered. Raises RefusedError."""
     answered = False
     async for glance in _glances(wish):
@@ -50,10 +50,10 @@ async def export(wish: Wish) -> bool:
     return answered
 
 
-async def _glances(wish: Wish) -> AsyncIterator[Glance]:
+async def _glances(wish: MonitorOptions) -> AsyncIterator[Glance]:
     loop = asyncio.get_running_loop()
     async with aiohttp.ClientSession(wish.url) as session:
-        source, left = Source(session, wish.token), wish.count
+        source, left = ServiceClient(session, wish.token), wish.count
         while left is None or left > 0:
             began = loop.time()
             yield await source.look()

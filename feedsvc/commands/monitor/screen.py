@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from feedsvc.commands.monitor.history import History, name_of, spark
+from feedsvc.commands.monitor.history import RateHistory, name_of, spark
 from feedsvc.commands.monitor.source import Glance, Json
 
 _WIDE: Final = 150  # columns from which on there are two side by side
@@ -29,7 +29,7 @@ class Screen:
     height: int
     plain: bool
 
-    def draw(self, glance: Glance, history: History) -> RenderableType:
+    def draw(self, glance: Glance, history: RateHistory) -> RenderableType:
         """All of it, no higher and no wider than the terminal."""
         title, traffic = self._title(glance), self._traffic(glance, history)
         trouble = self._trouble(glance)
@@ -58,7 +58,7 @@ class Screen:
         title.append(f"  {time.strftime('%H:%M:%S', time.localtime(glance.at))}", "dim")
         return title
 
-    def _traffic(self, glance: Glance, history: History) -> RenderableType:
+    def _traffic(self, glance: Glance, history: RateHistory) -> RenderableType:
         now = _now(glance)
         if not now:
             faults = Text(no_wrap=True, overflow="ellipsis")
@@ -104,7 +104,9 @@ class Screen:
             text.append(f"and {len(found) - most} more\n", "dim")
         return Text(no_wrap=True, overflow="ellipsis").append(text) if found else Text("")
 
-    def _endpoints(self, glance: Glance, history: History, width: int, room: int) -> RenderableType:
+    def _endpoints(
+        self, glance: Glance, history: RateHistory, width: int, room: int
+    ) -> RenderableType:
         table = _table()
         table.add_column("last minutes", no_wrap=True, ratio=1, overflow="ellipsis")
         for name in ("req/s", "errors", "p50", "p95", "p99 ms"):

@@ -37,7 +37,7 @@ class Glance:
         return {"at": round(self.at, 3), **self.told, "faults": dict(self.faults)}
 
 
-class Source:
+class ServiceClient:
     """A service, to be asked again and again."""
 
     def __init__(self, session: aiohttp.ClientSession, token: str) -> None:

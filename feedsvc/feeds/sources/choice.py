@@ -6,9 +6,9 @@ from typing import Final
 from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
-from feedsvc.feeds.sources.copy_pages import COPY_AFTER, CopiedPages
-from feedsvc.feeds.sources.cursor import SentCursor
-from feedsvc.feeds.sources.parallel import RangedPages
+from feedsvc.feeds.sources.copy_pages import COPY_AFTER, CopyPages
+from feedsvc.feeds.sources.cursor import BinaryCursor
+from feedsvc.feeds.sources.parallel import ParallelCopy
 from feedsvc.feeds.sources.projection import ProjectedCursor
 from feedsvc.feeds.sources.source import Position, Source
 from streams import encoder
@@ -33,9 +33,9 @@ def candidate(query: FeedQuery, principal: Principal, copy_after: int = COPY_AFT
         return ProjectedCursor(query, principal)
     if forced == "copy" or (forced == "auto" and _is_paged(query)):
         if query.dataset.ranges > 1:
-            return RangedPages(query, principal, query.dataset.ranges, copy_after)
-        return CopiedPages(query, principal, copy_after)
-    return SentCursor(query, principal)
+            return ParallelCopy(query, principal, query.dataset.ranges, copy_after)
+        return CopyPages(query, principal, copy_after)
+    return BinaryCursor(query, principal)
 
 
 async def settled(
@@ -54,9 +54,11 @@ async def settled(
         return source
     if not await _has_its_types(query, connection):
         return ProjectedCursor(query, principal)
-    if isinstance(source, CopiedPages | RangedPages) and query.dataset.source == "auto":
+    if isinstance(source, CopyPages | ParallelCopy) and query.dataset.source == "auto":
         return (
-            source if await source.is_paged(connection, position) else SentCursor(query, principal)
+            source
+            if await source.is_paged(connection, position)
+            else BinaryCursor(query, principal)
         )
     return source
 

@@ -22,10 +22,10 @@ from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import cause
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
-from feedsvc.feeds.sources.cursor import SentCursor
+from feedsvc.feeds.sources.cursor import BinaryCursor
 from feedsvc.feeds.sources.native import native_batch, native_row
-from feedsvc.feeds.sources.pacing import Gathering
-from feedsvc.feeds.sources.source import Answer, Batch, Position
+from feedsvc.feeds.sources.pacing import ReadPacer
+from feedsvc.feeds.sources.source import Batch, Position, ReadResult
 from feedsvc.feeds.sql import statement
 from streams import encoder
 
@@ -37,13 +37,13 @@ COPY_AFTER: Final = 1_048_576  # bytes; more than sockets and kernels swallow fo
 PASS_ON: Final = 0.25  # seconds after which rows that come slowly are passed on
 
 
-class CopiedPages:
+class CopyPages:
     """Pages behind each other, each behind the last row of the one before."""
 
     name = "copy"
     _connection: Connection
     _encoder: encoder.Encoder
-    _gathering: Gathering
+    _gathering: ReadPacer
 
     def __init__(
         self, query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER
@@ -51,7 +51,7 @@ class CopiedPages:
         self._query = query
         self._principal = principal
         self._row, self._plan = native_row(query)
-        self._beginning = SentCursor(query, principal)
+        self._beginning = BinaryCursor(query, principal)
         self._copy_after = copy_after
         self._position: Position | None = None
         self._left: int | None = None
@@ -106,13 +106,13 @@ class CopiedPages:
         self._began, self.rows, self.bytes = time.monotonic(), 0, 0
         await self._beginning.begin(connection, position, left)
 
-    async def read(self, rows: int, *, exactly: bool) -> Answer:
+    async def read(self, rows: int, *, exactly: bool) -> ReadResult:
         """See `Source.read`. Raises EncoderError too."""
         while (answer := await self.step(rows, exactly=exactly)) is None:
             pass
         return answer
 
-    async def step(self, rows: int, *, exactly: bool) -> Answer | None:
+    async def step(self, rows: int, *, exactly: bool) -> ReadResult | None:
         """As `read`, but None where a page has turned out to be at its end, and is not the last."""
         if self._is_copying or (self._has_begun and not exactly):
             answer = await self._copied(rows)
@@ -133,11 +133,11 @@ class CopiedPages:
         self.bytes += len(batch.body)
         self._position = [text or "" for text in batch.last]
 
-    async def _copied(self, rows: int) -> Answer | None:
+    async def _copied(self, rows: int) -> ReadResult | None:
         if not self._is_copying:
             left = None if self._left is None else self._left - self.rows
             self._encoder = encoder.Encoder(self._plan, left)
-            self._gathering = Gathering(self._connection)
+            self._gathering = ReadPacer(self._connection)
             self._is_copying = True
         self._wanted = rows
         page = self._page or await self._begin_page(rows)
@@ -154,7 +154,7 @@ class CopiedPages:
         is_over = is_whole and (more or self._page_given < self._page_rows)
         if batch is None and not is_over:
             return None
-        return Answer(batch, is_over, more=is_over and more)
+        return ReadResult(batch, is_over, more=is_over and more)
 
     async def close(self) -> None:
         """See `Source.close`."""

@@ -14,21 +14,21 @@ from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import opened
 from feedsvc.feeds.sources.native import native_batch, native_row
-from feedsvc.feeds.sources.source import Answer, Position
+from feedsvc.feeds.sources.source import Position, ReadResult
 from feedsvc.feeds.sql import statement
 from streams import encoder
 
 _row_of: Final = itemgetter(0)
 
 
-class _Asked(NamedTuple):
+class _Fetch(NamedTuple):
     """A FETCH of so many rows that was sent."""
 
     rows: int
     records: asyncio.Task[list[asyncpg.Record]]
 
 
-class SentCursor:
+class BinaryCursor:
     """A cursor over `record_send`: a query is sorted once, however much of it is read.
 
     What comes next is asked for before what has come is encoded, so that PostgreSQL does not wait.
@@ -43,7 +43,7 @@ class SentCursor:
         self._query = query
         self._principal = principal
         self._row, self._plan = native_row(query)
-        self._ahead: _Asked | None = None
+        self._ahead: _Fetch | None = None
 
     @property
     def is_ahead(self) -> bool:
@@ -64,7 +64,7 @@ class SentCursor:
         self._cursor = await opened.cursor(connection, wanted, left)
         self._encoder = encoder.Encoder(self._plan, left)
 
-    async def read(self, rows: int, *, exactly: bool, ahead: bool = True) -> Answer:
+    async def read(self, rows: int, *, exactly: bool, ahead: bool = True) -> ReadResult:
         """See `Source.read`; `ahead` tells that it goes on in the same way. Raises EncoderError.
 
         What was asked for already comes as it was asked for.
@@ -79,7 +79,7 @@ class SentCursor:
             await asyncio.sleep(0)  # in which it is sent
         self._encoder.feed_records(list(map(_row_of, sent)))
         more = self._encoder.more
-        return Answer(native_batch(self._encoder.take()), is_over=more or is_over, more=more)
+        return ReadResult(native_batch(self._encoder.take()), is_over=more or is_over, more=more)
 
     async def close(self) -> None:
         """See `Source.close`. The cursor ends with its transaction."""
@@ -90,5 +90,5 @@ class SentCursor:
             await asyncio.gather(asked.records, return_exceptions=True)
         del self._encoder, self._cursor
 
-    def _ask(self, rows: int) -> _Asked:
-        return _Asked(rows, asyncio.create_task(self._cursor.fetch(rows)))
+    def _ask(self, rows: int) -> _Fetch:
+        return _Fetch(rows, asyncio.create_task(self._cursor.fetch(rows)))

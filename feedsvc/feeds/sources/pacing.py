@@ -24,7 +24,7 @@ _OVER_TCP: Final = _Pace(196_608, 0.003)
 _OVER_UNIX: Final = _Pace(65_536, 0.0005)
 
 
-class Gathering:
+class ReadPacer:
     """Paces whoever reads pieces from this connection."""
 
     def __init__(self, connection: Connection) -> None:

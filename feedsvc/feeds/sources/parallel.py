@@ -12,12 +12,12 @@ from typing import Final
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
-from feedsvc.feeds.sources.copy_pages import COPY_AFTER, LARGEST_PAGE, LONGEST_PAGE, CopiedPages
+from feedsvc.feeds.sources.copy_pages import COPY_AFTER, LARGEST_PAGE, LONGEST_PAGE, CopyPages
 from feedsvc.feeds.sources.native import native_row
 from feedsvc.feeds.sources.ranges import Ranges
-from feedsvc.feeds.sources.reader import Wanted
-from feedsvc.feeds.sources.readers import Lanes
-from feedsvc.feeds.sources.source import Answer, Position
+from feedsvc.feeds.sources.reader import RangeQuery
+from feedsvc.feeds.sources.readers import RangeReaders
+from feedsvc.feeds.sources.source import Position, ReadResult
 
 RANGE_BYTES: Final = 4_194_304  # what a range comes to, as far as rows go on as they were
 SURELY_LONG: Final = 4_194_304  # bytes of an export that is not over in a moment
@@ -26,7 +26,7 @@ _LATER: Final = 60.0  # seconds for which one does so that lost some, or had too
 _KEEPS_UP: Final = 0.5  # of the time that rows are waited for; less is a client that is waited for
 
 
-class RangedPages:
+class ParallelCopy:
     """One page behind the other, or several ranges at a time. `most` is of connections."""
 
     name = "copy"
@@ -39,16 +39,16 @@ class RangedPages:
         self._principal = principal
         self._most = most
         # In the middle of a page, which may be all the rest, it would be too late to share it out.
-        self._pages = CopiedPages(query, principal, max(copy_after, SURELY_LONG))
+        self._pages = CopyPages(query, principal, max(copy_after, SURELY_LONG))
         self._left: int | None = None
         self._beside: Pool | None = None
         self._ranges: Ranges | None = None
-        self._lanes: Lanes | None = None
+        self._lanes: RangeReaders | None = None
         # By the monotonic clock; what of the time since the beginning was spent on reading.
         self._began = self._not_before = self._reading = 0.0
 
     async def is_paged(self, connection: Connection, position: Position | None) -> bool:
-        """See `CopiedPages.is_paged`."""
+        """See `CopyPages.is_paged`."""
         return await self._pages.is_paged(connection, position)
 
     async def begin(
@@ -63,7 +63,7 @@ class RangedPages:
         self._began, self._not_before, self._reading = time.monotonic(), 0.0, 0.0
         await self._pages.begin(connection, position, left)
 
-    async def read(self, rows: int, *, exactly: bool) -> Answer:
+    async def read(self, rows: int, *, exactly: bool) -> ReadResult:
         """See `Source.read`. Raises EncoderError too."""
         began = time.monotonic()
         try:
@@ -80,15 +80,15 @@ class RangedPages:
         finally:
             await self._pages.close()
 
-    async def _read(self, rows: int, *, exactly: bool) -> Answer:
-        answer: Answer | None = None
+    async def _read(self, rows: int, *, exactly: bool) -> ReadResult:
+        answer: ReadResult | None = None
         while answer is None:
             if self._ranges is None and not exactly and self._is_time():
                 await self._begin_ranges(rows)
             answer = await self._of_ranges(rows) or await self._pages.step(rows, exactly=exactly)
         return answer
 
-    async def _of_ranges(self, rows: int) -> Answer | None:
+    async def _of_ranges(self, rows: int) -> ReadResult | None:
         """The next rows, where there are ranges, and None when they are all given."""
         if self._ranges is None:
             return None
@@ -99,7 +99,7 @@ class RangedPages:
             await self._end_ranges()
             return None
         self._pages.pass_over(batch)
-        return Answer(batch, is_over=False, more=False)
+        return ReadResult(batch, is_over=False, more=False)
 
     def _is_time(self) -> bool:
         """Whether connections are to be had that would make it quicker."""
@@ -116,9 +116,9 @@ class RangedPages:
         if self._beside is None or (left is not None and left < 2 * self._range_rows()):
             return
         row, plan = native_row(self._query)
-        what = Wanted(self._query, self._principal, row, plan, self._range_rows)
+        what = RangeQuery(self._query, self._principal, row, plan, self._range_rows)
         ranges = Ranges(pages.position, left, wanted)
-        self._lanes = Lanes(what, ranges, self._beside)
+        self._lanes = RangeReaders(what, ranges, self._beside)
         await self._lanes.begin(self._connection, self._most - 1)
         self._ranges = ranges
 
@@ -135,7 +135,7 @@ class RangedPages:
         return max(1, min(by_size, LARGEST_PAGE, int(pages.rate * LONGEST_PAGE)))
 
 
-def _pause(lanes: Lanes) -> float:
+def _pause(lanes: RangeReaders) -> float:
     """For how many seconds an export should do without such company."""
     if lanes.effort.has_been_dear:
         return math.inf

@@ -11,7 +11,7 @@ from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import opened
-from feedsvc.feeds.sources.source import Answer, Batch, Position
+from feedsvc.feeds.sources.source import Batch, Position, ReadResult
 from feedsvc.feeds.sql import statement
 
 _record_of: Final = itemgetter(0)
@@ -43,14 +43,14 @@ class ProjectedCursor:
         self._cursor = await opened.cursor(connection, wanted, left)
         self._left = left
 
-    async def read(self, rows: int, *, exactly: bool) -> Answer:
+    async def read(self, rows: int, *, exactly: bool) -> ReadResult:
         """See `Source.read`."""
         records = await self._cursor.fetch(rows)
         is_over = len(records) < rows
         if self._left is None or len(records) <= self._left:
             self._left = None if self._left is None else self._left - len(records)
-            return Answer(self._batch(records), is_over, more=False)
-        return Answer(self._batch(records[: self._left]), is_over=True, more=True)
+            return ReadResult(self._batch(records), is_over, more=False)
+        return ReadResult(self._batch(records[: self._left]), is_over=True, more=True)
 
     async def close(self) -> None:
         """See `Source.close`. The cursor ends with its transaction."""

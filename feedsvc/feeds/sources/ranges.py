@@ -21,7 +21,7 @@ from streams import encoder
 AHEAD: Final = 2_097_152  # bytes that may wait for those before them
 
 
-class Range:
+class KeyRange:
     """Rows behind a place in the order, up to the one that stands at `end`."""
 
     def __init__(self, behind: Position | None, rows: int, end: Position) -> None:
@@ -53,7 +53,7 @@ class Ranges:
         """Whether there will be no further range."""
         self.buffered = 0
         self._left = left
-        self._line: deque[Range] = deque()
+        self._line: deque[KeyRange] = deque()
         self._is_growing = False
         self._error: BaseException | None = None
         self._passed_on = time.monotonic()
@@ -69,7 +69,7 @@ class Ranges:
         """Whether every range has been read."""
         return not any(each.missing for each in self._line)
 
-    def lacks_a_reader(self) -> Range | None:
+    def lacks_a_reader(self) -> KeyRange | None:
         """The first range that is not whole and that nobody reads."""
         return next((each for each in self._line if each.missing and not each.is_read), None)
 
@@ -91,7 +91,7 @@ class Ranges:
         """The next range is known. It is none any more if they were closed meanwhile."""
         if self.is_closed:
             return
-        self._line.append(Range(self.end, rows, end))
+        self._line.append(KeyRange(self.end, rows, end))
         self.end = end
         if self._left is not None:
             self._left -= rows
@@ -106,7 +106,7 @@ class Ranges:
         self._error = error
         self._tell()
 
-    def add(self, part: Range, batch: Batch) -> None:
+    def add(self, part: KeyRange, batch: Batch) -> None:
         """Some of a range's rows were read, those that come next in it.
 
         Where they do not end as they should, what was begun behind them is not their continuation;
@@ -122,12 +122,12 @@ class Ranges:
             self.end_with(part)
         self._tell()
 
-    def leave(self, part: Range) -> None:
+    def leave(self, part: KeyRange) -> None:
         """Whoever has read a range does so no longer."""
         part.is_read, part.making = False, None
         self._tell()
 
-    def end_with(self, part: Range) -> None:
+    def end_with(self, part: KeyRange) -> None:
         """This range ends where its rows end now, so what was begun behind it is void.
 
         Only a view whose rows change within a snapshot comes to that.
@@ -140,7 +140,7 @@ class Ranges:
         part.missing = 0
         self.close()
 
-    def is_full_for(self, part: Range) -> bool:
+    def is_full_for(self, part: KeyRange) -> bool:
         """Whether whoever reads this range has to wait: enough is there, and it is not its turn."""
         if not part.missing or self.buffered < AHEAD:
             return False
@@ -173,7 +173,7 @@ class Ranges:
                 await self._more_of(first)
         return None
 
-    async def _more_of(self, first: Range) -> None:
+    async def _more_of(self, first: KeyRange) -> None:
         """Waits for what comes next, and takes rows that come slowly as they come."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._passed_on + PASS_ON - time.monotonic()):

@@ -13,8 +13,8 @@ from feedsvc.core import cause
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources.native import native_batch
-from feedsvc.feeds.sources.pacing import Gathering
-from feedsvc.feeds.sources.ranges import Range, Ranges
+from feedsvc.feeds.sources.pacing import ReadPacer
+from feedsvc.feeds.sources.ranges import KeyRange, Ranges
 from feedsvc.feeds.sql import statement
 from feedsvc.feeds.sql.binary_projection import BinaryRow
 from streams import encoder
@@ -24,7 +24,7 @@ _DEAR: Final = 0.5  # of the time that rows take, for finding out where ranges e
 _IDLE: Final = 0.75  # of all the time there was, for waiting until what was read is passed on
 
 
-class Wanted(NamedTuple):
+class RangeQuery(NamedTuple):
     """What is read, for whom: a query, and its rows in PostgreSQL's binary form.
 
     `range_rows` tells how many the next range is to have.
@@ -73,21 +73,27 @@ class Effort:
         self.bounding = self.reading = self.waiting = 0.0
 
 
-class Lane:
+class RangeReader:
     """A connection that reads. The export's `own` is there as long as there may be anything left.
 
     The others end when there will be no further range.
     """
 
     def __init__(
-        self, wanted: Wanted, ranges: Ranges, effort: Effort, connection: Connection, *, own: bool
+        self,
+        wanted: RangeQuery,
+        ranges: Ranges,
+        effort: Effort,
+        connection: Connection,
+        *,
+        own: bool,
     ) -> None:
         self._wanted = wanted
         self._ranges = ranges
         self._effort = effort
         self._connection = connection
         self._own = own
-        self._gathering = Gathering(connection)
+        self._gathering = ReadPacer(connection)
         # Of one that is frozen the others must hear before PostgreSQL ends the export's own, which
         # has nothing to do meanwhile.
         self._timeout = None if own else effort.pool.settings.query_timeout / 2
@@ -109,7 +115,7 @@ class Lane:
                 self._effort.one_less()
                 return
 
-    async def _next(self) -> Range | None:
+    async def _next(self) -> KeyRange | None:
         ranges = self._ranges
         while (part := ranges.lacks_a_reader()) is None:
             if ranges.is_closed and (ranges.is_whole or not self._own):
@@ -138,7 +144,7 @@ class Lane:
                 self._ranges.append(rows, ["" if value is None else str(value) for value in end])
         self._effort.bounding += time.monotonic() - began
 
-    async def _read(self, part: Range) -> None:
+    async def _read(self, part: KeyRange) -> None:
         query, principal, row, plan, _ = self._wanted
         began, self._waited = time.monotonic(), 0.0
         wanted = cause.marked(statement.copied(query, principal, row, part.position, part.missing))
@@ -151,7 +157,7 @@ class Lane:
                 return  # to break a query off would end the transaction, and with it the snapshot
             making.feed_copy(chunk)
             if making.ended:
-                return  # as in `CopiedPages`; what is left is passed on behind
+                return  # as in `CopyPages`; what is left is passed on behind
             if making.rows >= self._ranges.wanted:
                 self._pass_on(part, making)
                 is_left = not await self._has_room(part)
@@ -167,12 +173,12 @@ class Lane:
             if part.missing:
                 self._ranges.end_with(part)
 
-    def _pass_on(self, part: Range, making: encoder.Encoder) -> None:
+    def _pass_on(self, part: KeyRange, making: encoder.Encoder) -> None:
         batch = native_batch(making.take())
         if batch is not None:
             self._ranges.add(part, batch)
 
-    async def _has_room(self, part: Range) -> bool:
+    async def _has_room(self, part: KeyRange) -> bool:
         """Waits while enough is read already.
 
         False where rows that come before these have no reader, and there may be no other.

@@ -12,19 +12,19 @@ import logging
 from collections.abc import Coroutine
 
 from feedsvc.backends.postgres.pool import Connection, Pool
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.problems import Busy
 from feedsvc.feeds import transaction
 from feedsvc.feeds.sources.ranges import Ranges
-from feedsvc.feeds.sources.reader import Effort, Lane, Wanted
+from feedsvc.feeds.sources.reader import Effort, RangeQuery, RangeReader
 
 logger = logging.getLogger(__name__)
 
 
-class Lanes:
+class RangeReaders:
     """Reads what is wanted, by ranges, for as long as somebody else reads by its side."""
 
-    def __init__(self, wanted: Wanted, ranges: Ranges, pool: Pool) -> None:
+    def __init__(self, wanted: RangeQuery, ranges: Ranges, pool: Pool) -> None:
         self.effort = Effort(pool)
         self.lost = 0
         """How many connections could not be had, or were lost."""
@@ -93,7 +93,7 @@ class Lanes:
         except Exception as error:  # noqa: BLE001 - whoever takes the rows meets it, whatever it is
             self._ranges.fail(error)
 
-    async def _by_lent(self, shared: transaction.Shared) -> None:
+    async def _by_lent(self, shared: transaction.SharedSnapshot) -> None:
         who = self._wanted.principal
         try:
             async with transaction.reading_along(self._pool, who, shared) as connection:
@@ -103,7 +103,7 @@ class Lanes:
             pass  # somebody was quicker
         except Exception as error:  # noqa: BLE001 - the export goes on without it
             self.lost += 1
-            logger.warning("an export goes on with a connection less: %s", told(error))
+            logger.warning("an export goes on with a connection less: %s", redacted(error))
 
-    def _lane(self, connection: Connection, *, own: bool) -> Lane:
-        return Lane(self._wanted, self._ranges, self.effort, connection, own=own)
+    def _lane(self, connection: Connection, *, own: bool) -> RangeReader:
+        return RangeReader(self._wanted, self._ranges, self.effort, connection, own=own)

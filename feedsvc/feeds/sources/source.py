@@ -25,7 +25,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReadResult:
     """What a read gave: no batch where there was none left. `is_over`: there are no more.
 
     `more`: the limit left rows out.
@@ -57,7 +57,7 @@ class Source(Protocol):
         """
         ...
 
-    async def read(self, rows: int, *, exactly: bool) -> Answer:
+    async def read(self, rows: int, *, exactly: bool) -> ReadResult:
         """The next rows, about so many, and with `exactly` no more. Raises what asyncpg raises."""
         ...
 

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from feedsvc.operations.alerts.states import State
+from feedsvc.operations.alerts.states import AlertState
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _PATIENCE: Final = 3
 
 
 @dataclass(slots=True)
-class Board:
+class AlertBoard:
     """`at` is when it was last evaluated, seconds since 1970.
 
     `undelivered` and `unwritten` are messages for the webhook and events for PostgreSQL, the oldest
@@ -41,7 +41,7 @@ class Board:
     beat: float = 0.0  # by a clock that nobody sets, and that all processes of a machine share
     at: float = 0.0
     restored: bool = False
-    states: dict[str, State] = field(default_factory=dict)
+    states: dict[str, AlertState] = field(default_factory=dict)
     silences: dict[str, Json] = field(default_factory=dict)
     undelivered: list[Json] = field(default_factory=list)
     unwritten: list[Json] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Board:
         return found if found is not None and found["until"] > now else None
 
 
-class Boards:
+class AlertStore:
     """The board of one service. Without a folder each worker has its own, and slot 0 evaluates."""
 
     def __init__(
@@ -68,12 +68,12 @@ class Boards:
         self.worker = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._file = None if folder is None else folder / "alerts.now"
         self._lock = None if folder is None else folder / "alerts.lock"
-        self._own = Board()
+        self._own = AlertBoard()
         self._failed = False
         self._may_own = folder is not None or slot == 0
         self._dead_after = _PATIENCE * interval
 
-    def read(self) -> Board:
+    def read(self) -> AlertBoard:
         """The board as it is, or was when it could last be read."""
         if self._file is not None:
             try:
@@ -82,7 +82,7 @@ class Boards:
                 self._say(error)
         return self._own
 
-    def owned_by_other(self, board: Board) -> bool:
+    def owned_by_other(self, board: AlertBoard) -> bool:
         """Whether another worker evaluates."""
         if not self._may_own:
             return True
@@ -90,7 +90,7 @@ class Boards:
         return board.owner not in ("", self.worker) and not is_dead
 
     @contextmanager
-    def changing(self) -> Iterator[Board | None]:
+    def changing(self) -> Iterator[AlertBoard | None]:
         """The board, to be changed in the block, which may not wait.
 
         None while another worker changes it, or where it can't be had.
@@ -112,19 +112,19 @@ class Boards:
             self._write(self._file, board)
 
     @staticmethod
-    def _load(file: Path) -> Board:
+    def _load(file: Path) -> AlertBoard:
         """Raises OSError. One that makes no sense begins anew."""
         try:
             plain = orjson.loads(file.read_bytes())
-            states = {name: State.parse(state) for name, state in plain["states"].items()}
-            return Board(**{**plain, "states": states})
+            states = {name: AlertState.parse(state) for name, state in plain["states"].items()}
+            return AlertBoard(**{**plain, "states": states})
         except FileNotFoundError:
-            return Board()
+            return AlertBoard()
         except (AttributeError, KeyError, TypeError, ValueError):
             logger.exception("alerts: their board makes no sense, and begins anew")
-            return Board()
+            return AlertBoard()
 
-    def _write(self, file: Path, board: Board) -> None:
+    def _write(self, file: Path, board: AlertBoard) -> None:
         unfinished = file.with_suffix(".new")
         try:
             unfinished.write_bytes(orjson.dumps(board))

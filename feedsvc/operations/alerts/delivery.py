@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from feedsvc.core.events import Observers, WebhookTried
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
-from feedsvc.operations.alerts.board import Board, Boards
+from feedsvc.operations.alerts.board import AlertBoard, AlertStore
 from feedsvc.operations.alerts.group import Group, Verdict
-from feedsvc.operations.alerts.history import History, Standing
+from feedsvc.operations.alerts.history import AlertHistory, StandingAlerts
 from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.alerts.webhook import Webhook
 
@@ -53,14 +53,14 @@ class Timing(NamedTuple):
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
-class Errands:
+class AlertDelivery:
     """Two of them, side by side, for neither the webhook nor PostgreSQL may hold up the other."""
 
     def __init__(
         self,
         rules: Mapping[str, Rule],
-        boards: Boards,
-        history: History,
+        boards: AlertStore,
+        history: AlertHistory,
         target: Target | None,
         observers: Observers,
     ) -> None:
@@ -119,16 +119,16 @@ class Errands:
             raise
         except Problem as problem:
             # They would be refused for ever, and hold up all that comes behind them.
-            cause = told(problem.__cause__ or problem)
+            cause = redacted(problem.__cause__ or problem)
             logger.error("alerts: %d events were refused: %s", len(events), cause)  # noqa: TRY400
         written = {each["id"] for each in events}
 
-        def forget(board: Board) -> None:
+        def forget(board: AlertBoard) -> None:
             board.unwritten = [each for each in board.unwritten if each["id"] not in written]
 
         await self.change(forget)
 
-    async def change(self, change: Callable[[Board], None]) -> None:
+    async def change(self, change: Callable[[AlertBoard], None]) -> None:
         """Changes the board, waiting a moment for whoever changes it just now."""
         deadline = time.monotonic() + _LOCK_PATIENCE
         while time.monotonic() < deadline:
@@ -139,7 +139,7 @@ class Errands:
             await asyncio.sleep(_LOCK_PAUSE)
         logger.warning("alerts: another worker does not let go of the board")
 
-    def _is_mine(self, board: Board) -> bool:
+    def _is_mine(self, board: AlertBoard) -> bool:
         return board.owner == self._boards.worker
 
     async def _renew(self) -> None:
@@ -149,7 +149,7 @@ class Errands:
             firing = {name for name, state in board.states.items() if state.phase == "firing"}
             await self._target.group.renew(firing.difference(board.alone))
 
-    async def _next(self, group: Group | None, board: Board) -> Json | None:
+    async def _next(self, group: Group | None, board: AlertBoard) -> Json | None:
         """The oldest message that is ours to send; what another instance sends is forgotten."""
         for place, message in enumerate(board.undelivered):
             if group is None or message.get("claimed"):
@@ -165,7 +165,7 @@ class Errands:
                 await self._forget(message)
         return None
 
-    async def _judged(self, group: Group, message: Json, board: Board) -> Verdict:
+    async def _judged(self, group: Group, message: Json, board: AlertBoard) -> Verdict:
         """Without PostgreSQL rather a message of each instance than none."""
         alert, begins = message["alert"], message["event"] == "firing"
         if not begins and alert in board.alone:
@@ -184,7 +184,7 @@ class Errands:
         """Notes that the message is ours, so that nobody is asked again before it arrives."""
         message["claimed"] = True
 
-        def note(board: Board) -> None:
+        def note(board: AlertBoard) -> None:
             for each in board.undelivered:
                 if each["id"] == message["id"]:
                     each["claimed"] = True
@@ -207,12 +207,12 @@ class Errands:
         return True
 
     async def _forget(self, message: Json) -> None:
-        def forget(board: Board) -> None:
+        def forget(board: AlertBoard) -> None:
             board.undelivered = [m for m in board.undelivered if m["id"] != message["id"]]
 
         await self.change(forget)
 
-    def _learn(self, board: Board, standing: Standing) -> None:
+    def _learn(self, board: AlertBoard, standing: StandingAlerts) -> None:
         board.silences = standing.silences
         if board.restored:
             return
@@ -230,6 +230,6 @@ class Errands:
             logger.log(level, what, problem.detail)
 
 
-def _be_alone(board: Board, alert: str, *, alone: bool) -> None:
+def _be_alone(board: AlertBoard, alert: str, *, alone: bool) -> None:
     """Notes whether the alert's message was sent without asking the group."""
     board.alone = [each for each in board.alone if each != alert] + [alert] * alone

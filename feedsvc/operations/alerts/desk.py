@@ -8,11 +8,11 @@ from typing import Any, Final, TypeAlias
 from feedsvc.core import identifiers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Problem
-from feedsvc.operations.alerts.board import Board, Boards
-from feedsvc.operations.alerts.delivery import Errands
-from feedsvc.operations.alerts.history import History
+from feedsvc.operations.alerts.board import AlertBoard, AlertStore
+from feedsvc.operations.alerts.delivery import AlertDelivery
+from feedsvc.operations.alerts.history import AlertHistory
 from feedsvc.operations.alerts.rules import Rule
-from feedsvc.operations.alerts.states import State
+from feedsvc.operations.alerts.states import AlertState
 
 Json: TypeAlias = dict[str, Any]
 
@@ -20,15 +20,15 @@ _LATEST: Final = 100
 _PATIENCE: Final = 2.0  # seconds: what fires can be shown without PostgreSQL
 
 
-class Desk:
+class AlertService:
     """Reads the board and the history."""
 
     def __init__(
         self,
         rules: Mapping[str, Rule],
-        boards: Boards,
-        history: History,
-        errands: Errands,
+        boards: AlertStore,
+        history: AlertHistory,
+        errands: AlertDelivery,
         instance: str,
     ) -> None:
         self.rules = rules
@@ -74,15 +74,15 @@ class Desk:
         }
         await self._history.add([event])
 
-        def note(board: Board) -> None:
+        def note(board: AlertBoard) -> None:
             board.silences[alert] = silence
 
         await self._errands.change(note)
         return {"alert": alert, "until": silence["until"], "reason": reason}
 
 
-def _shown(name: str, rule: Rule, board: Board, now: float) -> Json:
-    state = board.states.get(name, State())
+def _shown(name: str, rule: Rule, board: AlertBoard, now: float) -> Json:
+    state = board.states.get(name, AlertState())
     silence = board.silence(name, now)
     return {
         "name": name,

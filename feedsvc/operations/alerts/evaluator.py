@@ -10,11 +10,11 @@ from typing import Final, NamedTuple, NoReturn
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import AlertStates, Observers
 from feedsvc.operations.alerts import messages
-from feedsvc.operations.alerts.board import Board, Boards
-from feedsvc.operations.alerts.figures import FIGURES, Seen
+from feedsvc.operations.alerts.board import AlertBoard, AlertStore
+from feedsvc.operations.alerts.figures import FIGURES, AlertInput
 from feedsvc.operations.alerts.messages import Turn
 from feedsvc.operations.alerts.rules import Rule
-from feedsvc.operations.alerts.states import State, step
+from feedsvc.operations.alerts.states import AlertState, step
 from feedsvc.operations.performance.tracker import Tracker, recent
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Evaluator:
     def __init__(
         self,
         rules: Mapping[str, Rule],
-        boards: Boards,
+        boards: AlertStore,
         tracker: Tracker,
         observers: Observers,
         task: Task,
@@ -73,7 +73,9 @@ class Evaluator:
             return
         present = await self._tracker.present()
         now = time.time()
-        seen = Seen(recent(present, now), [each.vitals for each in present], self._task.workers)
+        seen = AlertInput(
+            recent(present, now), [each.vitals for each in present], self._task.workers
+        )
         with self._boards.changing() as changed:
             # Between the first look at the board and this one somebody else may have come.
             if changed is None or self._boards.owned_by_other(changed):
@@ -99,20 +101,24 @@ class Evaluator:
             self._owned = False
             self._observers.tell(AlertStates(dict.fromkeys(self._rules, False)))
 
-    def _evaluate(self, board: Board, seen: Seen, now: float) -> None:
+    def _evaluate(self, board: AlertBoard, seen: AlertInput, now: float) -> None:
         beat = self._boards.clock()
         # While nobody looked nobody knows how it was.
         passed = min(beat - board.beat, 2 * self._task.interval) if board.owner else 0.0
         before = board.states
         board.states = {
-            name: self._next(board, name, before.get(name, State()), (seen, passed, now))
+            name: self._next(board, name, before.get(name, AlertState()), (seen, passed, now))
             for name in self._rules
         }
         board.owner, board.beat, board.at = self._boards.worker, beat, now
 
     def _next(
-        self, board: Board, name: str, before: State, look: tuple[Seen, float, float]
-    ) -> State:
+        self,
+        board: AlertBoard,
+        name: str,
+        before: AlertState,
+        look: tuple[AlertInput, float, float],
+    ) -> AlertState:
         (seen, passed, now), rule = look, self._rules[name]
         after = step(rule, before, _read(name, rule, seen), passed, now)
         is_silenced = board.silence(name, now) is not None
@@ -130,19 +136,19 @@ class Evaluator:
                 self._send(board, turn)
         return after
 
-    def _send(self, board: Board, turn: Turn) -> None:
+    def _send(self, board: AlertBoard, turn: Turn) -> None:
         if self._task.webhook:
             board.undelivered.append(messages.message(turn))
             del board.undelivered[:-_MOST_KEPT]
 
 
-def _note(board: Board, turn: Turn, *, silenced: bool) -> None:
+def _note(board: AlertBoard, turn: Turn, *, silenced: bool) -> None:
     messages.log(turn, silenced=silenced)
     board.unwritten.append(messages.event(turn))
     del board.unwritten[:-_MOST_KEPT]
 
 
-def _read(name: str, rule: Rule, seen: Seen) -> float | None:
+def _read(name: str, rule: Rule, seen: AlertInput) -> float | None:
     try:
         return FIGURES[rule.figure].read(seen, rule.selector)
     except Exception:  # one figure that can't be had must not silence the others

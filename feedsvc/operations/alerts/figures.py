@@ -6,7 +6,7 @@ None is a figure that can't be known just now, such as the error rate while nobo
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from feedsvc.core.events import PoolState, Vitals
+from feedsvc.core.events import PoolState, ProcessStats
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.report import FAILURES, Span
 from feedsvc.operations.performance.sketch import Sketch
@@ -22,11 +22,11 @@ class Selector(NamedTuple):
     check: str | None = None
 
 
-class Seen(NamedTuple):
+class AlertInput(NamedTuple):
     """What is looked at: the last minute or two, and every worker at this moment."""
 
     recent: Span
-    present: Sequence[Vitals]
+    present: Sequence[ProcessStats]
     workers: int
     """How many there should be."""
 
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 class Figure(NamedTuple):
     """How a figure is read, what it is, and what may be picked out of it."""
 
-    read: Callable[[Seen, Selector], float | None]
+    read: Callable[[AlertInput, Selector], float | None]
     what: str
     selectors: frozenset[str] = frozenset()
 
@@ -54,25 +54,25 @@ def _count(figures: Figures, selector: Selector, *outcome: str) -> float:
     return sum(figures.total("requests", None, r, selector.dataset, *outcome) for r in routes)
 
 
-def _requests(seen: Seen, selector: Selector) -> float | None:
+def _requests(seen: AlertInput, selector: Selector) -> float | None:
     count = _count(seen.recent.figures, selector)
     return count if count >= selector.least else None
 
 
-def _error_rate(seen: Seen, selector: Selector) -> float | None:
+def _error_rate(seen: AlertInput, selector: Selector) -> float | None:
     requests = _requests(seen, selector)
     if not requests:
         return None
     return sum(_count(seen.recent.figures, selector, how) for how in FAILURES) / requests
 
 
-def _rate(seen: Seen, selector: Selector) -> float | None:
+def _rate(seen: AlertInput, selector: Selector) -> float | None:
     requests = _count(seen.recent.figures, selector)
     return requests / seen.recent.seconds if seen.recent.seconds else None
 
 
-def _percentile(name: str, rank: float) -> Callable[[Seen, Selector], float | None]:
-    def read(seen: Seen, selector: Selector) -> float | None:
+def _percentile(name: str, rank: float) -> Callable[[AlertInput, Selector], float | None]:
+    def read(seen: AlertInput, selector: Selector) -> float | None:
         if _requests(seen, selector) is None:
             return None
         figures, made = seen.recent.figures, Sketch()
@@ -84,8 +84,8 @@ def _percentile(name: str, rank: float) -> Callable[[Seen, Selector], float | No
     return read
 
 
-def _quantile(name: str, rank: float) -> Callable[[Seen, Selector], float | None]:
-    def read(seen: Seen, selector: Selector) -> float | None:
+def _quantile(name: str, rank: float) -> Callable[[AlertInput, Selector], float | None]:
+    def read(seen: AlertInput, selector: Selector) -> float | None:
         of = selector.pool if name == "wait" else None
         found = seen.recent.figures.merged(name, of).quantiles((rank,))
         return found[0] if found else None
@@ -94,7 +94,7 @@ def _quantile(name: str, rank: float) -> Callable[[Seen, Selector], float | None
 
 
 def _per_minute(count: Callable[[Figures, Selector], float]) -> Callable[..., float | None]:
-    def read(seen: Seen, selector: Selector) -> float | None:
+    def read(seen: AlertInput, selector: Selector) -> float | None:
         if not seen.recent.seconds:
             return None
         # Of a single minute that has just begun, what there was so far, and not sixty times that.
@@ -103,14 +103,14 @@ def _per_minute(count: Callable[[Figures, Selector], float]) -> Callable[..., fl
     return read
 
 
-def _hit_ratio(seen: Seen, selector: Selector) -> float | None:
+def _hit_ratio(seen: AlertInput, selector: Selector) -> float | None:
     figures, of = seen.recent.figures, selector.dataset
     shown = sum(figures.total("cache", of, how) for how in ("memory", "redis", "stale"))
     looked = shown + figures.total("cache", of, "miss")
     return shown / looked if looked >= selector.least else None
 
 
-def _pools(seen: Seen, selector: Selector) -> list[PoolState]:
+def _pools(seen: AlertInput, selector: Selector) -> list[PoolState]:
     return [
         state
         for each in seen.present
@@ -119,40 +119,44 @@ def _pools(seen: Seen, selector: Selector) -> list[PoolState]:
     ]
 
 
-def _away(answers: Callable[[Vitals], bool | None]) -> Callable[[Seen, Selector], float | None]:
+def _away(
+    answers: Callable[[ProcessStats], bool | None],
+) -> Callable[[AlertInput, Selector], float | None]:
     """The part of the workers for which it is so; none of whom it does not concern."""
 
-    def read(seen: Seen, _: Selector) -> float | None:
+    def read(seen: AlertInput, _: Selector) -> float | None:
         found = [answer for each in seen.present if (answer := answers(each)) is not None]
         return found.count(False) / len(found) if found else None
 
     return read
 
 
-def _highest(value: Callable[[Vitals], float | None]) -> Callable[[Seen, Selector], float | None]:
-    def read(seen: Seen, _: Selector) -> float | None:
+def _highest(
+    value: Callable[[ProcessStats], float | None],
+) -> Callable[[AlertInput, Selector], float | None]:
+    def read(seen: AlertInput, _: Selector) -> float | None:
         return max((v for each in seen.present if (v := value(each)) is not None), default=None)
 
     return read
 
 
-def _busy_share(seen: Seen, selector: Selector) -> float | None:
+def _busy_share(seen: AlertInput, selector: Selector) -> float | None:
     return max((s.busy / s.limit for s in _pools(seen, selector)), default=None)
 
 
-def _files_share(vitals: Vitals) -> float | None:
+def _files_share(vitals: ProcessStats) -> float | None:
     if vitals.open_files is None or not vitals.most_open_files:
         return None
     return vitals.open_files / vitals.most_open_files
 
 
-def _disk_share(vitals: Vitals) -> float | None:
+def _disk_share(vitals: ProcessStats) -> float | None:
     if not vitals.disk or vitals.disk_free is None:
         return None
     return 1 - vitals.disk_free / vitals.disk
 
 
-def _health(seen: Seen, selector: Selector) -> float | None:
+def _health(seen: AlertInput, selector: Selector) -> float | None:
     """The worst state, of one component or of all."""
     states = [
         float(_STATES.index(state))

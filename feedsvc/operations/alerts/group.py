@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 
-from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Connection, Pool
 
 Json: TypeAlias = dict[str, Any]
@@ -44,7 +44,7 @@ class Group:
     async def judge(self, message: Json) -> Verdict:
         """Whether this instance is the one that sends the message."""
         alert = str(message["alert"])
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             await connection.execute(_LOCK, f"feedsvc alerts {self.name}")
             if message["event"] == "firing":
                 return await self._firing(connection, alert)
@@ -52,13 +52,13 @@ class Group:
 
     async def delivered(self, alert: str) -> None:
         """Notes that the incident is known, so that nobody sends it again."""
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             await connection.execute(_DELIVERED, self.name, alert, self._instance)
 
     async def renew(self, alerts: Collection[str]) -> None:
         """Says that these alerts still fire here."""
         if alerts:
-            async with writing(self._pool) as connection:
+            async with write_transaction(self._pool) as connection:
                 await connection.execute(_JOIN, self.name, sorted(alerts), self._instance)
 
     async def _firing(self, connection: Connection, alert: str) -> Verdict:

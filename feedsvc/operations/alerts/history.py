@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Pool
-from feedsvc.operations.alerts.states import State
+from feedsvc.operations.alerts.states import AlertState
 
 Json: TypeAlias = dict[str, Any]
 
@@ -20,14 +20,14 @@ _ADD, _LATEST, _STANDING, _TRIM = (
 )
 
 
-class Standing(NamedTuple):
+class StandingAlerts(NamedTuple):
     """Alerts that fired last, and silences, by alert."""
 
-    firing: dict[str, State]
+    firing: dict[str, AlertState]
     silences: dict[str, Json]
 
 
-class History:
+class AlertHistory:
     """Events of alerts. Everything here raises Problem."""
 
     def __init__(self, pool: Pool, instance: str) -> None:
@@ -36,22 +36,22 @@ class History:
 
     async def add(self, events: Sequence[Json]) -> None:
         """Adds events; one that is there already is not added again."""
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             await connection.execute(_ADD, orjson.dumps(events).decode())
 
     async def latest(self, most: int) -> list[Json]:
         """The latest events, of every instance, the newest first."""
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             return [dict(row) for row in await connection.fetch(_LATEST, most)]
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> StandingAlerts:
         """How things stand as far as it was written down."""
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             rows = await connection.fetch(_STANDING, self._instance)
         # Whoever was told that an alert fires is to be told that it is over, also by a service
         # that was started again in between.
         firing = {
-            row["alert"]: State("firing", row["at"], row["value"], told=True)
+            row["alert"]: AlertState("firing", row["at"], row["value"], told=True)
             for row in rows
             if row["event"] == "firing"
         }
@@ -60,9 +60,9 @@ class History:
             for row in rows
             if row["event"] == "silenced"
         }
-        return Standing(firing, silences)
+        return StandingAlerts(firing, silences)
 
     async def trim(self) -> None:
         """Forgets what is old."""
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             await connection.execute(_TRIM, KEPT)

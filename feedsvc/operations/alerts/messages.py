@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from feedsvc.core import identifiers
 from feedsvc.operations.alerts.rules import Rule
-from feedsvc.operations.alerts.states import State
+from feedsvc.operations.alerts.states import AlertState
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Turn(NamedTuple):
     alert: str
     rule: Rule
     event: Literal["firing", "resolved"]
-    state: State
+    state: AlertState
     at: float
 
 

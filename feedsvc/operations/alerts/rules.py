@@ -35,7 +35,7 @@ class AlertsError(Exception):
     """The alerts file can't be used; each line of the message names a key and its mistake."""
 
 
-class Known(NamedTuple):
+class KnownNames(NamedTuple):
     """What a selector may name."""
 
     datasets: Collection[str]
@@ -112,7 +112,7 @@ class Rule(BaseModel):
 _RULES: Final = TypeAdapter(dict[_Name, Rule])
 
 
-def load(file: Path, known: Known) -> dict[str, Rule]:
+def load(file: Path, known: KnownNames) -> dict[str, Rule]:
     """The alerts of this file by their names. Raises AlertsError."""
     try:
         plain = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ def load(file: Path, known: Known) -> dict[str, Rule]:
     return rules
 
 
-def _of(rule: Rule, known: Known) -> Iterator[str]:
+def _of(rule: Rule, known: KnownNames) -> Iterator[str]:
     """What is wrong with a rule, each beginning with the key to mend."""
     figure = FIGURES.get(rule.figure)
     if figure is None:

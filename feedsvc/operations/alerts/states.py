@@ -10,7 +10,7 @@ Phase: TypeAlias = Literal["ok", "pending", "firing"]
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class AlertState:
     """`since` when it has been in its phase, seconds since 1970; `value` is the latest figure.
 
     `held`: for how long it has been on the way to its next phase. That is added up and not read
@@ -28,29 +28,33 @@ class State:
         return asdict(self)
 
     @classmethod
-    def parse(cls, plain: Mapping[str, Any]) -> "State":
+    def parse(cls, plain: Mapping[str, Any]) -> "AlertState":
         """What `plain` made. Raises TypeError."""
         return cls(**plain)
 
 
-def step(rule: Rule, state: State, value: float | None, passed: float, now: float) -> State:
+def step(
+    rule: Rule, state: AlertState, value: float | None, passed: float, now: float
+) -> AlertState:
     """The state after a look that found this value, so many seconds after the one before it."""
     if state.phase == "firing":
         return _firing(rule, state, value, passed, now)
     if not rule.holds(value):
-        return State(since=state.since if state.phase == "ok" else now, value=value)
+        return AlertState(since=state.since if state.phase == "ok" else now, value=value)
     # What was found the first time may have been so for no longer than this moment.
     held = state.held + passed if state.phase == "pending" else 0.0
     if held >= rule.hold:
-        return State("firing", now, value)
+        return AlertState("firing", now, value)
     since = state.since if state.phase == "pending" else now
-    return State("pending", since, value, held)
+    return AlertState("pending", since, value, held)
 
 
-def _firing(rule: Rule, state: State, value: float | None, passed: float, now: float) -> State:
+def _firing(
+    rule: Rule, state: AlertState, value: float | None, passed: float, now: float
+) -> AlertState:
     if not rule.is_clear(value):
         return replace(state, value=value, held=0.0)
     held = state.held + passed
     if held >= rule.clear_for:
-        return State("ok", now, value)
+        return AlertState("ok", now, value)
     return replace(state, value=value, held=held)

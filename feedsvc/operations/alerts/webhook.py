@@ -18,7 +18,7 @@ from feedsvc.settings import Alerts
 
 logger = logging.getLogger(__name__)
 
-Outcome: TypeAlias = Literal["delivered", "refused", "failed"]
+DeliveryOutcome: TypeAlias = Literal["delivered", "refused", "failed"]
 """`refused` messages would be refused for ever, `failed` ones are tried again."""
 
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
@@ -34,7 +34,7 @@ class Webhook:
         self._key = settings.webhook_key.get_secret_value().encode()
         self._timeout = settings.webhook_timeout
 
-    async def deliver(self, message: Mapping[str, Any]) -> Outcome:
+    async def deliver(self, message: Mapping[str, Any]) -> DeliveryOutcome:
         """Sends the message once. Raises nothing that the other side could cause."""
         body = orjson.dumps(message)
         headers = {
@@ -57,7 +57,7 @@ class Webhook:
         return "failed"
 
     @staticmethod
-    def _judged(status: int) -> Outcome:
+    def _judged(status: int) -> DeliveryOutcome:
         if 200 <= status < 300:
             return "delivered"
         if status in _TRY_AGAIN or status >= 500:

@@ -8,11 +8,11 @@ import asyncpg
 
 from feedsvc.backends.postgres.lineage import OldPrimaryError
 from feedsvc.backends.postgres.servers import Host
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.problems import Unavailable
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.primary import Answer
-from feedsvc.operations.health.result import Finding
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.primary import PrimaryRow
+from feedsvc.operations.health.result import CheckResult
 
 _INDEXES: Final = (files("feedsvc.operations.health") / "indexes.sql").read_text()
 _LOCKS: Final = (files("feedsvc.operations.health") / "locks.sql").read_text()
@@ -27,25 +27,27 @@ SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavai
 """What a question is answered with where PostgreSQL is of no use."""
 
 
-async def primary(parts: Parts) -> Finding:
+async def primary(parts: HealthContext) -> CheckResult:
     """Whether PostgreSQL answers, in time, and as the primary."""
     try:
         answer = await parts.primary.answer()
     except asyncpg.TooManyConnectionsError:
         what = "PostgreSQL takes no more connections."
-        return Finding("down", what, repairs=("sessions",))
+        return CheckResult("down", what, repairs=("sessions",))
     except OldPrimaryError as error:
-        return Finding("down", f"PostgreSQL is not read from: {error}.")
+        return CheckResult("down", f"PostgreSQL is not read from: {error}.")
     except SILENCE as error:
-        return Finding("down", f"PostgreSQL does not answer ({told(error)}).")
+        return CheckResult("down", f"PostgreSQL does not answer ({redacted(error)}).")
     version, took = answer.row["version"], round(answer.took * 1e3, 1)
     figures: dict[str, Any] = {"version": version, "answer_ms": took}
     if answer.row["standby"]:
-        return Finding("down", "database.url leads to a standby: nothing can be written.", figures)
+        return CheckResult(
+            "down", "database.url leads to a standby: nothing can be written.", figures
+        )
     return _of_two(parts, figures) or _of_one(answer, figures)
 
 
-def _of_two(parts: Parts, figures: dict[str, Any]) -> Finding | None:
+def _of_two(parts: HealthContext, figures: dict[str, Any]) -> CheckResult | None:
     """What is wrong where an old primary came back."""
     primaries = parts.pools.servers.primaries()
     if len(primaries) < 2:
@@ -53,20 +55,20 @@ def _of_two(parts: Parts, figures: dict[str, Any]) -> Finding | None:
     present, *others = map(_on_timeline, primaries)
     figures["primaries"] = [host.name for host in primaries]
     what = f"There are two primaries: {present} is read from, and not {', '.join(others)}."
-    return Finding("degraded", what, figures)
+    return CheckResult("degraded", what, figures)
 
 
-def _of_one(answer: Answer, figures: dict[str, Any]) -> Finding:
+def _of_one(answer: PrimaryRow, figures: dict[str, Any]) -> CheckResult:
     version, took = figures["version"], figures["answer_ms"]
     if answer.took > _SLOW:
-        return Finding("degraded", f"PostgreSQL {version} answers, in {took} ms.", figures)
-    return Finding("ok", f"PostgreSQL {version} answers.", figures)
+        return CheckResult("degraded", f"PostgreSQL {version} answers, in {took} ms.", figures)
+    return CheckResult("ok", f"PostgreSQL {version} answers.", figures)
 
 
-async def connections(parts: Parts) -> Finding:
+async def connections(parts: HealthContext) -> CheckResult:
     """Whether there are as many connections left as the pools may still open."""
     answer = await _answer(parts)
-    if isinstance(answer, Finding):
+    if isinstance(answer, CheckResult):
         return answer
     row = answer.row
     free = row["most_connections"] - row["connections"]
@@ -76,17 +78,17 @@ async def connections(parts: Parts) -> Finding:
     figures = {"free": free, "most": row["most_connections"], "in_use": row["connections"]}
     figures |= {"own": row["own"], "may_still_open": wanted}
     if free <= 0:
-        return Finding("down", "No connection is left.", figures, ("sessions",))
+        return CheckResult("down", "No connection is left.", figures, ("sessions",))
     if free < wanted:
         what = f"{free} connections are left, and this process may still open {wanted}."
-        return Finding("degraded", what, figures, ("sessions",))
-    return Finding("ok", f"{free} connections are left.", figures)
+        return CheckResult("degraded", what, figures, ("sessions",))
+    return CheckResult("ok", f"{free} connections are left.", figures)
 
 
-async def transactions(parts: Parts) -> Finding:
+async def transactions(parts: HealthContext) -> CheckResult:
     """Whether no transaction has run for so long that it holds back vacuum, or locks."""
     answer = await _answer(parts)
-    if isinstance(answer, Finding):
+    if isinstance(answer, CheckResult):
         return answer
     row = answer.row
     ages = {
@@ -96,28 +98,30 @@ async def transactions(parts: Parts) -> Finding:
     }
     known = {how: age for how, age in ages.items() if age is not None}
     if not known:
-        return Finding("ok", "No transaction is open.", {"oldest_s": 0})
+        return CheckResult("ok", "No transaction is open.", {"oldest_s": 0})
     how, age = max(known.items(), key=lambda item: item[1])
     figures = {"oldest_s": round(age, 1), "oldest_writer": row["oldest_writer"]}
     if age > parts.settings.health.oldest_transaction:
-        return Finding("degraded", f"A transaction {how} for {age:.0f} s.", figures, ("sessions",))
-    return Finding("ok", f"The oldest transaction {how} for {age:.1f} s.", figures)
+        return CheckResult(
+            "degraded", f"A transaction {how} for {age:.0f} s.", figures, ("sessions",)
+        )
+    return CheckResult("ok", f"The oldest transaction {how} for {age:.1f} s.", figures)
 
 
-async def replicas(parts: Parts) -> Finding:
+async def replicas(parts: HealthContext) -> CheckResult:
     """Whether every standby can be read from."""
     everyone = parts.replicas.all
     if not everyone:
-        return Finding("ok", "No standbys are set up.")
+        return CheckResult("ok", "No standbys are set up.")
     figures = {r.name: {"state": r.state, "lag_ms": _ms(r.lag)} for r in everyone}
     out = [replica for replica in everyone if not replica.is_usable]
     if not out:
-        return Finding("ok", f"All {len(everyone)} standbys are read from.", figures)
+        return CheckResult("ok", f"All {len(everyone)} standbys are read from.", figures)
     named = "; ".join(f"{r.name}: {r.fault or 'nothing was heard of it lately'}" for r in out)
-    return Finding("degraded", f"The primary stands in, for {named}.", figures, ("breakers",))
+    return CheckResult("degraded", f"The primary stands in, for {named}.", figures, ("breakers",))
 
 
-async def locks(parts: Parts) -> Finding:
+async def locks(parts: HealthContext) -> CheckResult:
     """Whether no session of the service waits for another session's lock."""
     try:
         rows = [dict(row) for row in await _fetched(parts, _LOCKS)]
@@ -128,17 +132,17 @@ async def locks(parts: Parts) -> Finding:
         row["seconds"] = round(row["seconds"], 1)
     figures = {"waits": rows[:_MOST_LOCKS]}
     if not held_up:
-        return Finding("ok", "No request waits for a lock.", figures)
+        return CheckResult("ok", "No request waits for a lock.", figures)
     named = "; ".join(
         f"session {row['waiting']} waits for session {row['blocking']}"
         f" ({row['relation'] or 'a transaction'}, {row['wanted']} against"
         f" {row['held'] or 'what is ahead of it'}) for {row['seconds']:.1f} s"
         for row in held_up[:_MOST_NAMED]
     )
-    return Finding("degraded", f"Locks hold up requests: {named}.", figures)
+    return CheckResult("degraded", f"Locks hold up requests: {named}.", figures)
 
 
-async def indexes(parts: Parts) -> Finding:
+async def indexes(parts: HealthContext) -> CheckResult:
     """Whether no index of a table that is read is invalid."""
     try:
         rows = await _fetched(parts, _INDEXES)
@@ -149,13 +153,13 @@ async def indexes(parts: Parts) -> Finding:
     figures = {"invalid": broken, "being_built": at_work}
     if broken:
         what = f"{len(broken)} indexes are invalid: {_named(broken)}."
-        return Finding("degraded", what, figures, ("indexes",))
+        return CheckResult("degraded", what, figures, ("indexes",))
     if at_work:
-        return Finding("ok", f"{at_work} indexes are being built.", figures)
-    return Finding("ok", "Every index is valid.", figures)
+        return CheckResult("ok", f"{at_work} indexes are being built.", figures)
+    return CheckResult("ok", "Every index is valid.", figures)
 
 
-async def statistics(parts: Parts) -> Finding:
+async def statistics(parts: HealthContext) -> CheckResult:
     """Whether the planner knows enough of the tables that are read."""
     try:
         rows = await _fetched(parts, _STATISTICS)
@@ -164,17 +168,17 @@ async def statistics(parts: Parts) -> Finding:
     names = [row["name"] for row in rows]
     if names:
         what = f"The planner knows too little of {len(names)} tables: {_named(names)}."
-        return Finding("degraded", what, {"tables": names}, ("statistics",))
-    return Finding("ok", "The planner's statistics are fresh enough.", {"tables": []})
+        return CheckResult("degraded", what, {"tables": names}, ("statistics",))
+    return CheckResult("ok", "The planner's statistics are fresh enough.", {"tables": []})
 
 
-async def clock(parts: Parts) -> Finding:
+async def clock(parts: HealthContext) -> CheckResult:
     """Whether this machine's clock agrees with PostgreSQL's, and was not set just now."""
     bound, stepped = parts.settings.health.clock_offset, parts.clock.stepped()
     step = {"stepped_s": round(stepped, 3)}
     if stepped:
         what = f"This machine's clock was set by {stepped:+.1f} s within the last minute."
-        return Finding("degraded", what, step)
+        return CheckResult("degraded", what, step)
     try:
         answer = await parts.primary.answer()
     except SILENCE:
@@ -186,8 +190,8 @@ async def clock(parts: Parts) -> Finding:
     if apart > bound:
         far = apart > 60 * bound
         what = f"This machine's clock and PostgreSQL's are {abs(offset):.1f} s apart."
-        return Finding("down" if far else "degraded", what, figures)
-    return Finding("ok", "This machine's clock and PostgreSQL's agree.", figures)
+        return CheckResult("down" if far else "degraded", what, figures)
+    return CheckResult("ok", "This machine's clock and PostgreSQL's agree.", figures)
 
 
 def _on_timeline(host: Host) -> str:
@@ -195,21 +199,21 @@ def _on_timeline(host: Host) -> str:
     return f"{host.name} (timeline {timeline})"
 
 
-async def _answer(parts: Parts) -> Answer | Finding:
+async def _answer(parts: HealthContext) -> PrimaryRow | CheckResult:
     try:
         return await parts.primary.answer()
     except SILENCE:
         return _not_known()
 
 
-async def _fetched(parts: Parts, sql: str) -> list[asyncpg.Record]:
+async def _fetched(parts: HealthContext, sql: str) -> list[asyncpg.Record]:
     """What takes longer, on a connection that others need as well."""
     async with asyncio.timeout(_DEADLINE), parts.pools["write"].lease() as connection:
         return await connection.fetch(sql)
 
 
-def _not_known() -> Finding:
-    return Finding("degraded", "It is not known, for PostgreSQL does not answer.")
+def _not_known() -> CheckResult:
+    return CheckResult("degraded", "It is not known, for PostgreSQL does not answer.")
 
 
 def _named(names: list[str]) -> str:

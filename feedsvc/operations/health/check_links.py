@@ -6,77 +6,77 @@ from typing import Final
 import aiohttp
 
 from feedsvc.backends.redis.link import RedisAwayError
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.result import Finding
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.result import CheckResult
 from feedsvc.settings import HttpCheck
 
 _SLOW: Final = 0.5  # of the deadline
 _MOST_NAMED: Final = 3
 
 
-async def redis(parts: Parts) -> Finding:
+async def redis(parts: HealthContext) -> CheckResult:
     """Whether Redis answers, where there is one."""
     if parts.link is None:
-        return Finding("ok", "No Redis is set up.")
+        return CheckResult("ok", "No Redis is set up.")
     began = time.perf_counter()
     try:
         await parts.link.ping()
     except RedisAwayError:
         what = "Redis does not answer: each worker goes by itself, and pages are in memory alone."
-        return Finding("degraded", what, repairs=("breakers",))
+        return CheckResult("degraded", what, repairs=("breakers",))
     took = time.perf_counter() - began
     figures = {"answer_ms": round(took * 1e3, 1), "refusals": parts.link.refusals}
     if not parts.link.keeps:
-        return Finding("degraded", "Redis answers, but keeps nothing just now.", figures)
+        return CheckResult("degraded", "Redis answers, but keeps nothing just now.", figures)
     if took > _SLOW * parts.settings.redis.timeout:
-        return Finding("degraded", f"Redis took {took * 1e3:.0f} ms to answer.", figures)
-    return Finding("ok", "Redis answers.", figures)
+        return CheckResult("degraded", f"Redis took {took * 1e3:.0f} ms to answer.", figures)
+    return CheckResult("ok", "Redis answers.", figures)
 
 
-async def listener(parts: Parts) -> Finding:
+async def listener(parts: HealthContext) -> CheckResult:
     """Whether PostgreSQL tells of changes, without which nothing is shown from the cache."""
     if not parts.settings.cache.enabled:
-        return Finding("ok", "Nothing is cached, so nobody has to listen.")
+        return CheckResult("ok", "Nothing is cached, so nobody has to listen.")
     figures = {"kept_out": dict(parts.pages.kept_out or {})}
     if not parts.pages.listening and parts.changes.is_beginning:
         # A worker that has only just begun is not ill; were it, each start would look like a fault.
-        return Finding(
+        return CheckResult(
             "ok", "Changes will be heard in a moment: the worker has just begun.", figures
         )
     if not parts.pages.listening:
         what = "Changes are not heard, so nothing is shown from the cache."
-        return Finding("degraded", what, figures, ("listener",))
+        return CheckResult("degraded", what, figures, ("listener",))
     if figures["kept_out"]:
         named = ", ".join(sorted(figures["kept_out"]))
-        return Finding("ok", f"Changes are heard, but not those of {named}.", figures)
-    return Finding("ok", "Changes are heard.", figures)
+        return CheckResult("ok", f"Changes are heard, but not those of {named}.", figures)
+    return CheckResult("ok", "Changes are heard.", figures)
 
 
-async def triggers(parts: Parts) -> Finding:
+async def triggers(parts: HealthContext) -> CheckResult:
     """Whether the triggers of every dataset that is to be cached tell of its changes."""
     if not parts.settings.cache.enabled:
-        return Finding("ok", "Nothing is cached, so no trigger is needed.")
+        return CheckResult("ok", "Nothing is cached, so no trigger is needed.")
     kept_out = parts.pages.kept_out
     if kept_out is None:
-        return Finding("ok", "The triggers have not been looked at yet.")
+        return CheckResult("ok", "The triggers have not been looked at yet.")
     untold = {name: kept_out[name] for name in sorted(parts.pages.untold) if name in kept_out}
     if not untold:
-        return Finding("ok", "The triggers tell of every change of what is cached.")
+        return CheckResult("ok", "The triggers tell of every change of what is cached.")
     # Each reason names the trigger, what is wrong with it, and the remedy.
     listed = [f"{name} is not cached: {why}" for name, why in untold.items()]
     more = f"; and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
-    return Finding("degraded", f"{'; '.join(listed[:_MOST_NAMED])}{more}.", {"untold": untold})
+    return CheckResult("degraded", f"{'; '.join(listed[:_MOST_NAMED])}{more}.", {"untold": untold})
 
 
-async def keys(parts: Parts) -> Finding:
+async def keys(parts: HealthContext) -> CheckResult:
     """Whether tokens can be verified."""
     fault = parts.tokens.fault
     if fault is not None:
-        return Finding("down", f"No token can be verified: {fault}.")
-    return Finding("ok", "Tokens can be verified.")
+        return CheckResult("down", f"No token can be verified: {fault}.")
+    return CheckResult("ok", "Tokens can be verified.")
 
 
-async def http(given: HttpCheck, _parts: Parts) -> Finding:
+async def http(given: HttpCheck, _parts: HealthContext) -> CheckResult:
     """Whether an address answers as the settings want it."""
     timeout = aiohttp.ClientTimeout(total=given.timeout)
     began = time.perf_counter()
@@ -87,8 +87,8 @@ async def http(given: HttpCheck, _parts: Parts) -> Finding:
         ):
             status = answer.status
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
-        return Finding("down", f"It does not answer ({type(error).__name__}).")
+        return CheckResult("down", f"It does not answer ({type(error).__name__}).")
     figures = {"status": status, "answer_ms": round((time.perf_counter() - began) * 1e3, 1)}
     if status != given.status:
-        return Finding("down", f"It answers {status}, not {given.status}.", figures)
-    return Finding("ok", f"It answers {status}.", figures)
+        return CheckResult("down", f"It answers {status}, not {given.status}.", figures)
+    return CheckResult("ok", f"It answers {status}.", figures)

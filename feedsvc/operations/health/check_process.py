@@ -6,16 +6,16 @@ from typing import Any, Final
 
 import psutil
 
-from feedsvc.operations.health.context import Parts
+from feedsvc.operations.health.context import HealthContext
 from feedsvc.operations.health.loop import TOO_LATE
-from feedsvc.operations.health.result import Finding, worst
+from feedsvc.operations.health.result import CheckResult, worst
 
 _LATELY: Final = 30.0  # seconds
 _MANY_FILES: Final = 0.8  # of what the process may open
 _NO_ROOM: Final = 1 << 20  # bytes
 
 
-async def pools(parts: Parts) -> Finding:
+async def pools(parts: HealthContext) -> CheckResult:
     """Whether nobody lacked a connection lately, and none was lost."""
     now = time.monotonic()
     figures: dict[str, Any] = {}
@@ -32,50 +32,50 @@ async def pools(parts: Parts) -> Finding:
                 faults.append(f"the {pool.name} pool {what} lately ({taken})")
     if faults:
         what = f"{'; '.join(faults)}."
-        return Finding("degraded", what[0].upper() + what[1:], figures, ("connections",))
-    return Finding("ok", "Nobody lacked a connection lately.", figures)
+        return CheckResult("degraded", what[0].upper() + what[1:], figures, ("connections",))
+    return CheckResult("ok", "Nobody lacked a connection lately.", figures)
 
 
-async def loop(parts: Parts) -> Finding:
+async def loop(parts: HealthContext) -> CheckResult:
     """Whether the event loop is on time."""
     bound, lag = parts.settings.health.loop_lag, parts.loop.worst()
     figures = {"worst_lag_ms": round(lag * 1e3)}
     if lag > bound:
         what = f"The event loop was late by {lag:.2f} s within the last 10 s."
-        return Finding("down" if lag > TOO_LATE * bound else "degraded", what, figures)
-    return Finding("ok", "The event loop is on time.", figures)
+        return CheckResult("down" if lag > TOO_LATE * bound else "degraded", what, figures)
+    return CheckResult("ok", "The event loop is on time.", figures)
 
 
-async def files(parts: Parts) -> Finding:
+async def files(parts: HealthContext) -> CheckResult:
     """Whether more files and connections can be opened."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         used = psutil.Process().num_fds()
     except (OSError, psutil.Error):
-        return Finding("down", "No file can be opened, not even to count them.", {"most": most})
+        return CheckResult("down", "No file can be opened, not even to count them.", {"most": most})
     figures = {"open": used, "most": most}
     if most == resource.RLIM_INFINITY or used < _MANY_FILES * most:
-        return Finding("ok", f"{used} files and connections are open.", figures)
+        return CheckResult("ok", f"{used} files and connections are open.", figures)
     what = f"{used} files and connections are open, and {most} is all that may be."
-    return Finding("degraded", what, figures)
+    return CheckResult("degraded", what, figures)
 
 
-async def disk(parts: Parts) -> Finding:
+async def disk(parts: HealthContext) -> CheckResult:
     """Whether there is room on the file systems that the settings name."""
     found, figures = [], {}
     for path in parts.disks.paths:
         try:
             room = await parts.disks.room(path)
         except OSError as error:
-            found.append(Finding("down", f"{path} can't be looked at: {error.strerror}"))
+            found.append(CheckResult("down", f"{path} can't be looked at: {error.strerror}"))
             continue
         figures[str(path)] = {"size": room.size, "free": room.free, "files_free": room.files_free}
         if room.free < min(_NO_ROOM, room.size // 20) or room.files_free == 0:
-            found.append(Finding("down", f"{path} is full"))
+            found.append(CheckResult("down", f"{path} is full"))
         elif room.free < parts.settings.health.disk_free * room.size:
             share = room.free / room.size
-            found.append(Finding("degraded", f"{share:.1%} of {path} is free"))
+            found.append(CheckResult("degraded", f"{share:.1%} of {path} is free"))
     if found:
         what = "; ".join(finding.what for finding in found)
-        return Finding(worst(finding.state for finding in found), f"{what}.", figures)
-    return Finding("ok", "There is room on every disk that is watched.", figures)
+        return CheckResult(worst(finding.state for finding in found), f"{what}.", figures)
+    return CheckResult("ok", "There is room on every disk that is watched.", figures)

@@ -3,26 +3,26 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.result import Finding
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.result import CheckResult
 from feedsvc.operations.peers import Reply
 
 _DEADLINE: Final = 0.6  # seconds
 
 
-async def workers(parts: Parts) -> Finding:
+async def workers(parts: HealthContext) -> CheckResult:
     """Whether every other worker answers, and what is not well with it."""
     replies = await parts.colleagues.ask({"do": "tell"}, _DEADLINE)
     staying = [reply for reply in replies if reply.said is None or not reply.said["leaving"]]
     figures: dict[str, Any] = {"others": [_told(reply) for reply in replies]}
     faults = [*_missing(len(staying) + 1, parts.settings.server.workers), *_faults(staying)]
     if faults:
-        return Finding("degraded", f"{'; '.join(faults)}.", figures)
+        return CheckResult("degraded", f"{'; '.join(faults)}.", figures)
     if not replies:
-        return Finding("ok", "This process serves by itself.", figures)
+        return CheckResult("ok", "This process serves by itself.", figures)
     leaving = len(replies) - len(staying)
     beside = f"; {leaving} more only finish what they began" if leaving else ""
-    return Finding("ok", f"All {len(staying) + 1} workers are well{beside}.", figures)
+    return CheckResult("ok", f"All {len(staying) + 1} workers are well{beside}.", figures)
 
 
 def _missing(there: int, wanted: int) -> Sequence[str]:

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Final
 
 from feedsvc.operations.health import check_database, check_links, check_process, check_workers
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.result import Finding
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.result import CheckResult
 from feedsvc.settings import Health
 
 _OFTEN: Final = 0.75  # seconds
@@ -22,7 +22,7 @@ class Check:
     """
 
     name: str
-    look: Callable[[Parts], Awaitable[Finding]]
+    look: Callable[[HealthContext], Awaitable[CheckResult]]
     section: str
     every: float = _OFTEN
     fresh: float = 1.0

@@ -5,34 +5,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from feedsvc.access.tokens import Tokens
-from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.pool import PoolSet
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.pages import Pages
-from feedsvc.changes.listener import Changes
-from feedsvc.core.process import Workplace
+from feedsvc.changes.listener import ChangeListener
+from feedsvc.core.process import WorkerContext
 from feedsvc.operations.health.clock import Clock
 from feedsvc.operations.health.disks import Disks
 from feedsvc.operations.health.jobs import Jobs
 from feedsvc.operations.health.loop import LoopLag
 from feedsvc.operations.health.primary import Primary
-from feedsvc.operations.peers import Colleagues
+from feedsvc.operations.peers import Peers
 from feedsvc.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class HealthContext:
     """Those of one worker, and what is kept for looking at it alone."""
 
     settings: Settings
-    workplace: Workplace
-    pools: Pools
+    workplace: WorkerContext
+    pools: PoolSet
     replicas: Replicas
     pages: Pages
-    changes: Changes
+    changes: ChangeListener
     tokens: Tokens
     link: RedisLink | None
-    colleagues: Colleagues = field(init=False)
+    colleagues: Peers = field(init=False)
     primary: Primary = field(init=False)
     disks: Disks = field(init=False)
     loop: LoopLag = field(default_factory=LoopLag, init=False)
@@ -41,7 +41,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         disks = self.settings.health.disks or (Path(tempfile.gettempdir()),)
-        object.__setattr__(self, "colleagues", Colleagues(self.workplace))
+        object.__setattr__(self, "colleagues", Peers(self.workplace))
         object.__setattr__(self, "primary", Primary(self.pools.servers))
         object.__setattr__(self, "disks", Disks(disks))
 

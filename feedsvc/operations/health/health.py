@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.operations.health.checks import Check
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.result import Finding, State, worst
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.result import CheckResult, HealthState, worst
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _PATIENCE: Final = 0.03  # seconds that whoever asks waits for looks that are un
 DEADLINE: Final = 0.8
 """Seconds that one look may take, whatever it looks at."""
 
-_UNSEEN: Final = Finding("degraded", "Nobody has looked yet.")
+_UNSEEN: Final = CheckResult("degraded", "Nobody has looked yet.")
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class _Watched:
     """One check, what its last look came to, and the look that is under way."""
 
     check: Check
-    finding: Finding = _UNSEEN
+    finding: CheckResult = _UNSEEN
     took: float = 0.0
     at: float | None = None
     looking: asyncio.Task[None] | None = None
@@ -39,10 +39,10 @@ class _Watched:
         return float("inf") if self.at is None else now - self.at
 
 
-class Health:
+class HealthMonitor:
     """The state of one worker and of all that it needs. Times are monotonic."""
 
-    def __init__(self, parts: Parts, checks: Sequence[Check]) -> None:
+    def __init__(self, parts: HealthContext, checks: Sequence[Check]) -> None:
         self.parts = parts
         self._runbook = parts.settings.health.runbook
         self._watched = [_Watched(check) for check in checks]
@@ -69,18 +69,18 @@ class Health:
             await asyncio.wait(looking, timeout=_PATIENCE)
 
     @property
-    def state(self) -> State:
+    def state(self) -> HealthState:
         """The state of the whole."""
         return worst(map(_weight, self._watched))
 
-    def own_state(self) -> State:
+    def own_state(self) -> HealthState:
         """This worker's, whatever its colleagues say of theirs.
 
         What it has not looked at yet, for it has only just begun, is nothing to call it ill for.
         """
         return worst(map(_weight, self._own()))
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, HealthState]:
         """Each component's, of those that were looked at."""
         return {w.check.name: w.finding.state for w in self._watched if w.at is not None}
 
@@ -129,10 +129,10 @@ class Health:
             async with asyncio.timeout(DEADLINE):
                 found = await watched.check.look(self.parts)
         except TimeoutError:
-            found = Finding("down", f"There was no answer within {DEADLINE} s.")
+            found = CheckResult("down", f"There was no answer within {DEADLINE} s.")
         except Exception as error:
             logger.exception("the check %s failed", watched.check.name)
-            found = Finding("down", f"It could not be looked at ({told(error)}).")
+            found = CheckResult("down", f"It could not be looked at ({redacted(error)}).")
         before = "ok" if watched.at is None else watched.finding.state
         watched.at = time.monotonic()
         watched.took = watched.at - began
@@ -142,7 +142,7 @@ class Health:
             log("health: %s is %s: %s", watched.check.name, found.state, found.what)
 
 
-def _weight(watched: _Watched) -> State:
+def _weight(watched: _Watched) -> HealthState:
     """What a check's state means for the whole."""
     state = watched.finding.state
     return "degraded" if state == "down" and not watched.check.vital else state

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from feedsvc.core.logs import told
-from feedsvc.operations.health.result import Repaired
+from feedsvc.core.logs import redacted
+from feedsvc.operations.health.result import RepairResult
 
 logger = logging.getLogger(__name__)
 
@@ -17,19 +17,19 @@ class Jobs:
     """Those that are under way."""
 
     def __init__(self) -> None:
-        self._running: dict[str, asyncio.Task[Repaired]] = {}
+        self._running: dict[str, asyncio.Task[RepairResult]] = {}
 
-    async def run(self, name: str, work: Callable[[], Awaitable[Repaired]]) -> Repaired:
+    async def run(self, name: str, work: Callable[[], Awaitable[RepairResult]]) -> RepairResult:
         """Begins the work, and gives its outcome if it has one soon."""
         if name in self._running:
-            return Repaired("started", "It is under way already; the log says how it ends.")
+            return RepairResult("started", "It is under way already; the log says how it ends.")
         job = asyncio.create_task(self._job(name, work))
         self._running[name] = job
         job.add_done_callback(lambda _: self._running.pop(name))
         done, _ = await asyncio.wait({job}, timeout=PATIENCE)
         if done:
             return job.result()
-        return Repaired("started", "It goes on; the log says how it ends.")
+        return RepairResult("started", "It goes on; the log says how it ends.")
 
     async def close(self) -> None:
         """Cancels what is under way."""
@@ -39,11 +39,11 @@ class Jobs:
         await asyncio.gather(*jobs, return_exceptions=True)
 
     @staticmethod
-    async def _job(name: str, work: Callable[[], Awaitable[Repaired]]) -> Repaired:
+    async def _job(name: str, work: Callable[[], Awaitable[RepairResult]]) -> RepairResult:
         try:
             outcome = await work()
         except Exception as error:  # noqa: BLE001 - nobody may be waiting for it any more
-            outcome = Repaired("failed", f"It failed ({told(error)}).")
+            outcome = RepairResult("failed", f"It failed ({redacted(error)}).")
         log = logger.warning if outcome.outcome == "failed" else logger.info
         log("repair %s: %s: %s", name, outcome.outcome, outcome.what)
         return outcome

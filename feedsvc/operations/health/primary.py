@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from feedsvc.backends.postgres.probe import Inquiry
+from feedsvc.backends.postgres.probe import ProbeConnection
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.settings import Database
 
@@ -16,7 +16,7 @@ _DEADLINE: Final = 0.7  # seconds
 _FRESH: Final = 0.3  # seconds for which an answer does for others
 
 
-class Answer(NamedTuple):
+class PrimaryRow(NamedTuple):
     """The row of primary.sql, when it was asked for (seconds since 1970), how long it took."""
 
     row: asyncpg.Record
@@ -28,12 +28,12 @@ class Primary:
     """The primary, on a connection that is kept, so that it answers when no more can be made."""
 
     def __init__(self, database: Database | Servers) -> None:
-        self._inquiry = Inquiry(database, "feedsvc health", _DEADLINE)
-        self._asking: asyncio.Task[Answer] | None = None
-        self._last: Answer | None = None
+        self._inquiry = ProbeConnection(database, "feedsvc health", _DEADLINE)
+        self._asking: asyncio.Task[PrimaryRow] | None = None
+        self._last: PrimaryRow | None = None
         self._oldest_writer: tuple[int, float] | None = None
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> PrimaryRow:
         """A fresh one. Raises TimeoutError, OSError and what asyncpg raises."""
         if self._last is not None and time.time() - self._last.asked <= _FRESH:
             return self._last
@@ -58,10 +58,10 @@ class Primary:
             await asyncio.gather(self._asking, return_exceptions=True)
         self._inquiry.close()
 
-    async def _ask(self) -> Answer:
+    async def _ask(self) -> PrimaryRow:
         asked, began = time.time(), time.perf_counter()
         row = await self._inquiry.ask(_QUESTION)
-        self._last = Answer(row, asked, time.perf_counter() - began)
+        self._last = PrimaryRow(row, asked, time.perf_counter() - began)
         self._note_oldest_writer(row["oldest_writer"], row["next_writer"])
         return self._last
 

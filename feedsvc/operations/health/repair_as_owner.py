@@ -10,8 +10,8 @@ from typing import Final
 
 import asyncpg
 
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.result import Repaired
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.result import RepairResult
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _LONGEST: Final = 6 * 3_600.0  # seconds that all of one repair may take
 _CLOSE: Final = 2.0
 
 
-async def indexes(parts: Parts, dry: bool) -> Repaired:
+async def indexes(parts: HealthContext, dry: bool) -> RepairResult:
     """Rebuilds invalid indexes while they are in use, and drops what failed rebuilds left."""
     async with parts.pools["write"].lease() as connection:
         rows = [row for row in await connection.fetch(_INDEXES) if not row["at_work"]]
@@ -33,41 +33,43 @@ async def indexes(parts: Parts, dry: bool) -> Repaired:
         for row in sorted(rows, key=lambda row: not row["left_over"])
     ]
     if not statements:
-        return Repaired("nothing", "Every index is valid, or being built.")
+        return RepairResult("nothing", "Every index is valid, or being built.")
     return await _have_done(parts, "indexes", statements, dry=dry)
 
 
-async def statistics(parts: Parts, dry: bool) -> Repaired:
+async def statistics(parts: HealthContext, dry: bool) -> RepairResult:
     """Has PostgreSQL look at the tables of which its planner knows too little."""
     async with parts.pools["write"].lease() as connection:
         rows = await connection.fetch(_STATISTICS)
     if not rows:
-        return Repaired("nothing", "The planner's statistics are fresh enough.")
+        return RepairResult("nothing", "The planner's statistics are fresh enough.")
     return await _have_done(
         parts, "statistics", [f"ANALYZE {row['name']}" for row in rows], dry=dry
     )
 
 
-async def _have_done(parts: Parts, name: str, statements: Sequence[str], *, dry: bool) -> Repaired:
+async def _have_done(
+    parts: HealthContext, name: str, statements: Sequence[str], *, dry: bool
+) -> RepairResult:
     listed = "; ".join(statements)
     owner = parts.settings.database.owner_url
     if owner is None:
         what = (
             "This needs an owner's login: set database.owner_url (MIGRATION_DATABASE_URL), or run"
         )
-        return Repaired("refused", f"{what} {listed}")
+        return RepairResult("refused", f"{what} {listed}")
     if dry:
-        return Repaired("would", f"Would run {listed}")
+        return RepairResult("would", f"Would run {listed}")
     return await parts.jobs.run(name, partial(_run, owner.get_secret_value(), statements))
 
 
-async def _run(url: str, statements: Sequence[str]) -> Repaired:
+async def _run(url: str, statements: Sequence[str]) -> RepairResult:
     async with asyncio.timeout(_LONGEST), _owning(url) as connection:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
-            return Repaired("nothing", "Another process is at it already.")
+            return RepairResult("nothing", "Another process is at it already.")
         for statement in statements:
             await connection.execute(statement)
-    return Repaired("done", f"Ran {'; '.join(statements)}")
+    return RepairResult("done", f"Ran {'; '.join(statements)}")
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ import asyncpg
 from feedsvc.backends.postgres import pool as pools
 from feedsvc.backends.postgres.pool import AnyConnection, Pool, cut, is_lost
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.result import Repaired
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.result import RepairResult
 
 _SESSIONS: Final = (files("feedsvc.operations.health") / "sessions.sql").read_text()
 _OURS: Final = "select pid from pg_stat_activity where usename = current_user"
@@ -26,7 +26,7 @@ _SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 GRACE: Final = 10.0  # seconds that a cancelled query gets to end
 
 
-async def connections(parts: Parts, dry: bool) -> Repaired:
+async def connections(parts: HealthContext, dry: bool) -> RepairResult:
     """Ends the idle connections of every pool, and the leased ones that PostgreSQL knows not of.
 
     Idle ones may be dead without a word, behind a firewall that forgot them; they are made anew
@@ -43,35 +43,35 @@ async def connections(parts: Parts, dry: bool) -> Repaired:
     lost = [] if known is None else [c for c in leased if _pid(c) not in known]
     beside = "" if known is not None else "; it is not known which of those in use are lost"
     if not idle and not lost:
-        return Repaired("nothing", f"No connection is idle, and none is lost{beside}.")
+        return RepairResult("nothing", f"No connection is idle, and none is lost{beside}.")
     what = f"{len(idle)} idle connections and {len(lost)} lost ones{beside}."
     if dry:
-        return Repaired("would", f"Would end {what}")
+        return RepairResult("would", f"Would end {what}")
     for unused in idle:
         cut(unused)
     for taken in lost:
         cut(taken)
-    return Repaired("done", f"Ended {what}")
+    return RepairResult("done", f"Ended {what}")
 
 
-async def listener(parts: Parts, dry: bool) -> Repaired:
+async def listener(parts: HealthContext, dry: bool) -> RepairResult:
     """Has the listener connect anew."""
     if not parts.settings.cache.enabled:
-        return Repaired("nothing", "Nothing is cached, so nobody listens.")
+        return RepairResult("nothing", "Nothing is cached, so nobody listens.")
     if dry:
         state = "hears" if parts.pages.listening else "does not hear"
         what = f"The listener {state} changes; would end its connection and make another."
-        return Repaired("would", what)
+        return RepairResult("would", what)
     parts.changes.restart()
     if await _soon(lambda: parts.pages.listening):
-        return Repaired("done", "Changes are heard on a new connection.")
-    return Repaired("failed", "Changes are not heard yet; the listener goes on trying.")
+        return RepairResult("done", "Changes are heard on a new connection.")
+    return RepairResult("failed", "Changes are not heard yet; the listener goes on trying.")
 
 
-async def breakers(parts: Parts, dry: bool) -> Repaired:
+async def breakers(parts: HealthContext, dry: bool) -> RepairResult:
     """Asks at once what is otherwise asked again only after a pause: Redis and the standbys."""
     if dry:
-        return Repaired("would", "Would ask Redis and every standby at once.")
+        return RepairResult("would", "Would ask Redis and every standby at once.")
     said = []
     if parts.link is not None:
         parts.link.retry()
@@ -82,36 +82,36 @@ async def breakers(parts: Parts, dry: bool) -> Repaired:
         usable = sum(replica.is_usable for replica in parts.replicas.all)
         said.append(f"{usable} of {len(parts.replicas.all)} standbys can be read from")
     if not said:
-        return Repaired("nothing", "There is neither a Redis nor a standby.")
-    return Repaired("done", f"{'; '.join(said)}.")
+        return RepairResult("nothing", "There is neither a Redis nor a standby.")
+    return RepairResult("done", f"{'; '.join(said)}.")
 
 
-async def sessions(parts: Parts, dry: bool) -> Repaired:
+async def sessions(parts: HealthContext, dry: bool) -> RepairResult:
     """Ends sessions of the service's own login that no living feedsvc can still be using."""
     async with _connected(parts) as (connection, there):
         if not there:
-            return Repaired("refused", "A pooler stands between, whose sessions are its own.")
+            return RepairResult("refused", "A pooler stands between, whose sessions are its own.")
         rows = await connection.fetch(_SESSIONS, *_left_behind(parts))
         if not rows:
-            return Repaired("nothing", "No session of the service's login is left behind.")
+            return RepairResult("nothing", "No session of the service's login is left behind.")
         named = ", ".join(
             f"{row['pid']} ({row['application_name']}, {row['state']} for {row['seconds']:.0f} s)"
             for row in rows
         )
         if dry:
-            return Repaired("would", f"Would end {len(rows)} sessions: {named}.")
+            return RepairResult("would", f"Would end {len(rows)} sessions: {named}.")
         ended = await connection.fetchval(_TERMINATE, [row["pid"] for row in rows])
-    return Repaired("done", f"Ended {ended} sessions: {named}.")
+    return RepairResult("done", f"Ended {ended} sessions: {named}.")
 
 
-def _pools(parts: Parts) -> Iterator[Pool]:
+def _pools(parts: HealthContext) -> Iterator[Pool]:
     yield from parts.pools.all()
     for replica in parts.replicas.all:
         yield from replica.pools.values()
 
 
 @asynccontextmanager
-async def _connected(parts: Parts) -> AsyncIterator[tuple[asyncpg.Connection, bool]]:
+async def _connected(parts: HealthContext) -> AsyncIterator[tuple[asyncpg.Connection, bool]]:
     """A new connection, for those that there are may be the trouble.
 
     And whether a session's number on it is the server's own: a pooler makes up others.
@@ -127,7 +127,7 @@ async def _connected(parts: Parts) -> AsyncIterator[tuple[asyncpg.Connection, bo
         connection.terminate()
 
 
-def _left_behind(parts: Parts) -> tuple[list[str], float, float, float, list[int]]:
+def _left_behind(parts: HealthContext) -> tuple[list[str], float, float, float, list[int]]:
     given = list(parts.pools.all())
     leased = [c for pool in given for c in pool.leases.values() if not is_lost(c)]
     ours = [_pid(c) for c in leased] + [_pid(c) for pool in given for c in pool.idle()]

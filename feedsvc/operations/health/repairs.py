@@ -12,11 +12,11 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc.access.bucket import Bucket, Policy
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.problems import Problem, RateLimited
 from feedsvc.operations.health import repair_as_owner, repair_worker
-from feedsvc.operations.health.context import Parts
-from feedsvc.operations.health.result import Repaired, RepairName
+from feedsvc.operations.health.context import HealthContext
+from feedsvc.operations.health.result import RepairName, RepairResult
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Repair:
     """
 
     name: RepairName
-    mend: Callable[[Parts, bool], Awaitable[Repaired]]
+    mend: Callable[[HealthContext, bool], Awaitable[RepairResult]]
     once: bool = False
 
 
@@ -50,7 +50,7 @@ NAMES: Final[tuple[str, ...]] = tuple(repair.name for repair in REPAIRS)
 class Repairs:
     """One worker's."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: HealthContext) -> None:
         self._parts = parts
         often = parts.settings.health.repairs_per_minute
         self._policy = Policy("repairs", often, often / 60)
@@ -79,7 +79,7 @@ class Repairs:
         except TimeoutError:
             outcome, what = "failed", "There was no answer in time."
         except (Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            outcome, what = "failed", f"It failed ({told(error)})."
+            outcome, what = "failed", f"It failed ({redacted(error)})."
         if not dry:
             logger.warning("repair %s: %s: %s", repair.name, outcome, what)
         return {"name": repair.name, "outcome": outcome, "what": what, "worker": os.getpid()}

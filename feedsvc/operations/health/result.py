@@ -3,35 +3,35 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-State: TypeAlias = Literal["ok", "degraded", "down"]
+HealthState: TypeAlias = Literal["ok", "degraded", "down"]
 RepairName: TypeAlias = Literal[
     "connections", "listener", "breakers", "indexes", "statistics", "sessions"
 ]
 
-_ORDER: Final[tuple[State, ...]] = ("ok", "degraded", "down")
+_ORDER: Final[tuple[HealthState, ...]] = ("ok", "degraded", "down")
 
 
-class Finding(NamedTuple):
+class CheckResult(NamedTuple):
     """A component's state, a sentence about it, its figures, and which repairs could help."""
 
-    state: State
+    state: HealthState
     what: str
     figures: Mapping[str, Any] = {}
     repairs: tuple[RepairName, ...] = ()
 
 
-def worst(states: Iterable[State]) -> State:
+def worst(states: Iterable[HealthState]) -> HealthState:
     """The worst of them, `ok` of none."""
     return max(states, key=_ORDER.index, default="ok")
 
 
-Outcome: TypeAlias = Literal["done", "nothing", "started", "would", "refused", "failed"]
+RepairOutcome: TypeAlias = Literal["done", "nothing", "started", "would", "refused", "failed"]
 
 
-class Repaired(NamedTuple):
+class RepairResult(NamedTuple):
     """`nothing`: there was nothing to do; `would`: a dry run; `refused`: it needs something else
     first; `started`: it goes on, and the log says how it ends.
     """
 
-    outcome: Outcome
+    outcome: RepairOutcome
     what: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+MetricKind: TypeAlias = Literal["counter", "gauge", "histogram"]
 Across: TypeAlias = Literal["livesum", "livemax", "livemin"]
 
 _SECONDS: Final = (
@@ -36,7 +36,7 @@ class Metric:
     """One metric. `across` says how the workers' gauges make one, `bounds` are a histogram's."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     labels: tuple[str, ...] = ()
     across: Across = "livesum"

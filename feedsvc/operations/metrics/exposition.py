@@ -16,7 +16,7 @@ _FRESH: Final = 1.0  # seconds for which a text is as good as new
 _DEADLINE: Final = 10.0
 
 
-class Text(NamedTuple):
+class ExpositionText(NamedTuple):
     """What to answer with."""
 
     body: bytes
@@ -32,9 +32,9 @@ class Exposition:
         self._why_not = why_not
         self._write = write
         self._lock = asyncio.Lock()
-        self._made: dict[str, tuple[float, Text]] = {}
+        self._made: dict[str, tuple[float, ExpositionText]] = {}
 
-    async def text(self, accept: str) -> Text:
+    async def text(self, accept: str) -> ExpositionText:
         """The text in the form that the `Accept` header asks for.
 
         Raises Unavailable.
@@ -54,8 +54,8 @@ class Exposition:
             raise Unavailable("The figures of all workers could not be read.", 5) from error
 
 
-def _text(folder: Path, accept: str) -> Text:
+def _text(folder: Path, accept: str) -> ExpositionText:
     encoder, content_type = choose_encoder(accept)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))
-    return Text(encoder(registry), content_type)
+    return ExpositionText(encoder(registry), content_type)

@@ -21,11 +21,11 @@ from feedsvc.core.events import (
     ListenerTurned,
     Observers,
     PoolLease,
+    ProcessStats,
     RedisRefused,
     RedisTurned,
     RequestEnded,
     StreamParked,
-    Vitals,
     WebhookTried,
 )
 from feedsvc.core.problems import problem_types
@@ -62,7 +62,7 @@ class Domain:
     publishes: bool = False
 
 
-class _Endpoint:
+class _EndpointCells:
     """What is counted of the requests for one route, dataset and format."""
 
     __slots__ = ("first_byte", "outcomes", "rows", "seconds", "size", "stages")
@@ -80,7 +80,7 @@ class _Endpoint:
         self.rows, self.size = amounts
 
 
-class Metrics:
+class MetricsObserver:
     """Counts observations in cells; those are written with each sign of life."""
 
     def __init__(self, cells: Cells, domain: Domain, sampling: Sampling) -> None:
@@ -95,8 +95,8 @@ class Metrics:
         self._problems = _each(cells.count, d.PROBLEMS, (), problem_types())
         self._parked = _each(cells.count, d.PARKED, (), datasets)
         self._running = cells.count(d.RUNNING)
-        self._cache = _Cache(cells, datasets)
-        self._pools = {name: _Pool(cells, name) for name in pools}
+        self._cache = _CacheCells(cells, datasets)
+        self._pools = {name: _PoolCells(cells, name) for name in pools}
         faults = [name for name, kind in problem_types().items() if kind.status >= 500]
         self._faults = _each(cells.count, d.DATABASE_FAULTS, (), faults)
         self._listener_losses = cells.count(d.LISTENER_LOSSES)
@@ -111,7 +111,7 @@ class Metrics:
         self._evictions, self._cpu = cells.count(d.CACHE_EVICTIONS), cells.count(d.CPU)
         self._evicted, self._cpu_seconds = 0, 0.0
         self._gauges = {metric: cells.count(metric) for metric in _GAUGES}
-        self._state = _State(cells, domain)
+        self._state = _StateCells(cells, domain)
 
     def observe(self, observers: Observers) -> None:
         """Counts from now on."""
@@ -129,11 +129,11 @@ class Metrics:
         observers.add(AlertStates, self._evaluated)
         observers.add(WebhookTried, self._tried)
         observers.add(RedisRefused, self._redis_refused)
-        observers.add(Vitals, self._lives)
+        observers.add(ProcessStats, self._lives)
 
     def _foreseen(
         self, domain: Domain
-    ) -> Iterable[tuple[tuple[str, str | None, str | None], _Endpoint]]:
+    ) -> Iterable[tuple[tuple[str, str | None, str | None], _EndpointCells]]:
         cells, formats = self._cells, (*domain.formats, _NO)
         amounts = {
             (dataset, form): (
@@ -154,7 +154,7 @@ class Metrics:
                     labels = (route, dataset, form)
                     yield (
                         (route, dataset or None, form or None),
-                        _Endpoint(
+                        _EndpointCells(
                             _each(cells.count, d.REQUESTS, labels, d.OUTCOMES),
                             times,
                             self._stages[dataset],
@@ -219,7 +219,7 @@ class Metrics:
     def _redis_refused(self, refused: RedisRefused) -> None:
         self._redis_refusals.value += refused.questions
 
-    def _lives(self, vitals: Vitals) -> None:
+    def _lives(self, vitals: ProcessStats) -> None:
         for lag in vitals.lags:
             _add(self._lags, lag)
         for metric, read in _GAUGES.items():
@@ -235,7 +235,7 @@ class Metrics:
         self._cells.write()
 
 
-class _Cache:
+class _CacheCells:
     """The cache's figures."""
 
     def __init__(self, cells: Cells, datasets: Sequence[str]) -> None:
@@ -276,7 +276,7 @@ class _Cache:
         self._prefetches[prefetch.dataset][prefetch.outcome].value += 1
 
 
-class _Pool:
+class _PoolCells:
     """One pool's figures."""
 
     def __init__(self, cells: Cells, name: str) -> None:
@@ -292,7 +292,7 @@ class _Pool:
             count.value = value
 
 
-class _State:
+class _StateCells:
     """What health knows."""
 
     def __init__(self, cells: Cells, domain: Domain) -> None:
@@ -310,7 +310,7 @@ class _State:
         encoder = "native" if MISSING is None else "postgresql"
         self._build = cells.count(d.BUILD, release(), platform.python_version(), encoder)
 
-    def set(self, vitals: Vitals) -> None:
+    def set(self, vitals: ProcessStats) -> None:
         self._build.value = 1
         for name, state in vitals.health.items():
             if name in self._checks:
@@ -329,7 +329,7 @@ class _State:
 
 
 _TELLING: Final = (exactly, all_under)
-_GAUGES: Final[Mapping[d.Metric, Callable[[Vitals], float]]] = {
+_GAUGES: Final[Mapping[d.Metric, Callable[[ProcessStats], float]]] = {
     d.WORKERS: lambda _: 1,
     d.SAMPLED: lambda v: v.sampled,
     d.MEMORY: lambda v: v.memory,

@@ -9,7 +9,7 @@ import zstandard
 
 from feedsvc.operations.performance.sketch import Sketch
 
-Key: TypeAlias = tuple[str, ...]
+FigureKey: TypeAlias = tuple[str, ...]
 """What is figured, and of what: see `feedsvc.tracker.recorder`."""
 
 logger = logging.getLogger(__name__)
@@ -28,19 +28,19 @@ class Figures:
     __slots__ = ("counts", "peaks", "sketches")
 
     def __init__(self) -> None:
-        self.counts: dict[Key, float] = {}
-        self.peaks: dict[Key, float] = {}
-        self.sketches: dict[Key, Sketch] = {}
+        self.counts: dict[FigureKey, float] = {}
+        self.peaks: dict[FigureKey, float] = {}
+        self.sketches: dict[FigureKey, Sketch] = {}
 
-    def add(self, key: Key, number: float) -> None:
+    def add(self, key: FigureKey, number: float) -> None:
         """Adds to a sum."""
         self.counts[key] = self.counts.get(key, 0) + number
 
-    def peak(self, key: Key, value: float) -> None:
+    def peak(self, key: FigureKey, value: float) -> None:
         """Takes the larger of this and what there was."""
         self.peaks[key] = max(value, self.peaks.get(key, value))
 
-    def sketch(self, key: Key) -> Sketch:
+    def sketch(self, key: FigureKey) -> Sketch:
         """The sketch of this key, an empty one where there was none."""
         found = self.sketches.get(key)
         if found is None:
@@ -116,5 +116,5 @@ def readable(name: str, packed: bytes) -> Figures:
         return Figures()
 
 
-def _fits(key: Key, wanted: tuple[str | None, ...]) -> bool:
+def _fits(key: FigureKey, wanted: tuple[str | None, ...]) -> bool:
     return all(want is None or want == have for want, have in zip(wanted, key, strict=False))

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from feedsvc.core.events import AuditState, PoolState, StandbyState, Vitals
+from feedsvc.core.events import AuditState, PoolState, ProcessStats, StandbyState
 from feedsvc.operations.performance.figures import Figures, FiguresError
 from feedsvc.operations.performance.recorder import MINUTE, Minute
-from feedsvc.operations.performance.store import Row
+from feedsvc.operations.performance.store import StoredFigures
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ _DEAD: Final = 15.0  # seconds after which a file's worker is dead, or so late t
 class Present(NamedTuple):
     """One worker's: `rows` has the minute under way last."""
 
-    vitals: Vitals
-    rows: list[Row]
+    vitals: ProcessStats
+    rows: list[StoredFigures]
 
 
 class LiveFile:
@@ -42,13 +42,13 @@ class LiveFile:
         self._before: tuple[str, orjson.Fragment] | None = None
         self._failed = False
 
-    def closed(self, row: Row) -> None:
+    def closed(self, row: StoredFigures) -> None:
         """Takes the minute that is over."""
         self._before = row.id, orjson.Fragment(_written(row))
 
-    def write(self, vitals: Vitals, minute: Minute) -> None:
+    def write(self, vitals: ProcessStats, minute: Minute) -> None:
         """Writes all of it anew; a reader finds the old file or the new one."""
-        now = Row(UNDER_WAY, minute.at, MINUTE, minute.figures)
+        now = StoredFigures(UNDER_WAY, minute.at, MINUTE, minute.figures)
         rows: list[Any] = [] if self._before is None else [self._before[1]]
         rows.append(orjson.Fragment(_written(now)))
         unfinished = self._path.with_suffix(".new")
@@ -70,7 +70,7 @@ def present(folder: Path) -> list[Present]:
     return [found for file in folder.glob("live_*.now") if (found := _read(file)) is not None]
 
 
-def _written(row: Row) -> bytes:
+def _written(row: StoredFigures) -> bytes:
     return orjson.dumps({"id": row.id, "at": row.at, **row.figures.plain()})
 
 
@@ -87,13 +87,13 @@ def _read(file: Path) -> Present | None:
         return None
 
 
-def _vitals(plain: dict[str, Any]) -> Vitals:
+def _vitals(plain: dict[str, Any]) -> ProcessStats:
     pools = {name: PoolState(*state) for name, state in plain["pools"].items()}
     standbys = {name: StandbyState(*state) for name, state in plain["standbys"].items()}
     audit = AuditState(*plain["audit"])
-    return Vitals(**{**plain, "pools": pools, "standbys": standbys, "audit": audit})
+    return ProcessStats(**{**plain, "pools": pools, "standbys": standbys, "audit": audit})
 
 
-def _rows(plain: list[dict[str, Any]]) -> Iterator[Row]:
+def _rows(plain: list[dict[str, Any]]) -> Iterator[StoredFigures]:
     for row in plain:
-        yield Row(row["id"], row["at"], MINUTE, Figures.parse(row))
+        yield StoredFigures(row["id"], row["at"], MINUTE, Figures.parse(row))

@@ -18,7 +18,7 @@ _Block: TypeAlias = tuple[int, bool]
 """Its number, and whether it is of the range itself."""
 
 
-class Found(NamedTuple):
+class PastFigures(NamedTuple):
     """The range, as much of the time before it, and which rows are in there."""
 
     figures: Figures
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     ids: frozenset[str]
 
 
-class Past:
+class PastRange:
     """One range's, so many seconds long."""
 
     def __init__(self, store: Store, seconds: int) -> None:
@@ -35,7 +35,7 @@ class Past:
         self._size = 2 * seconds // _IN_A_RANGE
         self._kept: dict[_Block, tuple[frozenset[str], bytes]] = {}
 
-    async def read(self, begins: float) -> Found:
+    async def read(self, begins: float) -> PastFigures:
         """What there is from `begins` on, and in as many seconds before. Raises Problem."""
         async with self._store.reading() as reader:
             rows = await reader.listed(begins - self._seconds)
@@ -47,7 +47,7 @@ class Past:
             }
             packed = await reader.figures([name for names in changed.values() for name in names])
         figures, before = await asyncio.to_thread(self._merged, blocks, changed, packed)
-        return Found(figures, before, frozenset(name for name, _ in rows))
+        return PastFigures(figures, before, frozenset(name for name, _ in rows))
 
     def _is_kept(self, block: _Block, names: set[str]) -> bool:
         return block in self._kept and self._kept[block][0] == names

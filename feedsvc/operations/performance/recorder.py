@@ -21,10 +21,10 @@ from feedsvc.core.events import (
     ListenerTurned,
     Observers,
     PoolLease,
+    ProcessStats,
     RedisTurned,
     RequestEnded,
     StreamParked,
-    Vitals,
 )
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.sketch import LEAST, OFFSET, SCALE, Sketch
@@ -43,7 +43,7 @@ class Minute(NamedTuple):
     figures: Figures
 
 
-class _Endpoint:
+class _RequestFigures:
     """The requests of one method, route and dataset."""
 
     __slots__ = ("first_byte", "outcomes", "rows", "seconds", "size")
@@ -60,12 +60,12 @@ class Recorder:
     """Records observations; `closed` gets each minute that is over."""
 
     def __init__(self, sampling: Sampling, closed: Callable[[Minute], None]) -> None:
-        self.vitals: Vitals | None = None
+        self.vitals: ProcessStats | None = None
         """The latest signs of life."""
         self._turns = Turns(sampling)
         self._closed = closed
         self._at: int | None = None
-        self._endpoints: dict[tuple[str, str, str | None], _Endpoint] = {}
+        self._endpoints: dict[tuple[str, str, str | None], _RequestFigures] = {}
         self._figures = Figures()
         self._query = self._figures.sketch(("query",))
         self._cpu = 0.0
@@ -82,7 +82,7 @@ class Recorder:
         observers.add(StreamParked, self._parked)
         observers.add(ListenerTurned, self._listener_turned)
         observers.add(RedisTurned, self._redis_turned)
-        observers.add(Vitals, self._lives)
+        observers.add(ProcessStats, self._lives)
 
     def so_far(self) -> Minute | None:
         """The minute that is under way; its sketches are still being added to."""
@@ -144,11 +144,11 @@ class Recorder:
         if "db" in ended.stages and (weight := self._turns.next()):
             self._query.add(ended.stages["db"], weight)
 
-    def _endpoint(self, key: tuple[str, str, str | None]) -> _Endpoint:
+    def _endpoint(self, key: tuple[str, str, str | None]) -> _RequestFigures:
         if key[1] == "unknown" or len(self._endpoints) >= _MOST_ENDPOINTS:
             # Where there is no route, the method can be any word that somebody thought of.
             key = ("*", "unknown", None)
-        return self._endpoints.setdefault(key, _Endpoint())
+        return self._endpoints.setdefault(key, _RequestFigures())
 
     def _looked_up(self, lookup: CacheLookup) -> None:
         outcome = lookup.tier or "memory" if lookup.outcome == "hit" else lookup.outcome
@@ -173,7 +173,7 @@ class Recorder:
     def _redis_turned(self, turned: RedisTurned) -> None:
         self._figures.add(("losses", "redis"), not turned.answers)
 
-    def _lives(self, vitals: Vitals) -> None:
+    def _lives(self, vitals: ProcessStats) -> None:
         at = int(vitals.at // MINUTE) * MINUTE
         if self._at is None:
             self._at, self._seen = at, vitals.at
@@ -185,7 +185,7 @@ class Recorder:
         self.vitals = vitals
         self._note(vitals)
 
-    def _note(self, vitals: Vitals) -> None:
+    def _note(self, vitals: ProcessStats) -> None:
         figures = self._figures
         passed = min(max(vitals.at - self._seen, 0.0), MINUTE)
         self._seen = vitals.at
@@ -206,7 +206,7 @@ class Recorder:
             figures.peak(key, value)
 
 
-def peaks(vitals: Vitals) -> dict[tuple[str, ...], float]:
+def peaks(vitals: ProcessStats) -> dict[tuple[str, ...], float]:
     """What is of interest at its highest; shares are of what there is."""
     found: dict[tuple[str, ...], float] = {
         ("memory",): vitals.memory,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from feedsvc.core.events import Vitals
+from feedsvc.core.events import ProcessStats
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.sketch import Sketch
 
@@ -121,7 +121,7 @@ def csv_rows(listed: Sequence[Json]) -> Iterator[list[Any]]:
         yield [flat[column] for column in COLUMNS]
 
 
-def now(present: Sequence[Vitals], recent: Span) -> Json:
+def now(present: Sequence[ProcessStats], recent: Span) -> Json:
     """All workers at this moment, and requests of the last minute or two."""
     lags = [lag for each in present for lag in each.lags]
     return {
@@ -149,7 +149,7 @@ def now(present: Sequence[Vitals], recent: Span) -> Json:
     }  # fmt: skip
 
 
-def _pools_now(present: Sequence[Vitals]) -> Json:
+def _pools_now(present: Sequence[ProcessStats]) -> Json:
     names = {name for each in present for name in each.pools}
     states = {name: [each.pools[name] for each in present if name in each.pools] for name in names}
     return {
@@ -163,7 +163,7 @@ def _pools_now(present: Sequence[Vitals]) -> Json:
     }
 
 
-def _machine(present: Sequence[Vitals]) -> Json | None:
+def _machine(present: Sequence[ProcessStats]) -> Json | None:
     if not present:
         return None
     latest = max(present, key=lambda each: each.at)

@@ -15,10 +15,10 @@ from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
-from feedsvc.backends.postgres.own_schema import writing
+from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import identifiers
-from feedsvc.core.logs import told
+from feedsvc.core.logs import redacted
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.operations.performance.figures import Figures, readable
 from feedsvc.operations.performance.recorder import MINUTE, Minute
@@ -47,7 +47,7 @@ _SAY_EVERY: Final = 600.0  # seconds between lines about one and the same lack
 _LAST_CHANCE: Final = 1.0  # seconds that the last minute gets on an orderly stop
 
 
-class Row(NamedTuple):
+class StoredFigures(NamedTuple):
     """Figures from `at` on, seconds since 1970, for so many seconds."""
 
     id: str
@@ -60,7 +60,7 @@ class Store:
     """Keeps minutes."""
 
     def __init__(self, pool: Pool) -> None:
-        self.waiting: deque[Row] = deque()
+        self.waiting: deque[StoredFigures] = deque()
         """What PostgreSQL does not have yet."""
         self._pool = pool
         self._dropped = 0
@@ -72,7 +72,9 @@ class Store:
         if len(self.waiting) >= MOST_WAITING:
             self.waiting.popleft()
             self._dropped += 1
-        self.waiting.append(Row(identifiers.new_uuid(), minute.at, MINUTE, minute.figures))
+        self.waiting.append(
+            StoredFigures(identifiers.new_uuid(), minute.at, MINUTE, minute.figures)
+        )
 
     async def run(self) -> None:
         """Writes and tidies until it is cancelled."""
@@ -100,7 +102,7 @@ class Store:
             batch = list(itertools.islice(self.waiting, _BATCH))
             packed = await asyncio.to_thread(_packed, batch)
             try:
-                async with writing(self._pool) as connection:
+                async with write_transaction(self._pool) as connection:
                     await connection.execute(_ADD, *packed)
                 self._set_up = True
             except (Unavailable, Timeout) as problem:
@@ -109,7 +111,7 @@ class Store:
                 return False
             except Problem as problem:
                 # It would be refused for ever, and hold up all that comes behind it.
-                cause = told(problem.__cause__ or problem)
+                cause = redacted(problem.__cause__ or problem)
                 logger.error("performance: %d minutes were refused: %s", len(batch), cause)  # noqa: TRY400
             written = {row.id for row in batch}
             while self.waiting and self.waiting[0].id in written:
@@ -119,7 +121,7 @@ class Store:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["Reader"]:
         """What all workers everywhere have written, as of one moment. Raises Problem."""
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield Reader(connection)
 
@@ -128,7 +130,7 @@ class Store:
 
         Raises Problem. One process does it at a time; whoever finds another at it leaves it.
         """
-        async with writing(self._pool) as connection:
+        async with write_transaction(self._pool) as connection:
             if not await connection.fetchval(_LOCK):
                 return 0
             minutes = await connection.fetch(_OLDEST_HOUR, KEPT_MINUTES, _TOGETHER)
@@ -153,7 +155,7 @@ class Store:
             logger.warning(what, len(self.waiting), self._dropped, problem.detail)
 
 
-def _packed(rows: Sequence[Row]) -> tuple[list[str], list[float], list[int], list[bytes]]:
+def _packed(rows: Sequence[StoredFigures]) -> tuple[list[str], list[float], list[int], list[bytes]]:
     return (
         [row.id for row in rows],
         [row.at for row in rows],
@@ -183,4 +185,4 @@ def _together(minutes: Sequence[Any]) -> tuple[list[str], list[float], list[int]
     merged = Figures()
     for minute in minutes:
         merged.merge(readable(minute["id"], minute["figures"]))
-    return _packed([Row(identifiers.new_uuid(), minutes[0]["hour"], HOUR, merged)])
+    return _packed([StoredFigures(identifiers.new_uuid(), minutes[0]["hour"], HOUR, merged)])

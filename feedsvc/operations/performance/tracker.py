@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from feedsvc.core.events import Observers, Vitals
+from feedsvc.core.events import Observers, ProcessStats
 from feedsvc.core.problems import NotSetUp, Problem
 from feedsvc.operations.performance import live, report
 from feedsvc.operations.performance.figures import Figures
-from feedsvc.operations.performance.past import Found, Past
+from feedsvc.operations.performance.past import PastFigures, PastRange
 from feedsvc.operations.performance.recorder import MINUTE, Minute, Recorder
-from feedsvc.operations.performance.store import HOUR, Row, Store
+from feedsvc.operations.performance.store import HOUR, Store, StoredFigures
 from feedsvc.operations.sampling import Sampling
 
-Range: TypeAlias = Literal["1h", "24h", "7d"]
+ReportRange: TypeAlias = Literal["1h", "24h", "7d"]
 
 _PATIENCE: Final = 5.0  # seconds that PostgreSQL gets
 _UNDER_WAY: Final = live.UNDER_WAY
-RANGES: Final[dict[Range, tuple[int, int, float]]] = {
+RANGES: Final[dict[ReportRange, tuple[int, int, float]]] = {
     "1h": (HOUR, MINUTE, 4.0),
     "24h": (24 * HOUR, HOUR, 30.0),
     "7d": (7 * 24 * HOUR, HOUR, 60.0),
@@ -36,14 +36,14 @@ class Tracker:
         self._folder = folder
         self._file = None if folder is None else live.LiveFile(folder, slot)
         self._written = 0.0
-        self._pasts = {name: Past(store, seconds) for name, (seconds, _, _) in RANGES.items()}
-        self._made: dict[Range, tuple[float, dict[str, Any]]] = {}
+        self._pasts = {name: PastRange(store, seconds) for name, (seconds, _, _) in RANGES.items()}
+        self._made: dict[ReportRange, tuple[float, dict[str, Any]]] = {}
         self._lock = asyncio.Lock()
 
     def observe(self, observers: Observers) -> None:
         """Records from now on."""
         self._recorder.observe(observers)
-        observers.add(Vitals, self._publish)  # behind the recorder, which must have seen them
+        observers.add(ProcessStats, self._publish)  # behind the recorder, which must have seen them
 
     async def close(self) -> None:
         """Keeps what there is, for the worker ends."""
@@ -59,10 +59,12 @@ class Tracker:
         if not found and minute is not None and vitals is not None:
             # A copy, for what is under way goes on while others look at it in a thread.
             figures = Figures.parse(minute.figures.plain())
-            found.append(live.Present(vitals, [Row(_UNDER_WAY, minute.at, MINUTE, figures)]))
+            found.append(
+                live.Present(vitals, [StoredFigures(_UNDER_WAY, minute.at, MINUTE, figures)])
+            )
         return found
 
-    async def report(self, wanted: Range) -> dict[str, Any]:
+    async def report(self, wanted: ReportRange) -> dict[str, Any]:
         """The figures of the range, and by how much they differ from the range before it.
 
         While PostgreSQL is away it is made of what this machine's workers still have, and says so
@@ -77,7 +79,7 @@ class Tracker:
         vitals = [each.vitals for each in present]
         return {**made, "now": report.now(vitals, recent(present, time.time()))}
 
-    async def _report(self, wanted: Range) -> dict[str, Any]:
+    async def _report(self, wanted: ReportRange) -> dict[str, Any]:
         seconds, unit, _ = RANGES[wanted]
         now = time.time()
         begins = (now - seconds) // unit * unit
@@ -92,8 +94,8 @@ class Tracker:
         made = await asyncio.to_thread(_made, past, fresh, (begins, now), seconds)
         return {"range": wanted, "from": begins, "to": round(now, 3), "lacking": lacking, **made}
 
-    async def _past(self, wanted: Range, begins: float) -> tuple[Found, str | None]:
-        nothing = Found(Figures(), Figures(), frozenset())
+    async def _past(self, wanted: ReportRange, begins: float) -> tuple[PastFigures, str | None]:
+        nothing = PastFigures(Figures(), Figures(), frozenset())
         try:
             async with asyncio.timeout(_PATIENCE):
                 return await self._pasts[wanted].read(begins), None
@@ -110,7 +112,7 @@ class Tracker:
             self._file.closed(self._store.waiting[-1])
             self._written = 0.0  # or it would be told as under way until the next writing, too
 
-    def _publish(self, vitals: Vitals) -> None:
+    def _publish(self, vitals: ProcessStats) -> None:
         minute = self._recorder.so_far()
         if self._file is None or minute is None or vitals.at - self._written < live.EVERY - 0.5:
             return
@@ -119,7 +121,7 @@ class Tracker:
 
 
 def _made(
-    past: Found, fresh: Iterable[Row], bounds: tuple[float, float], ago: float
+    past: PastFigures, fresh: Iterable[StoredFigures], bounds: tuple[float, float], ago: float
 ) -> dict[str, Any]:
     """The report of what lies within the bounds, against so many seconds before them."""
     begins, ends = bounds

@@ -14,7 +14,7 @@ from aiohttp.http_writer import StreamWriter
 from feedsvc.core.events import StreamParked
 from feedsvc.settings import Streams
 from feedsvc.web.context import SERVICE, STAGES
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 from streams.compression import Compressor, Identity
 from streams.formats import Pieces, size_of
 
@@ -27,7 +27,7 @@ class ClientStalledError(ConnectionResetError):
     """The client has read nothing for the whole of `streams.stall_timeout`."""
 
 
-class Held(Protocol):
+class Parkable(Protocol):
     """What a stream holds that others may be waiting for."""
 
     @property
@@ -53,7 +53,7 @@ class Body:
         response: web.StreamResponse,
         compressor: Compressor,
         streams: Streams,
-        held: Held,
+        held: Parkable,
     ) -> None:
         self._request = request
         self._response = response
@@ -166,7 +166,7 @@ class Body:
                     return
                 await self._held.park()
                 service = self._request.app[SERVICE]
-                service.observers.tell(StreamParked(self._request[PARTICULARS].dataset))
+                service.observers.tell(StreamParked(self._request[RECORD].dataset))
                 await self._drains_at_all(drained)
         finally:
             drained.cancel()

@@ -19,11 +19,11 @@ from feedsvc.feeds.sql import statement
 from feedsvc.feeds.sql.statement import Statement
 from feedsvc.feeds.trial import refuse_bad_values, refuse_what_is_no_text
 from feedsvc.web import headers
-from feedsvc.web.context import SERVICE, STAGES, Work
+from feedsvc.web.context import SERVICE, STAGES, Answering
 from feedsvc.web.feeds.rendering import PageForm
 from feedsvc.web.feeds.responses import answer_page, answer_stream
 from feedsvc.web.feeds.stream import Delivery, refuse_what_cannot_show_its_end
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 from streams import negotiation
 from streams.compression import CODINGS
 from streams.formats import FORMATS, JSON
@@ -32,7 +32,7 @@ _CODINGS: Final = tuple(name for name in CODINGS if name != "identity")
 _ROW_HEADERS: Final = {"Cache-Control": "private, no-cache", "Vary": headers.VARY}
 
 
-async def catalogue(request: web.Request, principal: Principal) -> Work:
+async def catalogue(request: web.Request, principal: Principal) -> Answering:
     """`GET /v1/feeds`: what the caller may read."""
     parameters.refuse_unknown(_given(request), ())
     datasets = request.app[SERVICE].datasets.values()
@@ -40,7 +40,7 @@ async def catalogue(request: web.Request, principal: Principal) -> Work:
     return _answering(_json(orjson.dumps({"feeds": [_described(dataset) for dataset in readable]})))
 
 
-async def row(request: web.Request, principal: Principal) -> Work:
+async def row(request: web.Request, principal: Principal) -> Answering:
     """`GET /v1/feeds/{dataset}/{key}`: one row as a JSON object."""
     dataset = _dataset(request, principal)
     columns = parse_columns(_given(request), dataset)
@@ -62,7 +62,7 @@ async def _row(
     request: web.Request, principal: Principal, wanted: Statement, values: Statement
 ) -> web.Response:
     service, stages = request.app[SERVICE], request[STAGES]
-    pool, dataset = service.pools["read"], request[PARTICULARS].dataset
+    pool, dataset = service.pools["read"], request[RECORD].dataset
     stopwatch = Stopwatch(service.observers, request.match_info["dataset"], "row")
     with as_problems(service.observers):
         try:
@@ -77,20 +77,20 @@ async def _row(
     stages.lap("db")
     if record is None:
         raise NotFound("There is no row with this key.")
-    request[PARTICULARS].rows, request[PARTICULARS].size = 1, len(record)
+    request[RECORD].rows, request[RECORD].size = 1, len(record)
     service.limits.charge(principal, 1, len(record))
     response = _json(record)
     response.headers["Server-Timing"] = stages.server_timing(words=principal.operator)
     return response
 
 
-async def feed(request: web.Request, principal: Principal) -> Work:
+async def feed(request: web.Request, principal: Principal) -> Answering:
     """`GET /v1/feeds/{dataset}`: the rows."""
     service = request.app[SERVICE]
     dataset = _dataset(request, principal)
     given = _given(request)
     query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
-    request[PARTICULARS].format = query.format.name
+    request[RECORD].format = query.format.name
     charge = partial(service.limits.charge, principal)
     coding = _coding(request)
     delivery = Delivery(request, query, coding, charge)
@@ -106,7 +106,7 @@ async def feed(request: web.Request, principal: Principal) -> Work:
     return _answering(delivery.head(is_page=is_page)) if request.method == "HEAD" else work
 
 
-def _answering(response: web.Response) -> Work:
+def _answering(response: web.Response) -> Answering:
     async def answer() -> web.Response:
         return response
 
@@ -125,7 +125,7 @@ def _dataset(request: web.Request, principal: Principal) -> Dataset:
     dataset = request.app[SERVICE].datasets.get(name)
     if dataset is None:
         raise NotFound("There is no feed of this name; /v1/feeds lists them.")
-    request[PARTICULARS].dataset = dataset.name
+    request[RECORD].dataset = dataset.name
     if not dataset.readable_by(principal.role, principal.client):
         raise Forbidden("This token may not read this feed.")
     if not dataset.admits(principal.tenant, principal.client):

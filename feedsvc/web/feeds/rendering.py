@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from feedsvc.cache.envelope import Wanted
-from feedsvc.cache.memory import Held, Rendered
+from feedsvc.cache.envelope import PageRequest
+from feedsvc.cache.memory import CacheEntry, Rendered
 from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.web import headers
@@ -28,7 +28,7 @@ class PageForm:
     path: str
     given: Mapping[str, str]
 
-    def entity_tag(self, held: Held) -> str:
+    def entity_tag(self, held: CacheEntry) -> str:
         """The page's tag in this form, made once for each page that is held."""
         form = self._tag_form
         tag = held.entity_tags.get(form)
@@ -42,7 +42,7 @@ class PageForm:
             return None
         return headers.next_page(self.path, self.given, page.last)
 
-    def rendered(self, held: Held) -> Rendered:
+    def rendered(self, held: CacheEntry) -> Rendered:
         """A body without frames, which is everybody's, made once for each page that is held."""
         form = (*self._tag_form, self.coding)
         made = held.bodies.get(form)
@@ -80,7 +80,7 @@ class PageForm:
 class Repeatable(NamedTuple):
     """A request for a first page that may be answered here when it comes again."""
 
-    wanted: Wanted
+    wanted: PageRequest
     form: PageForm
 
 

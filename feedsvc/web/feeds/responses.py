@@ -7,13 +7,13 @@ from typing import Final
 
 from aiohttp import web
 
-from feedsvc.cache.envelope import Wanted
-from feedsvc.cache.memory import Held
-from feedsvc.cache.pages import Found, Load, Why
+from feedsvc.cache.envelope import PageRequest
+from feedsvc.cache.memory import CacheEntry
+from feedsvc.cache.pages import CacheHit, Load, Why
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired
 from feedsvc.core.timing import Stages
-from feedsvc.feeds.export import Course, FirstPage, Part, open_export
+from feedsvc.feeds.export import ExportOptions, FirstPage, Part, open_export
 from feedsvc.feeds.page import Page
 from feedsvc.feeds.page_reader import collect, page_course, page_of, read_page
 from feedsvc.feeds.query import FeedQuery
@@ -62,10 +62,12 @@ async def answer_stream(
             wanted = _wanted(request, principal, query, None)
             page = await _first_page(service, wanted, delivery)
             request[STAGES].lap("cache")
-            course = Course(
+            course = ExportOptions(
                 settings.chunk_bytes,
                 begun=page,
-                proof=partial(service.pages.proves, wanted) if isinstance(wanted, Wanted) else None,
+                proof=partial(service.pages.proves, wanted)
+                if isinstance(wanted, PageRequest)
+                else None,
                 keep=_keeper(service, wanted) if page is None else None,
                 choose=partial(choice.candidate, copy_after=settings.copy_after),
                 count_timeout=settings.count_timeout,
@@ -84,22 +86,22 @@ async def _held(
     query: FeedQuery,
     delivery: Delivery,
     form: PageForm,
-) -> Held | None:
+) -> CacheEntry | None:
     """The page from the cache, or as it was read for it; None where the cache has no part in it."""
     service, stages = request.app[SERVICE], request[STAGES]
     wanted = _wanted(request, principal, query, query.limit)
-    if not isinstance(wanted, Wanted):
+    if not isinstance(wanted, PageRequest):
         delivery.cache_status = _bypass(wanted)
         return None
     load = _loader(service, query, principal, stages)
     found = service.pages.at_hand(wanted) or await service.pages.page(wanted, load)
     stages.lap("cache")
     match found:
-        case Found(held, status):
+        case CacheHit(held, status):
             delivery.cache_status = status
         case Page():
             delivery.cache_status = _bypass("deaf")
-            held = Held(found)
+            held = CacheEntry(found)
         case None:
             delivery.cache_status = _bypass("large")
             return None
@@ -123,7 +125,7 @@ def _read_ahead(service: Service, principal: Principal, query: FeedQuery, page: 
         return
     following = replace(query, after=tokens.decode(page.last))
     wanted = service.pages.wanted(following, principal, query.limit)
-    if isinstance(wanted, Wanted):
+    if isinstance(wanted, PageRequest):
         load = _loader(service, following, principal, Stages())
         service.prefetcher.consider(wanted, load)
 
@@ -141,25 +143,27 @@ async def _page_or_stream(
     async with open_export(query, principal, pool, page_course(settings), stages) as export:
         begun: list[Part] = []
         if await collect(export, begun, settings.page_bytes):
-            return delivery.page(Held(page_of(export, begun)), form)
+            return delivery.page(CacheEntry(page_of(export, begun)), form)
         return await delivery.stream(export, iter(begun))
 
 
-async def _first_page(service: Service, wanted: Wanted | Why, delivery: Delivery) -> Page | None:
+async def _first_page(
+    service: Service, wanted: PageRequest | Why, delivery: Delivery
+) -> Page | None:
     """What a stream can begin with."""
-    if not isinstance(wanted, Wanted):
+    if not isinstance(wanted, PageRequest):
         delivery.cache_status = _bypass(wanted)
         return None
     found = await service.pages.find(wanted)
-    if isinstance(found, Found):
+    if isinstance(found, CacheHit):
         delivery.cache_status = found.status
         return found.held.page
     delivery.cache_status = _forwarded(found)
     return None
 
 
-def _keeper(service: Service, wanted: Wanted | Why) -> FirstPage | None:
-    if not isinstance(wanted, Wanted):
+def _keeper(service: Service, wanted: PageRequest | Why) -> FirstPage | None:
+    if not isinstance(wanted, PageRequest):
         return None
     settings = service.settings.streams
     done = partial(service.pages.keep, wanted)
@@ -173,7 +177,7 @@ def _rows_of(page: Page | None, query: FeedQuery) -> Iterator[Rows]:
 
 def _wanted(
     request: web.Request, principal: Principal, query: FeedQuery, limit: int | None
-) -> Wanted | Why:
+) -> PageRequest | Why:
     asked = request.headers.get("Cache-Control")
     if asked and not _PAST_THE_CACHE.isdisjoint(map(str.strip, asked.lower().split(","))):
         return "request"

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from feedsvc.backends.postgres.faults import problem_of
-from feedsvc.cache.memory import Held
+from feedsvc.cache.memory import CacheEntry
 from feedsvc.core import identifiers
 from feedsvc.core.drain import retry_ms
 from feedsvc.core.problems import Draining, UpgradeRequired
@@ -24,7 +24,7 @@ from feedsvc.web.context import REQUEST_ID, SERVICE, STAGES
 from feedsvc.web.feeds.body import Body
 from feedsvc.web.feeds.rendering import PageForm
 from feedsvc.web.problems import BrokenOffError
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 from streams.compression import CODINGS
 from streams.formats import Pieces, size_of
 from streams.frames import End, Failure, Open, Ping, Progress, Rows
@@ -65,7 +65,7 @@ class Delivery:
         own = {} if is_page else headers.UNBUFFERED
         return web.Response(headers={**self._fields(), **own})
 
-    def page(self, held: Held, form: PageForm) -> web.Response:
+    def page(self, held: CacheEntry, form: PageForm) -> web.Response:
         """A page as an answer of known length."""
         page, tag = held.page, form.entity_tag(held)
         own = {"ETag": tag}
@@ -80,7 +80,7 @@ class Delivery:
                 made = form.rendered(held)
                 self._request.app[SERVICE].pages.remeasure(held)
         self._charge(len(page.records), made.rows_size)
-        known = self._request[PARTICULARS]
+        known = self._request[RECORD]
         known.rows, known.size = len(page.records), made.rows_size
         return web.Response(body=made.body, headers={**self._fields(), **own})
 
@@ -150,7 +150,7 @@ class Delivery:
 
     def _fields(self) -> dict[str, str]:
         fields = headers.of_feed(self._query, self._export, self.cache_status)
-        principal = self._request[PARTICULARS].principal
+        principal = self._request[RECORD].principal
         words = principal is not None and principal.operator
         fields["Server-Timing"] = self._stages.server_timing(words=words)
         if self._coding != "identity":
@@ -168,7 +168,7 @@ class Delivery:
         self._charge(rows.count, size)
         self._rows += rows.count
         self._after = rows.last
-        known = self._request[PARTICULARS]
+        known = self._request[RECORD]
         known.rows, known.size = self._rows, known.size + size
         return encoded
 
@@ -193,7 +193,7 @@ class Delivery:
 
     def _failure(self, error: Exception) -> Failure:
         problem = problem_of(error)
-        self._request[PARTICULARS].problem = problem
+        self._request[RECORD].problem = problem
         body = problem.body(self._request.path, self._request[REQUEST_ID])
         return Failure(body, self._after, retry_ms() if isinstance(problem, Draining) else None)
 

@@ -9,13 +9,13 @@ from aiohttp import web
 from feedsvc.access.tickets import LIFETIME
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
-from feedsvc.web.context import SERVICE, Work
+from feedsvc.web.context import SERVICE, Answering
 
 _PREFIX: Final = "/v1/feeds"
 _LONGEST_PATH: Final = 2_048
 
 
-async def issue(request: web.Request, principal: Principal) -> Work:
+async def issue(request: web.Request, principal: Principal) -> Answering:
     """A ticket for one path of the caller's: `{"path": …}` gives `{"ticket", "expires_in"}`."""
     return partial(_issued, request, _path(await request.read()), principal)
 

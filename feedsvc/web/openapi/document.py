@@ -17,7 +17,7 @@ from feedsvc.core.problems import problem_types
 from feedsvc.web import headers
 from feedsvc.web.openapi import feeds, operations
 from feedsvc.web.openapi.schemas import REFUSALS, TEXT, Json, answer
-from feedsvc.web.routes import READ, ROUTES, Protected
+from feedsvc.web.routes import READ, ROUTES, ProtectedRoute
 
 _OWN_PAGES: Final = ("/openapi.json", "/docs")
 _TICKET: Final = {"type": "apiKey", "in": "query", "name": "ticket"}
@@ -100,7 +100,7 @@ def _document_bytes() -> bytes:
 
 def described() -> Json:
     """The description of all that is served."""
-    guarded = {path(route.path): isinstance(route, Protected) for route in ROUTES}
+    guarded = {path(route.path): isinstance(route, ProtectedRoute) for route in ROUTES}
     wanted = [(method, path(route.path)) for route in ROUTES for method in route.methods]
     wanted += [(method, page) for page in _OWN_PAGES for method in READ]
     return document(wanted, guarded | dict.fromkeys(_OWN_PAGES, False))

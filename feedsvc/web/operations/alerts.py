@@ -11,13 +11,13 @@ from feedsvc.core.drain import Drain
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.feeds import parameters
-from feedsvc.operations.alerts.desk import Desk
+from feedsvc.operations.alerts.desk import AlertService
 from feedsvc.operations.alerts.rules import seconds
-from feedsvc.web.context import SERVICE, Work
+from feedsvc.web.context import SERVICE, Answering
 from feedsvc.web.operations.events import Event, send_events, ticks
 from feedsvc.web.operations.forms import form_of, interval_of
 from feedsvc.web.operations.rights import only_operators
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 from feedsvc.web.request_summary import stated
 
 _PARAMETERS: Final = ("format", "interval", "ticket")
@@ -26,7 +26,7 @@ _TICK: Final = 1.0  # seconds between looks at whether an alert has turned
 _LONGEST_REASON: Final = 500
 
 
-async def alerts(request: web.Request, principal: Principal) -> Work:
+async def alerts(request: web.Request, principal: Principal) -> Answering:
     """`GET /api/performance/alerts`."""
     only_operators(principal)
     given = parameters.parse(request.rel_url.raw_query_string)
@@ -42,32 +42,34 @@ async def alerts(request: web.Request, principal: Principal) -> Work:
     return partial(_report, desk)
 
 
-async def silence(request: web.Request, principal: Principal) -> Work:
+async def silence(request: web.Request, principal: Principal) -> Answering:
     """`POST /api/performance/alerts/silences`: `{"alert", "for", "reason"}`."""
     only_operators(principal)
     desk = request.app[SERVICE].observing.alerts
     wanted = _wanted(await request.read(), desk)
-    request[PARTICULARS].query = stated(
+    request[RECORD].query = stated(
         {"alert": wanted.alert, "for": f"{wanted.seconds:g}s", "reason": wanted.reason}
     )
     return partial(_silenced, desk, wanted, principal)
 
 
-class _Wanted(NamedTuple):
+class _SilenceRequest(NamedTuple):
     alert: str
     seconds: float
     reason: str
 
 
-async def _report(desk: Desk) -> web.Response:
+async def _report(desk: AlertService) -> web.Response:
     return _json(await desk.report())
 
 
-async def _silenced(desk: Desk, wanted: _Wanted, principal: Principal) -> web.Response:
+async def _silenced(
+    desk: AlertService, wanted: _SilenceRequest, principal: Principal
+) -> web.Response:
     return _json(await desk.silence(*wanted, principal), status=201)
 
 
-async def _events(desk: Desk, drain: Drain, pause: float) -> AsyncGenerator[Event, None]:
+async def _events(desk: AlertService, drain: Drain, pause: float) -> AsyncGenerator[Event, None]:
     """All of them now, every so many seconds, and as soon as one has turned."""
     told: Any = None
     left = 0.0
@@ -80,7 +82,7 @@ async def _events(desk: Desk, drain: Drain, pause: float) -> AsyncGenerator[Even
         left -= _TICK
 
 
-def _wanted(body: bytes, desk: Desk) -> _Wanted:
+def _wanted(body: bytes, desk: AlertService) -> _SilenceRequest:
     try:
         asked = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -97,7 +99,9 @@ def _wanted(body: bytes, desk: Desk) -> _Wanted:
         raise BadParameter(what, parameter="reason")
     if "\0" in reason or not reason.isprintable():
         raise BadParameter("reason must be printable.", parameter="reason")
-    return _Wanted(alert, parameters.read("for", asked.get("for", ""), seconds), reason.strip())
+    return _SilenceRequest(
+        alert, parameters.read("for", asked.get("for", ""), seconds), reason.strip()
+    )
 
 
 async def _head(form: str) -> web.Response:

@@ -12,9 +12,9 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.datasets.tags import all_under
 from feedsvc.feeds import parameters
-from feedsvc.web.context import SERVICE, Work
+from feedsvc.web.context import SERVICE, Answering
 from feedsvc.web.operations.rights import only_operators
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 from feedsvc.web.request_summary import stated
 
 _INVALIDATE: Final = (files("feedsvc.cache") / "invalidate.sql").read_text()
@@ -22,25 +22,25 @@ _MOST_TAGS: Final = 100
 _LONGEST_TAG: Final = 1_024
 
 
-async def cache(request: web.Request, principal: Principal) -> Work:
+async def cache(request: web.Request, principal: Principal) -> Answering:
     """`GET /api/performance/cache`: this worker's figures."""
     only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_figures, request)
 
 
-async def pools(request: web.Request, principal: Principal) -> Work:
+async def pools(request: web.Request, principal: Principal) -> Answering:
     """`GET /api/performance/pools`: all workers' pools, and what their sizes should be."""
     only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_pools, request)
 
 
-async def invalidate(request: web.Request, principal: Principal) -> Work:
+async def invalidate(request: web.Request, principal: Principal) -> Answering:
     """`POST /api/performance/cache/invalidate`: `{"tags": ["clients:rosewood"]}`."""
     only_operators(principal)
     tags = _tags(await request.read())
-    request[PARTICULARS].query = stated({"tags": ",".join(tags)})
+    request[RECORD].query = stated({"tags": ",".join(tags)})
     return partial(_invalidated, request, tags)
 
 
@@ -65,7 +65,7 @@ async def _invalidated(request: web.Request, tags: list[str]) -> web.Response:
     is being read meanwhile outlives this.
     """
     service = request.app[SERVICE]
-    async with own_schema.writing(service.pools["write"]) as connection:
+    async with own_schema.write_transaction(service.pools["write"]) as connection:
         await connection.execute(_INVALIDATE, " ".join(map(all_under, tags)))
     return _json({"tags": tags, "heard": await service.pages.catch_up()})
 

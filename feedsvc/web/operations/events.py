@@ -16,7 +16,7 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Draining, Problem, TokenExpired
 from feedsvc.web.context import REQUEST_ID, SERVICE
 from feedsvc.web.problems import BrokenOffError
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ async def _break_off(
         problem = problem_of(error)
         if not isinstance(error, Problem):
             logger.warning("%s: broken off", request[REQUEST_ID], exc_info=error)
-        request[PARTICULARS].problem = problem
+        request[RECORD].problem = problem
         try:
             await _send_problem(request, response, problem)
         except (OSError, RuntimeError):

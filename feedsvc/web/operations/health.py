@@ -10,22 +10,22 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, BadRequest
 from feedsvc.feeds import parameters
 from feedsvc.operations.health.repairs import NAMES
-from feedsvc.web.context import SERVICE, Work
+from feedsvc.web.context import SERVICE, Answering
 from feedsvc.web.operations.rights import only_operators
-from feedsvc.web.record import PARTICULARS
+from feedsvc.web.record import RECORD
 from feedsvc.web.request_summary import stated
 
 _KEYS: Final = ("repairs", "dry_run")
 
 
-async def health(request: web.Request, principal: Principal) -> Work:
+async def health(request: web.Request, principal: Principal) -> Answering:
     """`GET /api/performance/health`: what the last looks came to; nothing is waited for."""
     only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
     return partial(_reported, request)
 
 
-async def repair(request: web.Request, principal: Principal) -> Work:
+async def repair(request: web.Request, principal: Principal) -> Answering:
     """`POST /api/performance/health/repair`: `{"repairs": ["listener"], "dry_run": true}`."""
     only_operators(principal)
     names, dry = _asked(await request.read())
@@ -40,7 +40,7 @@ async def _reported(request: web.Request) -> web.Response:
 
 async def _repaired(request: web.Request, names: list[str], *, dry: bool) -> web.Response:
     # What was asked for stands in the body, which nobody else would write down.
-    request[PARTICULARS].query = stated({"repairs": ",".join(names), "dry_run": int(dry)})
+    request[RECORD].query = stated({"repairs": ",".join(names), "dry_run": int(dry)})
     together = request.app[SERVICE].together
     together.repairs.admit()
     return _json({"dry_run": dry, "repairs": await together.repair(names, dry=dry)})

@@ -8,12 +8,12 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Problem
 from feedsvc.feeds import parameters
 from feedsvc.web import problems, security
-from feedsvc.web.context import SERVICE, Service, Work
+from feedsvc.web.context import SERVICE, Answering, Service
 from feedsvc.web.operations.rights import only_operators
 from feedsvc.web.record import request_id
 
 
-async def metrics(request: web.Request, principal: Principal) -> Work:
+async def metrics(request: web.Request, principal: Principal) -> Answering:
     """`GET /metrics`."""
     only_operators(principal)
     parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))

@@ -12,9 +12,9 @@ from feedsvc.core.drain import Drain
 from feedsvc.core.principal import Principal
 from feedsvc.feeds import parameters
 from feedsvc.operations.performance import report
-from feedsvc.operations.performance.tracker import RANGES, Range, Tracker
+from feedsvc.operations.performance.tracker import RANGES, ReportRange, Tracker
 from feedsvc.web import headers
-from feedsvc.web.context import SERVICE, Work
+from feedsvc.web.context import SERVICE, Answering
 from feedsvc.web.operations.events import Event, send_events, ticks
 from feedsvc.web.operations.forms import form_of, interval_of
 from feedsvc.web.operations.rights import only_operators
@@ -24,7 +24,7 @@ _CSV: Final = "text/csv; charset=utf-8; header=present"
 _PARAMETERS: Final = ("range", "format", "interval", "ticket")
 
 
-async def metrics(request: web.Request, principal: Principal) -> Work:
+async def metrics(request: web.Request, principal: Principal) -> Answering:
     """`GET /api/performance/metrics`."""
     only_operators(principal)
     given = parameters.parse(request.rel_url.raw_query_string)
@@ -42,24 +42,24 @@ async def metrics(request: web.Request, principal: Principal) -> Work:
 
 
 async def _events(
-    tracker: Tracker, wanted: Range, drain: Drain, pause: float
+    tracker: Tracker, wanted: ReportRange, drain: Drain, pause: float
 ) -> AsyncGenerator[Event, None]:
     async for _ in ticks(drain, pause):
         yield Event("metrics", await tracker.report(wanted))
 
 
-async def _head(form: str, wanted: Range) -> web.Response:
+async def _head(form: str, wanted: ReportRange) -> web.Response:
     return web.Response(headers=_fields(form, wanted))
 
 
-async def _json(tracker: Tracker, wanted: Range) -> web.Response:
+async def _json(tracker: Tracker, wanted: ReportRange) -> web.Response:
     body = orjson.dumps(await tracker.report(wanted), option=orjson.OPT_APPEND_NEWLINE)
     return web.Response(body=body, headers=_fields("json", wanted))
 
 
-async def _csv(tracker: Tracker, wanted: Range) -> web.Response:
+async def _csv(tracker: Tracker, wanted: ReportRange) -> web.Response:
     found = await tracker.report(wanted)
-    text = _Text()
+    text = _CsvBuffer()
     writer = aiocsv.AsyncWriter(text)
     await writer.writerow(report.COLUMNS)
     for row in report.csv_rows(found["endpoints"]):
@@ -67,7 +67,7 @@ async def _csv(tracker: Tracker, wanted: Range) -> web.Response:
     return web.Response(body="".join(text.parts).encode(), headers=_fields("csv", wanted))
 
 
-class _Text:
+class _CsvBuffer:
     """What aiocsv takes for a file."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class _Text:
         self.parts.append(data)
 
 
-def _fields(form: str, wanted: Range) -> dict[str, str]:
+def _fields(form: str, wanted: ReportRange) -> dict[str, str]:
     kinds = {"json": "application/json", "csv": _CSV, "sse": "text/event-stream"}
     fields = {"Content-Type": kinds[form], "Cache-Control": "no-store", "Vary": "Accept"}
     if form == "csv":

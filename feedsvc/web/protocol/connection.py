@@ -25,10 +25,15 @@ from feedsvc.core.problems import (
     UriTooLong,
 )
 from feedsvc.web import problems, security
-from feedsvc.web.client_address import CrowdedError
+from feedsvc.web.client_address import TooManyConnectionsError
 from feedsvc.web.problems import LateBodyError
 from feedsvc.web.protocol import head_rules
-from feedsvc.web.protocol.connection_policy import MOST_REFUSED, MOST_WAITING, Doorkeeper, refusal
+from feedsvc.web.protocol.connection_policy import (
+    MOST_REFUSED,
+    MOST_WAITING,
+    ConnectionPolicy,
+    refusal,
+)
 from feedsvc.web.record import request_id
 
 logger = logging.getLogger(__name__)
@@ -38,7 +43,7 @@ _SILENCE: Final = 1.0  # seconds without a byte after which a refused client has
 _MOST_DISCARDED: Final = 16_777_216  # bytes that are read behind a refusal, so that it is read
 
 
-class Connection(RequestHandler):
+class ClientConnection(RequestHandler):
     """One connection. What reaches `handle_error` has passed by every middleware."""
 
     __slots__ = (
@@ -63,7 +68,7 @@ class Connection(RequestHandler):
     def __init__(
         self,
         server: web.Server,
-        keeper: Doorkeeper,
+        keeper: ConnectionPolicy,
         loop: asyncio.AbstractEventLoop,
         settings: Any,
     ) -> None:
@@ -97,7 +102,7 @@ class Connection(RequestHandler):
             return
         try:
             self._who = keeper.crowd.admit(self._peer)
-        except CrowdedError:
+        except TooManyConnectionsError:
             self._refuse(stream, keeper.crowded, "Too many connections come from this address.")
             return
         keeper.connected += 1

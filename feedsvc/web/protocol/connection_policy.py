@@ -9,7 +9,7 @@ from feedsvc.core.logs import Tally
 from feedsvc.core.problems import Unavailable
 from feedsvc.settings import Server
 from feedsvc.web import problems, security
-from feedsvc.web.client_address import Crowd
+from feedsvc.web.client_address import ConnectionCounter
 from feedsvc.web.record import request_id
 
 MOST_WAITING: Final = 64  # requests that may wait in one connection
@@ -17,13 +17,13 @@ MOST_REFUSED: Final = 128  # refused connections that get to read why, at any on
 _NO_BOUND: Final = 1 << 40
 
 
-class Doorkeeper:
+class ConnectionPolicy:
     """What all connections of a server are held to, and what became of those that would not."""
 
     def __init__(self, settings: Server) -> None:
         self.settings = settings
         self.max_head = max(settings.max_head, settings.max_header, settings.max_request_line)
-        self.crowd = Crowd(settings.connections_per_address, settings.trusted_proxies)
+        self.crowd = ConnectionCounter(settings.connections_per_address, settings.trusted_proxies)
         self.most = settings.connections or _NO_BOUND
         self.connected = 0
         self.refused = 0

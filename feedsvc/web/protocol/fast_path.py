@@ -10,14 +10,14 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 from aiohttp.web_request import BaseRequest
 
-from feedsvc.web.protocol.connection import END_OF_HEAD, Connection
-from feedsvc.web.protocol.connection_policy import Doorkeeper
-from feedsvc.web.protocol.page_answers import Answer, Asked, Shortcut, said_by
+from feedsvc.web.protocol.connection import END_OF_HEAD, ClientConnection
+from feedsvc.web.protocol.connection_policy import ConnectionPolicy
+from feedsvc.web.protocol.page_answers import FastRequest, FinishedAnswer, PageAnswers, said_by
 
 logger = logging.getLogger(__name__)
 
 
-class QuickConnection(Connection):
+class FastPathConnection(ClientConnection):
     """A connection whose requests need no handler if the shortcut has the answer.
 
     Answers leave in the order of their requests: whatever is still to be answered keeps the next
@@ -29,8 +29,8 @@ class QuickConnection(Connection):
     def __init__(
         self,
         server: web.Server,
-        keeper: Doorkeeper,
-        shortcut: Shortcut,
+        keeper: ConnectionPolicy,
+        shortcut: PageAnswers,
         loop: asyncio.AbstractEventLoop,
         settings: Any,
     ) -> None:
@@ -158,7 +158,7 @@ class QuickConnection(Connection):
             self._parser.message_consumed()
 
     async def _answer_from_redis(
-        self, asked: Asked, message: RawRequestMessage, payload: StreamReader
+        self, asked: FastRequest, message: RawRequestMessage, payload: StreamReader
     ) -> None:
         """Waits for Redis. What arrives meanwhile is kept back, for answers go out in order."""
         answer = None
@@ -177,7 +177,7 @@ class QuickConnection(Connection):
         if kept:
             self.data_received(kept)
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, answer: FinishedAnswer) -> None:
         """Answers, and does for the connection's life what its handler would have done."""
         if self._manager is None or self.transport is None:
             return  # it was lost

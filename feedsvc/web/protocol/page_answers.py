@@ -22,11 +22,11 @@ from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy, istr
 
-from feedsvc.cache.envelope import Wanted
-from feedsvc.cache.memory import Held, requests_share
-from feedsvc.cache.pages import Found
+from feedsvc.cache.envelope import PageRequest
+from feedsvc.cache.memory import CacheEntry, requests_share
+from feedsvc.cache.pages import CacheHit
 from feedsvc.core import identifiers
-from feedsvc.core.bounded_mapping import Remembered
+from feedsvc.core.bounded_mapping import BoundedMapping
 from feedsvc.core.cause import trace_of
 from feedsvc.core.events import RequestEnded
 from feedsvc.core.principal import Principal
@@ -36,7 +36,7 @@ from feedsvc.web import headers
 from feedsvc.web.client_address import client_address
 from feedsvc.web.context import Service
 from feedsvc.web.feeds.rendering import REPEATABLE, PageForm
-from feedsvc.web.record import PARTICULARS, request_id
+from feedsvc.web.record import RECORD, request_id
 
 _LONGEST_WORDS: Final = 2_048  # bytes; what is longer hardly comes again
 _LONGEST_HEAD: Final = 4_096
@@ -53,34 +53,34 @@ _OF_THE_ANSWER: Final = frozenset({
     "x-request-id",
 })  # fmt: skip
 
-Words: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...]]
+CacheableTarget: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...]]
 """All of a request that decides what it asks for: its target, Accept and Accept-Encoding."""
 Scope: TypeAlias = tuple[str, str, str]
-Cache: TypeAlias = tuple[str, Mapping[str, str] | None]
+CacheScope: TypeAlias = tuple[str, Mapping[str, str] | None]
 """Which database the cache is of, and which datasets it may not have."""
-Answer: TypeAlias = tuple[bytes, bytes]
+FinishedAnswer: TypeAlias = tuple[bytes, bytes]
 """Head and body."""
 
 
-class _Known(NamedTuple):
+class _RememberedRequest(NamedTuple):
     """What words of one scope mean, for as long as the cache is as it was then.
 
     `lines` are those of the head that stay, by status.
     """
 
-    words: Words
-    wanted: Wanted
+    words: CacheableTarget
+    wanted: PageRequest
     form: PageForm
-    cache: Cache
+    cache: CacheScope
     route: str
     query: str | None
     lines: dict[int, bytes]
 
 
-class Said(NamedTuple):
+class RequestHead(NamedTuple):
     """What the head of a plain request says, as far as it matters here."""
 
-    words: Words
+    words: CacheableTarget
     authorization: str | None
     if_none_match: str | None
     request_id: str | None
@@ -88,18 +88,18 @@ class Said(NamedTuple):
     fields: CIMultiDictProxy[str]
 
 
-class Asked(NamedTuple):
+class FastRequest(NamedTuple):
     """One request: when it began, what it says, who asks and what that means."""
 
     began: float
-    said: Said
+    said: RequestHead
     peer: str | None
     principal: Principal
-    known: _Known
+    known: _RememberedRequest
     stages: dict[str, float]
 
 
-class _Made(NamedTuple):
+class _Payload(NamedTuple):
     """What is sent: `size` is that of the rows before compression."""
 
     status: int
@@ -108,11 +108,11 @@ class _Made(NamedTuple):
     size: int = 0
 
 
-_NOT_MODIFIED: Final = _Made(304)
-_GONE: Final = _Made(499)  # nginx's number for a client that left
+_NOT_MODIFIED: Final = _Payload(304)
+_GONE: Final = _Payload(499)  # nginx's number for a client that left
 
 
-class Shortcut:
+class PageAnswers:
     """Remembers what was answered the long way, and answers it when it is asked again."""
 
     def __init__(self, service: Service) -> None:
@@ -120,14 +120,16 @@ class Shortcut:
         self._trusted = service.settings.server.trusted_proxies
         self._begun = service.settings.tracing.begun
         share = requests_share(service.settings.cache.memory_bytes) // 2
-        self._known: Remembered[tuple[Words, Scope], _Known] = Remembered(share)
-        self._heads: Remembered[bytes, Said] = Remembered(share)
+        self._known: BoundedMapping[tuple[CacheableTarget, Scope], _RememberedRequest] = (
+            BoundedMapping(share)
+        )
+        self._heads: BoundedMapping[bytes, RequestHead] = BoundedMapping(share)
 
-    def said_before(self, head: bytes) -> Said | None:
+    def said_before(self, head: bytes) -> RequestHead | None:
         """What was learned of these bytes, which are all of a request."""
         return self._heads.get(head)
 
-    def learn(self, head: bytes, said: Said) -> None:
+    def learn(self, head: bytes, said: RequestHead) -> None:
         """These bytes, which are all of a request, say this: they need not be parsed again."""
         if len(head) <= _LONGEST_HEAD:
             self._heads.put(head, said, _A_HEAD + _COPIES * len(head))
@@ -142,19 +144,19 @@ class Shortcut:
             or not _may_come(request)
         ):
             return
-        known = request[PARTICULARS]
+        known = request[RECORD]
         if known.principal is None:
             return
         words, (wanted, form) = _words(request.raw_path, request.headers), repeatable
         place = words, known.principal.scope
         before, cache = self._known.get(place), self._cache()
         if before is None or before.cache != cache:
-            before = _Known(words, wanted, form, cache, known.route, known.query, {})
+            before = _RememberedRequest(words, wanted, form, cache, known.route, known.query, {})
             size = _A_MEANING + _COPIES * _size_of(words) + len(wanted.key)
             self._known.put(place, before, size)
         before.lines[response.status] = _staying(response)
 
-    def ask(self, said: Said, peer: str | None) -> Asked | None:
+    def ask(self, said: RequestHead, peer: str | None) -> FastRequest | None:
         """What a request asks for; None where it must go the long way."""
         began = time.perf_counter()
         if self._service.drain.begun:
@@ -167,18 +169,18 @@ class Shortcut:
         known = self._known.get((said.words, principal.scope))
         if known is None or known.cache != self._cache():
             return None
-        return Asked(began, said, peer, principal, known, stages)
+        return FastRequest(began, said, peer, principal, known, stages)
 
-    def at_once(self, asked: Asked) -> Answer | None:
+    def at_once(self, asked: FastRequest) -> FinishedAnswer | None:
         """The answer from memory; None where the page is not there or may not be shown."""
         found = self._service.pages.at_hand(asked.known.wanted, quietly=True)
         return None if found is None else self._answered(asked, found)
 
-    def may_be_in_redis(self, asked: Asked) -> bool:
+    def may_be_in_redis(self, asked: FastRequest) -> bool:
         """Whether it is worth while to wait for `from_redis`."""
         return self._service.pages.shared_state == "answers" and bool(asked.known.lines)
 
-    async def from_redis(self, asked: Asked) -> Answer | None:
+    async def from_redis(self, asked: FastRequest) -> FinishedAnswer | None:
         """The answer from Redis; None as above."""
         try:
             async with self._service.drain.running(short=True):
@@ -188,7 +190,7 @@ class Shortcut:
             raise
         return None if found is None else self._answered(asked, found)
 
-    def _answered(self, asked: Asked, found: Found) -> Answer | None:
+    def _answered(self, asked: FastRequest, found: CacheHit) -> FinishedAnswer | None:
         """The answer, of which everybody then knows; None, and nobody does, where it can't be."""
         service, (_, said, _, principal, known, stages) = self._service, asked
         held, form, if_none_match = found.held, known.form, said.if_none_match
@@ -212,7 +214,7 @@ class Shortcut:
         service.observers.tell(ended)
         return head + _of_the_answer(found, ended, standing), made.body
 
-    def _ended(self, asked: Asked, made: _Made) -> RequestEnded:
+    def _ended(self, asked: FastRequest, made: _Payload) -> RequestEnded:
         began, said, peer, principal, known, stages = asked
         seconds = time.perf_counter() - began
         return RequestEnded(
@@ -237,13 +239,13 @@ class Shortcut:
             trace=trace_of(said.traceparent, self._begun),
         )
 
-    def _cache(self) -> Cache:
+    def _cache(self) -> CacheScope:
         return self._service.pages.origin, self._service.pages.kept_out
 
 
-def _made(form: PageForm, held: Held) -> _Made:
+def _made(form: PageForm, held: CacheEntry) -> _Payload:
     rendered = form.rendered(held)
-    return _Made(200, rendered.body, len(held.page.records), rendered.rows_size)
+    return _Payload(200, rendered.body, len(held.page.records), rendered.rows_size)
 
 
 def _may_come(request: web.BaseRequest) -> bool:
@@ -257,7 +259,7 @@ def _may_come(request: web.BaseRequest) -> bool:
     )
 
 
-def said_by(message: RawRequestMessage) -> Said | None:
+def said_by(message: RawRequestMessage) -> RequestHead | None:
     """What a request without a body says; None where it must go the long way."""
     fields = message.headers
     if (
@@ -268,7 +270,7 @@ def said_by(message: RawRequestMessage) -> Said | None:
         or not _asks_for_no_more(fields)
     ):
         return None
-    return Said(
+    return RequestHead(
         _words(message.path, fields),
         fields.get(hdrs.AUTHORIZATION),
         fields.get(hdrs.IF_NONE_MATCH),
@@ -284,7 +286,7 @@ def _asks_for_no_more(fields: CIMultiDictProxy[str]) -> bool:
     return not (hdrs.CACHE_CONTROL in fields or hdrs.EXPECT in fields or hdrs.ORIGIN in fields)
 
 
-def _words(path: str, fields: CIMultiDictProxy[str]) -> Words:
+def _words(path: str, fields: CIMultiDictProxy[str]) -> CacheableTarget:
     return (
         path,
         tuple(fields.getall(hdrs.ACCEPT, ())),
@@ -292,7 +294,7 @@ def _words(path: str, fields: CIMultiDictProxy[str]) -> Words:
     )
 
 
-def _size_of(words: Words) -> int:
+def _size_of(words: CacheableTarget) -> int:
     path, accept, coding = words
     return len(path) + sum(map(len, accept)) + sum(map(len, coding))
 
@@ -312,7 +314,7 @@ def _of_the_page(tag: str, link: str | None, length: int | None) -> bytes:
     return lines.encode()
 
 
-def _of_the_answer(found: Found, ended: RequestEnded, standing: Mapping[str, str]) -> bytes:
+def _of_the_answer(found: CacheHit, ended: RequestEnded, standing: Mapping[str, str]) -> bytes:
     """The lines that are of this answer alone, and the head's end."""
     lines = (
         f"Date: {_date(int(ended.at))}\r\n"

@@ -6,24 +6,24 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from feedsvc.settings import Server
-from feedsvc.web.protocol.connection_policy import Doorkeeper
-from feedsvc.web.protocol.fast_path import QuickConnection
-from feedsvc.web.protocol.page_answers import Shortcut
+from feedsvc.web.protocol.connection_policy import ConnectionPolicy
+from feedsvc.web.protocol.fast_path import FastPathConnection
+from feedsvc.web.protocol.page_answers import PageAnswers
 
 
-class Door(web.Server):
+class FeedServer(web.Server):
     """A server as its runner made it, with another protocol for its connections."""
 
-    def __init__(self, made: web.Server, settings: Server, shortcut: Shortcut) -> None:
+    def __init__(self, made: web.Server, settings: Server, shortcut: PageAnswers) -> None:
         super().__init__(
             made.request_handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001 - aiohttp has no other way to choose the protocol
         )
-        self._keeper = Doorkeeper(settings)
+        self._keeper = ConnectionPolicy(settings)
         self._shortcut = shortcut
 
     def __call__(self) -> RequestHandler:
         loop = asyncio.get_running_loop()
-        return QuickConnection(self, self._keeper, self._shortcut, loop, self._kwargs)
+        return FastPathConnection(self, self._keeper, self._shortcut, loop, self._kwargs)

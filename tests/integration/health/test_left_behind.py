@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import asyncpg
 import pytest
 
-from feedsvc.backends.postgres.pool import Pools
+from feedsvc.backends.postgres.pool import PoolSet
 from feedsvc.operations.health import repair_worker
 from feedsvc.settings import Settings
 from tests.support.ailing import until
@@ -18,7 +18,7 @@ from tests.support.servers import as_login
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from feedsvc.operations.health.context import Parts
+    from feedsvc.operations.health.context import HealthContext
 
 SECONDS = 60  # for what takes a second where nothing else runs
 
@@ -29,12 +29,12 @@ def login_url(database: str) -> str:
 
 
 @pytest.fixture
-async def pools(login_url: str) -> AsyncIterator[Pools]:
+async def pools(login_url: str) -> AsyncIterator[PoolSet]:
     """Those of this process, with times that a test can wait for."""
     times = {"idle_timeout": 0.5, "query_timeout": 0.5, "lock_timeout": 0.1}
     names = ("read", "bulk", "analytics", "write")
     given = {"database": {"url": login_url}, "pools": dict.fromkeys(names, times)}
-    made = Pools(Settings.model_validate(given))
+    made = PoolSet(Settings.model_validate(given))
     await made.open()
     yield made
     await made.close(1.0)
@@ -46,16 +46,16 @@ async def left(login_url: str) -> asyncpg.Connection:
     return await asyncpg.connect(login_url, server_settings=named)
 
 
-async def would_end(pools: Pools, connection: asyncpg.Connection) -> bool:
+async def would_end(pools: PoolSet, connection: asyncpg.Connection) -> bool:
     return str(connection.get_server_pid()) in (await repaired(pools, dry=True))[1]
 
 
-async def repaired(pools: Pools, *, dry: bool) -> tuple[str, str]:
+async def repaired(pools: PoolSet, *, dry: bool) -> tuple[str, str]:
     """Make the repair, as the service does. It looks at nothing but the pools."""
-    return await repair_worker.sessions(cast("Parts", SimpleNamespace(pools=pools)), dry)
+    return await repair_worker.sessions(cast("HealthContext", SimpleNamespace(pools=pools)), dry)
 
 
-async def test_sessions_of_this_process_are_spared(pools: Pools, login_url: str) -> None:
+async def test_sessions_of_this_process_are_spared(pools: PoolSet, login_url: str) -> None:
     """One that is leased is idle between two questions, for as long as its client reads slowly."""
     async with pools["bulk"].lease() as own:
         assert await own.fetchval("SELECT 1") == 1
@@ -70,7 +70,7 @@ async def test_sessions_of_this_process_are_spared(pools: Pools, login_url: str)
 
 
 async def test_a_transaction_may_be_idle_for_two_minutes(
-    pools: Pools, login_url: str, monkeypatch: pytest.MonkeyPatch
+    pools: PoolSet, login_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert 2 * repair_worker.IDLE_IN_TRANSACTION == 120.0
     in_transaction = await left(login_url)
@@ -87,7 +87,7 @@ async def test_a_transaction_may_be_idle_for_two_minutes(
 
 
 async def test_a_query_may_take_twice_the_query_timeout(
-    pools: Pools, login_url: str, monkeypatch: pytest.MonkeyPatch
+    pools: PoolSet, login_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy, idle, watching = [await left(login_url) for _ in range(3)]
     query = asyncio.create_task(busy.execute("SELECT pg_sleep(600)"))

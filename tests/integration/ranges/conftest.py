@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from feedsvc.core.timing import Stages
-from feedsvc.feeds.export import Course, Export, open_export
+from feedsvc.feeds.export import Export, ExportOptions, open_export
 from feedsvc.feeds.sources import choice, parallel, ranges
-from feedsvc.feeds.sources.reader import Lane
+from feedsvc.feeds.sources.reader import RangeReader
 from tests.support import servers
 from tests.support.servers import LOGIN, as_login
 from tests.support.sites import CHUNK, Site, sited
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from feedsvc.feeds.query import FeedQuery
-    from feedsvc.feeds.sources.ranges import Range
+    from feedsvc.feeds.sources.ranges import KeyRange
     from tests.integration.conftest import NewDatabase
 
 SIZE: Final = 5  # connections of the pool
@@ -84,23 +84,23 @@ class Readings:
     own: int = 0
     lent: int = 0
     tenants: set[str] = field(default_factory=set)
-    before: Callable[[Lane, int], Awaitable[None]] | None = None
+    before: Callable[[RangeReader, int], Awaitable[None]] | None = None
 
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     """Makes every export be read by ranges of so many rows from the beginning on."""
     monkeypatch.setattr(choice.candidate, "__defaults__", (0,))
-    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: ROWS)
+    monkeypatch.setattr(parallel.ParallelCopy, "_range_rows", lambda *_: ROWS)
     monkeypatch.setattr(parallel, "SURELY_LONG", 0)
     monkeypatch.setattr(parallel, "_KEEPS_UP", 0.0)
     monkeypatch.setattr(parallel, "_AGAIN", 0.0)
     monkeypatch.setattr(ranges, "AHEAD", 3 * CHUNK)
     monkeypatch.setattr("feedsvc.sources.lane.Effort.is_dear", False)
     monkeypatch.setattr("feedsvc.sources.lane.Effort.is_idle", False)
-    seen, original = Readings(), Lane._read
+    seen, original = Readings(), RangeReader._read
 
-    async def read(lane: Lane, part: Range) -> None:
+    async def read(lane: RangeReader, part: KeyRange) -> None:
         seen.own += lane._own
         seen.lent += not lane._own
         told = "SELECT current_setting('feedsvc.tenant')"
@@ -109,7 +109,7 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
             await seen.before(lane, seen.lent)
         await original(lane, part)
 
-    monkeypatch.setattr(Lane, "_read", read)
+    monkeypatch.setattr(RangeReader, "_read", read)
     return seen
 
 
@@ -146,7 +146,7 @@ async def site(owner: asyncpg.Connection, url: str, tmp_path: Path) -> AsyncIter
 
 
 def opened(site: Site, query: FeedQuery) -> AbstractAsyncContextManager[Export]:
-    return open_export(query, site.who, site.pool, Course(CHUNK), Stages())
+    return open_export(query, site.who, site.pool, ExportOptions(CHUNK), Stages())
 
 
 async def rest_of(export: Export) -> list[bytes]:

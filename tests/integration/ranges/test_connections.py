@@ -16,7 +16,7 @@ import pytest
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.feeds.sources import parallel, ranges
-from feedsvc.feeds.sources.reader import Lane
+from feedsvc.feeds.sources.reader import RangeReader
 from feedsvc.settings import Database, PoolSettings
 from tests.support.canaries.awaits import cancelled_at
 from tests.support.encoding import needs_encoder
@@ -26,7 +26,7 @@ from tests.support.sites import Site, sited
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feedsvc.feeds.sources.ranges import Range
+    from feedsvc.feeds.sources.ranges import KeyRange
     from streams import encoder
 
 from tests.integration.ranges.conftest import (
@@ -50,7 +50,7 @@ async def test_a_connection_that_is_lost_costs_no_row(
     """All of those that were lent, or all but one; before a range, or in the middle of it."""
     killed: list[int] = []
 
-    async def kill(lane: Lane, lent: int) -> None:
+    async def kill(lane: RangeReader, lent: int) -> None:
         if not lane._own and lent > 4 + len(killed) and len(killed) < RANGES - 1 - kept:
             pid = lane._connection.get_server_pid()
             killed.append(pid)
@@ -76,7 +76,7 @@ async def test_a_connection_that_is_frozen_costs_no_row(site: Site, readings: Re
     expected = await site.read(site.query("items", "projection"))
     frozen: list[int] = []
 
-    async def freeze(lane: Lane, lent: int) -> None:
+    async def freeze(lane: RangeReader, lent: int) -> None:
         if not lane._own and not frozen and lent > 3:
             frozen.append(lane._connection.get_server_pid())
             os.kill(frozen[0], signal.SIGSTOP)
@@ -97,11 +97,11 @@ async def test_a_connection_that_is_lost_while_all_wait_for_its_rows_costs_none(
 ) -> None:
     """The others, the export's own among them, are in the middle of ranges that come later."""
     expected = await site.read(site.query("wide", "projection"))
-    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 300)
+    monkeypatch.setattr(parallel.ParallelCopy, "_range_rows", lambda *_: 300)
     monkeypatch.setattr(ranges, "AHEAD", 1)
-    original, lost = Lane._pass_on, set[Any]()
+    original, lost = RangeReader._pass_on, set[Any]()
 
-    def pass_on(lane: Lane, part: Range, making: encoder.Encoder) -> None:
+    def pass_on(lane: RangeReader, part: KeyRange, making: encoder.Encoder) -> None:
         original(lane, part, making)
         first, *later = lane._ranges._line
         waiting = [each for each in later if each.is_read and each.batches]
@@ -110,7 +110,7 @@ async def test_a_connection_that_is_lost_while_all_wait_for_its_rows_costs_none(
             lost.add(lane._ranges)
             lane._connection.terminate()
 
-    monkeypatch.setattr(Lane, "_pass_on", pass_on)
+    monkeypatch.setattr(RangeReader, "_pass_on", pass_on)
     async with asyncio.timeout(60):
         while len(lost) < 3:
             assert await site.read(site.query("wide", "copy")) == expected
@@ -157,7 +157,7 @@ async def test_whoever_waits_gets_a_connection_that_was_lent(
     """Though nobody takes the export's rows, and all are in the middle of a range."""
     # Which is no connection's own deadline.
     site.pool.settings = PoolSettings(size=SIZE, query_timeout=60, acquire_timeout=30)
-    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 300)
+    monkeypatch.setattr(parallel.ParallelCopy, "_range_rows", lambda *_: 300)
     monkeypatch.setattr(ranges, "AHEAD", 1)
     expected = (await site.read(site.query("wide", "projection"))).records
     async with opened(site, site.query("wide", "copy")) as export:

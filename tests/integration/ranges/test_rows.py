@@ -14,7 +14,7 @@ import pytest
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.sources import copy_pages, parallel
-from feedsvc.feeds.sources.readers import Lanes
+from feedsvc.feeds.sources.readers import RangeReaders
 from tests.support.encoding import needs_encoder
 from tests.support.sites import Site
 
@@ -62,7 +62,7 @@ async def test_a_feed_is_the_same_by_several_connections(
 async def test_a_filtered_feed_is_the_same_by_several_connections(
     world_site: Site, readings: Readings, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel.RangedPages, "_range_rows", lambda *_: 20)
+    monkeypatch.setattr(parallel.ParallelCopy, "_range_rows", lambda *_: 20)
     expected = await world_site.read(world_site.query("clients", "projection", **given))
     assert expected.records
     assert await world_site.read(world_site.query("clients", "copy", **given)) == expected
@@ -158,13 +158,13 @@ async def test_nobody_sees_what_others_wrote_before_it_came(
 ) -> None:
     """It is the snapshot of the export's own connection that all of them read in."""
     expected = (await site.read(site.query("items", "projection"))).records
-    original = Lanes.begin
+    original = RangeReaders.begin
 
-    async def begin(lanes: Lanes, connection: Connection, most: int) -> None:
+    async def begin(lanes: RangeReaders, connection: Connection, most: int) -> None:
         await owner.execute(WRITES)
         await original(lanes, connection, most)
 
-    monkeypatch.setattr(Lanes, "begin", begin)
+    monkeypatch.setattr(RangeReaders, "begin", begin)
     assert (await site.read(site.query("items", "copy"))).records == expected
     assert readings.lent
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 STAND_INS = ("postgres", "nobody")
 
 
-class Identity(TypedDict, total=False):
+class UnixAccount(TypedDict, total=False):
     """Popen's arguments that make a child another account; empty when it stays ours."""
 
     user: int
@@ -33,7 +33,7 @@ class Account:
     gid: int
     borrowed: bool
 
-    def identity(self) -> Identity:
+    def identity(self) -> UnixAccount:
         """Popen's arguments for a child of this account."""
         if not self.borrowed:
             return {}  # even naming our own groups would need root's rights

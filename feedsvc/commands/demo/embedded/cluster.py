@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class ClusterFolder:
     """The database cluster in `folder`, of `binaries`, whose server runs as `account`."""
 
     folder: Path

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from feedsvc.commands.demo.embedded.account import server_account
 from feedsvc.commands.demo.embedded.binaries import find_postgres
-from feedsvc.commands.demo.embedded.cluster import Cluster
+from feedsvc.commands.demo.embedded.cluster import ClusterFolder
 from feedsvc.commands.demo.embedded.copies import cache_folder
 from feedsvc.commands.demo.embedded.errors import ServerDiedError, explained
 from feedsvc.commands.demo.embedded.initdb import SUPERUSER
@@ -59,7 +59,7 @@ class PostgresServer:
     port: int
     user: str
     password: str = field(repr=False)
-    cluster: Cluster = field(repr=False)
+    cluster: ClusterFolder = field(repr=False)
     process: ServerProcess = field(repr=False)
 
     @property
@@ -117,7 +117,7 @@ def start_postgres(
     account.make_folder(folder)
     with explained(f"start PostgreSQL in {folder}"):
         binaries = find_postgres(account, cache or cache_folder())
-        cluster = Cluster(folder.resolve(), binaries, account)
+        cluster = ClusterFolder(folder.resolve(), binaries, account)
         end_left_postmaster(cluster.folder)
         cluster.write_settings({**SETTINGS, **(settings or {})})
         server = _start(cluster, seconds)
@@ -127,7 +127,7 @@ def start_postgres(
         server.stop()
 
 
-def _start(cluster: Cluster, seconds: float) -> PostgresServer:
+def _start(cluster: ClusterFolder, seconds: float) -> PostgresServer:
     if not cluster.data.exists():
         cluster.create()
         return _start_server(cluster, seconds)
@@ -141,7 +141,7 @@ def _start(cluster: Cluster, seconds: float) -> PostgresServer:
         return _start_server(cluster, seconds)
 
 
-def _start_server(cluster: Cluster, seconds: float) -> PostgresServer:
+def _start_server(cluster: ClusterFolder, seconds: float) -> PostgresServer:
     def start(port: int) -> PostgresServer:
         process = postmaster(cluster, port)
         bring_up(process, cluster, port, seconds)

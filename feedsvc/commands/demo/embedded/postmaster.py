@@ -17,7 +17,7 @@ from feedsvc.commands.demo.embedded.serverlog import why, why_it_died
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from feedsvc.commands.demo.embedded.cluster import Cluster
+    from feedsvc.commands.demo.embedded.cluster import ClusterFolder
     from feedsvc.commands.demo.embedded.processes import Step
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ STEPS: dict[StopMode, tuple[Step, ...]] = {"fast": FAST, "immediate": IMMEDIATE,
 NOT_YET = ('lock file "postmaster.pid"', "pre-existing shared memory block")
 
 
-def postmaster(cluster: Cluster, port: int) -> ServerProcess:
+def postmaster(cluster: ClusterFolder, port: int) -> ServerProcess:
     """The cluster's server on a port, not yet started."""
     argv = [str(cluster.binaries.folder / "postgres"), "-D", str(cluster.data)]
     argv += ["-c", f"config_file={cluster.settings_file}", "-p", str(port)]
@@ -47,7 +47,7 @@ def postmaster(cluster: Cluster, port: int) -> ServerProcess:
     )
 
 
-def bring_up(process: ServerProcess, cluster: Cluster, port: int, seconds: float) -> None:
+def bring_up(process: ServerProcess, cluster: ClusterFolder, port: int, seconds: float) -> None:
     """Start it and wait until it lets the superuser in.
 
     Raises:
@@ -73,7 +73,9 @@ def bring_up(process: ServerProcess, cluster: Cluster, port: int, seconds: float
             return
 
 
-def _wait_until_ready(process: ServerProcess, cluster: Cluster, port: int, deadline: float) -> None:
+def _wait_until_ready(
+    process: ServerProcess, cluster: ClusterFolder, port: int, deadline: float
+) -> None:
     while time.monotonic() < deadline:
         pid = process.running_pid()
         if pid is None:
@@ -103,7 +105,7 @@ def _says_ready(data: Path, pid: int) -> bool:
     return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
-def _log_in(cluster: Cluster, port: int) -> None:
+def _log_in(cluster: ClusterFolder, port: int) -> None:
     argv = [str(cluster.binaries.folder / "psql"), "--no-psqlrc", "--command=SELECT 1"]
     argv += [f"--host={HOST}", f"--port={port}", f"--username={SUPERUSER}", "--dbname=postgres"]
     variables = {"PGPASSWORD": cluster.password(), "PGCONNECT_TIMEOUT": "5"}
