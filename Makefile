@@ -32,7 +32,7 @@ test-redis: $(VENV)/test.stamp
 	done
 
 # What depends on the turns of the event loop, on each Python that is promised and found on PATH.
-ORDER_TESTS := tests/unit/test_answer_order.py tests/integration/test_pipelining.py tests/integration/test_shortcut.py
+ORDER_TESTS := tests/unit/test_answer_order.py tests/integration/web/test_pipelining.py tests/integration/web/test_shortcut.py
 test-pythons:
 	for python in python3.11 python3.12 python3.13; do \
 		command -v $$python >/dev/null || { echo "skipped: there is no $$python on PATH"; continue; }; \

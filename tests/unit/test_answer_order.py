@@ -1,7 +1,7 @@
 """The order of answers on one connection, at each turn of the event loop at which bytes can arrive.
 
 The transport is a fake, for no real one lets a test choose the turn: with a real socket
-(`tests/integration/test_pipelining.py`) the same fault is a matter of microseconds.
+(`tests/integration/web/test_pipelining.py`) the same fault is a matter of microseconds.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Readers of parameters: what they take, what they refuse, and what they make of it.
 
-That PostgreSQL takes whatever they take is in tests/integration/test_literals.py.
+That PostgreSQL takes whatever they take is in tests/integration/datasets/test_literals.py.
 """
 
 import pytest
