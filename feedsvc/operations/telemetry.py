@@ -84,7 +84,8 @@ class Telemetry:
         """What is to be done in the background for as long as the worker runs."""
         if self._enabled:
             yield StatsSampler(parts, self._observers, self._sampling).run()
-            yield self._store.run()
+            yield self._store.outbox.run()
+            yield self._store.run_tidying()
             yield from self._alerts.work(parts.drain)
 
     def _write_cells(self) -> None:

@@ -1,33 +1,23 @@
-"""Minutes in PostgreSQL: written in the background, put together into hours, trimmed.
-
-While PostgreSQL is away they wait, up to a number; what is dropped beyond it is counted, and said
-in the log.
-"""
+"""Minutes in PostgreSQL: written in the background, merged into hours, trimmed."""
 
 import asyncio
-import itertools
-import logging
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
+from feedsvc.backends.postgres.outbox import Outbox, OutboxTable
 from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import identifiers
-from feedsvc.core.logs import redacted
-from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
+from feedsvc.core.problems import Problem
 from feedsvc.operations.performance.figures import Figures, readable
 from feedsvc.operations.performance.recorder import MINUTE, Minute
 
-logger = logging.getLogger(__name__)
-
 HOUR: Final = 3_600
 KEPT_MINUTES: Final = timedelta(hours=3)
-"""After so long only the hour that they were part of is kept."""
+"""The age at which minutes are merged into their hour."""
 KEPT_HOURS: Final = timedelta(days=15)
 MOST_WAITING: Final = 180
 """Minutes that may wait for PostgreSQL."""
@@ -39,16 +29,13 @@ _ADD, _LISTED, _FIGURES, _OLDEST_HOUR, _TRIM = (
 _LOCK: Final = "select pg_try_advisory_xact_lock(hashtext('feedsvc.performance'))"
 _DELETE: Final = "delete from feedsvc.performance where id = any($1::uuid[])"
 _BATCH: Final = 60
-_TOGETHER: Final = 1_000  # minutes at a time
-_EVERY: Final = 1.0  # seconds
-_LONGEST_PAUSE: Final = 30.0
-_TIDY_EVERY: Final = 60.0
-_SAY_EVERY: Final = 600.0  # seconds between lines about one and the same lack
-_LAST_CHANCE: Final = 1.0  # seconds that the last minute gets on an orderly stop
+_MOST_MERGED: Final = 1_000  # minutes at a time
+_TIDY_EVERY: Final = 60.0  # seconds
+_LAST_CHANCE: Final = 1.0  # seconds for the last minute on an orderly stop
 
 
 class StoredFigures(NamedTuple):
-    """Figures from `at` on, seconds since 1970, for so many seconds."""
+    """Figures of `seconds` seconds from `at` on, in seconds since 1970."""
 
     id: str
     at: float
@@ -57,102 +44,57 @@ class StoredFigures(NamedTuple):
 
 
 class Store:
-    """Keeps minutes."""
+    """The table of minutes and hours."""
 
     def __init__(self, pool: Pool) -> None:
-        self.waiting: deque[StoredFigures] = deque()
-        """What PostgreSQL does not have yet."""
-        self._pool = pool
-        self._dropped = 0
-        self._said_at = -_SAY_EVERY
-        self._set_up = True
-
-    def keep(self, minute: Minute) -> None:
-        """Takes a minute that is over; the oldest one is dropped where too many wait already."""
-        if len(self.waiting) >= MOST_WAITING:
-            self.waiting.popleft()
-            self._dropped += 1
-        self.waiting.append(
-            StoredFigures(identifiers.new_uuid(), minute.at, MINUTE, minute.figures)
+        self.outbox = Outbox(
+            pool,
+            OutboxTable("performance", "minutes", _ADD, _packed, MOST_WAITING, _BATCH, newest=True),
         )
+        self._pool = pool
 
-    async def run(self) -> None:
-        """Writes and tidies until it is cancelled."""
-        pause, tidied = _EVERY, time.monotonic()
+    def keep(self, minute: Minute) -> StoredFigures:
+        """Take a minute that is over."""
+        row = StoredFigures(identifiers.new_uuid(), minute.at, MINUTE, minute.figures)
+        self.outbox.add(row)
+        return row
+
+    async def run_tidying(self) -> None:
+        """Merge and trim once a minute, until cancelled."""
         while True:
-            await asyncio.sleep(pause)
-            well = await self.write()
-            pause = _EVERY if well else min(pause * 2, _LONGEST_PAUSE)
-            if well and time.monotonic() - tidied >= _TIDY_EVERY:
-                tidied = time.monotonic()
-                await self._tidy_quietly()
+            await asyncio.sleep(_TIDY_EVERY)
+            try:
+                while await self.tidy():
+                    pass
+            except Problem as problem:
+                self.outbox.log(problem)
 
     async def close(self) -> None:
-        """Writes what is left."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_CHANCE):
-                for pause in itertools.repeat(_EVERY):
-                    if await self.write() or not self._set_up:
-                        return
-                    await asyncio.sleep(pause)
-
-    async def write(self) -> bool:
-        """Writes what waits now; False where PostgreSQL does not take it."""
-        while self.waiting:
-            batch = list(itertools.islice(self.waiting, _BATCH))
-            packed = await asyncio.to_thread(_packed, batch)
-            try:
-                async with write_transaction(self._pool) as connection:
-                    await connection.execute(_ADD, *packed)
-                self._set_up = True
-            except (Unavailable, Timeout) as problem:
-                self._set_up = not isinstance(problem, NotSetUp)
-                self._say(problem)
-                return False
-            except Problem as problem:
-                # It would be refused for ever, and hold up all that comes behind it.
-                cause = redacted(problem.__cause__ or problem)
-                logger.error("performance: %d minutes were refused: %s", len(batch), cause)  # noqa: TRY400
-            written = {row.id for row in batch}
-            while self.waiting and self.waiting[0].id in written:
-                self.waiting.popleft()
-        return True
+        """Write what is left."""
+        await self.outbox.close(_LAST_CHANCE)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator["Reader"]:
-        """What all workers everywhere have written, as of one moment. Raises Problem."""
+        """Open a reader of one snapshot of all workers' rows. Raises Problem."""
         async with write_transaction(self._pool) as connection:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield Reader(connection)
 
     async def tidy(self) -> int:
-        """Puts together the minutes of one hour, and trims. How many minutes that were.
+        """Merge the minutes of one hour, and trim. The number of minutes merged.
 
-        Raises Problem. One process does it at a time; whoever finds another at it leaves it.
+        Raises Problem. One process does it at a time, by an advisory lock; the others return 0.
         """
         async with write_transaction(self._pool) as connection:
             if not await connection.fetchval(_LOCK):
                 return 0
-            minutes = await connection.fetch(_OLDEST_HOUR, KEPT_MINUTES, _TOGETHER)
+            minutes = await connection.fetch(_OLDEST_HOUR, KEPT_MINUTES, _MOST_MERGED)
             if minutes:
-                packed = await asyncio.to_thread(_together, minutes)
+                packed = await asyncio.to_thread(_merged, minutes)
                 await connection.execute(_ADD, *packed)
                 await connection.execute(_DELETE, [row["id"] for row in minutes])
             await connection.execute(_TRIM, KEPT_HOURS)
             return len(minutes)
-
-    async def _tidy_quietly(self) -> None:
-        try:
-            while await self.tidy():
-                pass
-        except Problem as problem:
-            self._say(problem)
-
-    def _say(self, problem: Problem) -> None:
-        if time.monotonic() - self._said_at >= _SAY_EVERY:
-            self._said_at = time.monotonic()
-            what = "performance: %d minutes wait and %d were dropped: %s"
-            logger.warning(what, len(self.waiting), self._dropped, problem.detail)
 
 
 def _packed(rows: Sequence[StoredFigures]) -> tuple[list[str], list[float], list[int], list[bytes]]:
@@ -165,7 +107,7 @@ def _packed(rows: Sequence[StoredFigures]) -> tuple[list[str], list[float], list
 
 
 class Reader:
-    """Rows, within one transaction. Raises what asyncpg raises."""
+    """Rows as of one transaction. Raises asyncpg's errors."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -180,8 +122,8 @@ class Reader:
         return {row["id"]: row["figures"] for row in found}
 
 
-def _together(minutes: Sequence[Any]) -> tuple[list[str], list[float], list[int], list[bytes]]:
-    """One row of an hour, of what can be read."""
+def _merged(minutes: Sequence[Any]) -> tuple[list[str], list[float], list[int], list[bytes]]:
+    """The row of an hour, from those minutes that can be read."""
     merged = Figures()
     for minute in minutes:
         merged.merge(readable(minute["id"], minute["figures"]))

@@ -87,7 +87,7 @@ class Tracker:
         # after it, so no minute is counted twice.
         past, lacking = await self._past(wanted, begins)
         present = await self.present()
-        rows = {row.id: row for row in self._store.waiting}
+        rows = {row.id: row for row in self._store.outbox.waiting}
         rows |= {row.id: row for each in present for row in each.rows if row.id != _UNDER_WAY}
         fresh = [row for name, row in rows.items() if name not in past.ids]
         fresh += [row for each in present for row in each.rows if row.id == _UNDER_WAY]
@@ -107,9 +107,9 @@ class Tracker:
             return nothing, "The database did not give the figures of the past in time."
 
     def _close_minute(self, minute: Minute) -> None:
-        self._store.keep(minute)
+        row = self._store.keep(minute)
         if self._file is not None:
-            self._file.closed(self._store.waiting[-1])
+            self._file.closed(row)
             self._written = 0.0  # or it would be told as under way until the next writing, too
 
     def _publish(self, vitals: ProcessStats) -> None:

@@ -15,6 +15,7 @@ from yarl import URL
 from feedsvc.backends.postgres.pool import PoolSet
 from feedsvc.core.events import RequestEnded
 from feedsvc.core.principal import Principal
+from feedsvc.operations import audit
 from feedsvc.operations.audit import AuditLog
 from feedsvc.settings import Audit, Database, Settings
 from tests.support.servers import LOGIN
@@ -319,10 +320,9 @@ async def test_an_entry_is_written_once_though_it_was_told_twice(
 ) -> None:
     async with audit_log(world_url) as log:
         log.observe(ended("twice", ANN))
-        kept = log._next_batch()
-        assert await log._write_all()
-        log._waiting.extend(kept)
-        assert await log._write_all()
+        values = await log.outbox._next_batch()
+        await world.execute(audit._WRITE, *values)
+        assert await log.outbox.write()
     assert (
         await world.fetchval("SELECT count(*) FROM feedsvc.audit WHERE request_id = 'twice'") == 1
     )
@@ -336,10 +336,10 @@ async def test_nothing_that_can_be_asked_stops_the_log(
             log.observe(ended(f"odd-{number}", ANN, query=query))
         log.observe(ended("no address", ANN, address=None))
         log.observe(ended("mad address", ANN, address="nowhere"))  # can't be, and must not block
-        assert await log._write_all()
+        assert await log.outbox.write()
         log.observe(ended("after", ANN))
-        assert await log._write_all()
-        assert not log._waiting
+        assert await log.outbox.write()
+        assert not log.outbox.waiting
     assert (
         await world.fetchval("SELECT count(*) FROM feedsvc.audit WHERE request_id = 'after'") == 1
     )
@@ -352,9 +352,9 @@ async def test_a_database_without_the_table_is_served_all_the_same(
     try:
         async with audit_log(world_url) as log:
             log.observe(ended("no table", ANN))
-            assert not await log._write_all()
+            assert not await log.outbox.write()
             await world.execute("ALTER TABLE feedsvc.elsewhere RENAME TO audit")
-            assert await log._write_all()
+            assert await log.outbox.write()
     finally:
         if await world.fetchval("SELECT to_regclass('feedsvc.elsewhere')"):
             await world.execute("ALTER TABLE feedsvc.elsewhere RENAME TO audit")

@@ -271,9 +271,9 @@ async def test_the_minute_under_way_of_every_worker_is_counted_once(
                 worker.tell(ended(0.1))
                 worker.lives(minute + 3)
             assert await counted() == 12, "closed, and not written"
-            await one_store.write()
+            await one_store.outbox.write()
             assert await counted() == 12, "one is written"
-            await other_store.write()
+            await other_store.outbox.write()
             assert await counted() == 12, "both are"
             assert await admin.fetchval("SELECT count(*) FROM feedsvc.performance") == 2
             present = (await one.tracker.report("1h"))["now"]
@@ -297,14 +297,14 @@ async def test_minutes_wait_for_postgresql_and_not_without_end(
         for minute in range(MOST_WAITING + 21):
             worker.lives(now - 60 * (MOST_WAITING + 20 - minute))
             worker.tell(ended(0.1))
-        assert not await store.write()
-        assert len(store.waiting) == MOST_WAITING
+        assert not await store.outbox.write()
+        assert len(store.outbox.waiting) == MOST_WAITING
         report = await worker.tracker.report("1h")
         assert report["lacking"] is not None
         assert report["totals"]["count"] == 61, "what it still has is reported"
         proxy.fault = Fault()
-        assert await store.write()
-    assert not store.waiting
+        assert await store.outbox.write()
+    assert not store.outbox.waiting
     assert await admin.fetchval("SELECT count(*) FROM feedsvc.performance") == MOST_WAITING
     assert f"{MOST_WAITING} minutes wait and 20 were dropped" in caplog.text
 
@@ -316,10 +316,10 @@ async def test_a_minute_is_written_once_though_it_was_told_twice(
         worker = Worker(store)
         worker.lives(time.time() - 60)
         worker.lives(time.time())
-        kept = list(store.waiting)
-        assert await store.write()
-        store.waiting.extend(kept)
-        assert await store.write()
+        kept = list(store.outbox.waiting)
+        assert await store.outbox.write()
+        store.outbox.waiting.extend(kept)
+        assert await store.outbox.write()
     assert await admin.fetchval("SELECT count(*) FROM feedsvc.performance") == 1
 
 
@@ -354,7 +354,7 @@ async def test_a_database_that_was_never_migrated(new_database: NewDatabase) -> 
         worker = Worker(store)
         worker.lives(time.time())
         worker.lives(time.time() + 60)
-        assert not await store.write()
+        assert not await store.outbox.write()
         with pytest.raises(NotSetUp):
             await worker.tracker.report("1h")
         await worker.tracker.close()
