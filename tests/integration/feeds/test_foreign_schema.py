@@ -293,7 +293,9 @@ def test_the_code_names_none_of_the_demos_relations() -> None:
     pools = get_args(PoolName)  # `analytics` is a pool of the service's as well
     quoted = "|".join(name for name in demo if name not in pools)
     naming = re.compile(rf"""\bwedding\.\w|["'`]({quoted})["'`]|/feeds/({"|".join(demo)})\b""")
-    own = [REPOSITORY / "feedsvc" / "demo", REPOSITORY / "feedsvc" / "migrations" / "wedding"]
+    package = REPOSITORY / "feedsvc"
+    own = [package / "commands/demo", package / "backends/postgres/migrations/wedding"]
+    assert all(folder.is_dir() for folder in own)
     found = [
         f"{file.relative_to(REPOSITORY)}:{number}: {line.strip()}"
         for package in ("feedsvc", "streams")
