@@ -1,92 +1,90 @@
-"""How this process and its machine are: looked at on the side, and told once a second."""
+"""The state of this process and its machine, sampled once a second."""
 
 import asyncio
+import tempfile
 import time
-from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
-from feedsvc.access.tokens import Tokens
-from feedsvc.backends.postgres.pool import PoolSet
 from feedsvc.backends.postgres.probe import ReadinessProbe
-from feedsvc.backends.postgres.replicas import Replicas
-from feedsvc.backends.redis.link import RedisLink
-from feedsvc.cache.pages import Pages
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import Observers, ProcessStats, StandbyState
 from feedsvc.operations.audit import AuditLog
+from feedsvc.operations.health.disks import Room
 from feedsvc.operations.health.health import HealthMonitor
-from feedsvc.operations.machine import Machine
 from feedsvc.operations.sampling import Sampling
 
-_WAKE: Final = 0.1  # seconds between looks at whether the event loop is on time
-_LAGS: Final = 10  # of them are told together
+_EVERY: Final = 1.0  # seconds
 _LOOK_EVERY: Final = 5.0  # seconds between looks at what costs a millisecond to find out
+_DISK_PATIENCE: Final = 0.1  # seconds; a file system that hangs must not silence the worker
 
 
 class SampledParts(NamedTuple):
-    """Whose state is told. `listens` is None where nobody has to listen to PostgreSQL."""
+    """The parts whose state is sampled; the rest of them is health's context."""
 
-    pools: PoolSet
-    drain: Drain
-    pages: Pages
-    probe: ReadinessProbe
-    link: RedisLink | None
-    listens: Callable[[], bool] | None
     health: HealthMonitor
-    replicas: Replicas
+    drain: Drain
+    probe: ReadinessProbe
     audit: AuditLog
-    tokens: Tokens
 
 
 class StatsSampler:
-    """Tells of them until it is cancelled."""
+    """Reports ProcessStats to observers."""
 
     def __init__(self, parts: SampledParts, observers: Observers, sampling: Sampling) -> None:
         self._parts = parts
+        self._context = parts.health.parts
         self._observers = observers
         self._sampling = sampling
-        self._machine = Machine()
-        self._looked = time.monotonic()
+        self._folder = Path(tempfile.gettempdir())
+        self._disk: Room | None = None
+        self._sampled = 0.0
+        self._context.loop.on_wake = sampling.woke_late
 
     async def run(self) -> NoReturn:
-        """Watches the event loop, and tells: at once, for who is not heard of counts as dead."""
-        self._observers.tell(self.now([]))
+        """Sample until cancelled: at once, since a worker without a sample counts as dead."""
+        looked = time.monotonic()
+        await self._look_at_disk()
         while True:
-            lags = [await self._next_lag() for _ in range(_LAGS)]
-            if time.monotonic() - self._looked >= _LOOK_EVERY:
-                self._looked = time.monotonic()
-                self._machine.look()
-            self._observers.tell(self.now(lags))
+            self._observers.tell(self.now(self._context.loop.since(self._sampled)))
+            self._sampled = time.monotonic()
+            await asyncio.sleep(_EVERY)
+            if time.monotonic() - looked >= _LOOK_EVERY:
+                looked = time.monotonic()
+                self._context.machine.look()
+                await self._look_at_disk()
 
     def now(self, lags: list[float]) -> ProcessStats:
-        """What is to be told."""
-        parts, memory = self._parts, self._parts.pages.memory
+        """The state at this moment, with these lags of the event loop."""
+        parts, context, pages = self._parts, self._context, self._context.pages
+        published = context.tokens.published
         return ProcessStats(
             at=time.time(),
             lags=lags,
             sampled=self._sampling.weight,
             cpu_seconds=time.process_time(),
-            most_open_files=self._machine.most_open_files,
-            **self._machine.usage._asdict(),
-            pools=parts.pools.states(),
+            most_open_files=context.machine.most_open_files,
+            **context.machine.usage._asdict(),
+            disk=None if self._disk is None else self._disk.size,
+            disk_free=None if self._disk is None else self._disk.free,
+            pools=context.pools.states(),
             running=parts.drain.running_now,
             leaving=parts.drain.begun,
-            cached_pages=len(memory),
-            cached_bytes=round(memory.currsize),
-            evicted_pages=memory.evicted,
+            cached_pages=len(pages.memory),
+            cached_bytes=round(pages.memory.currsize),
+            evicted_pages=pages.memory.evicted,
             database_answers=parts.probe.fault is None,
-            redis_answers=None if parts.link is None else not parts.link.away,
-            listener_hears=None if parts.listens is None else parts.listens(),
+            redis_answers=None if context.link is None else not context.link.away,
+            listener_hears=pages.listening if context.settings.cache.enabled else None,
             health=parts.health.states(),
-            kept_out=parts.pages.reasons(),
-            standbys={r.name: StandbyState(r.is_usable, r.lag) for r in parts.replicas.all},
+            kept_out=pages.reasons(),
+            standbys={r.name: StandbyState(r.is_usable, r.lag) for r in context.replicas.all},
             audit=parts.audit.state(),
-            keys_age=parts.tokens.published.age() if parts.tokens.published else None,
+            keys_age=published.age() if published else None,
         )
 
-    async def _next_lag(self) -> float:
-        began = time.perf_counter()
-        await asyncio.sleep(_WAKE)
-        lag = max(0.0, time.perf_counter() - began - _WAKE)
-        self._sampling.woke_late(lag, time.monotonic())
-        return lag
+    async def _look_at_disk(self) -> None:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_DISK_PATIENCE):
+                self._disk = await self._context.disks.room(self._folder)

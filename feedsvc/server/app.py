@@ -199,7 +199,7 @@ def _prefetcher(
 
 def _work(built: _Built) -> Iterator[Background]:
     """What is done beside the requests, until the end."""
-    service, link, changes, audit, _ = built
+    service, _, changes, audit, _ = built
     settings = service.settings
     yield service.probe.run()
     if service.pools.servers.are_several:
@@ -214,13 +214,8 @@ def _work(built: _Built) -> Iterator[Background]:
         yield service.replicas.run()
     if service.tokens.published is not None:
         yield service.tokens.published.run()
-    listens = (lambda: service.pages.listening) if settings.cache.enabled else None
-    health = service.together.health
-    watched = SampledParts(
-        service.pools, service.drain, service.pages, service.probe, link, listens, health,
-        service.replicas, audit, service.tokens,
-    )  # fmt: skip
-    yield from service.observing.work(watched)
+    sampled = SampledParts(service.together.health, service.drain, service.probe, audit)
+    yield from service.observing.work(sampled)
 
 
 @asynccontextmanager

@@ -23,9 +23,6 @@ def test_it_sees_what_there_is() -> None:
     assert 0.8 * 0.2 / wall < usage.cpu_share < 4
     assert usage.open_files == pytest.approx(psutil.Process().num_fds(), abs=5)
     assert 0 < usage.machine_memory_free < usage.machine_memory
-    assert usage.disk is not None
-    assert usage.disk_free is not None
-    assert usage.disk_free < usage.disk
 
 
 def test_without_a_file_left_it_knows_that_there_is_none() -> None:
@@ -40,6 +37,6 @@ def test_without_a_file_left_it_knows_that_there_is_none() -> None:
         machine.look()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert machine.usage == before._replace(open_files=machine.most_open_files)
+    assert machine.usage == before._replace(open_files=lowest)
     machine.look()
     assert machine.usage.open_files != machine.most_open_files

@@ -1,13 +1,12 @@
 """Checks of this process and the machine that it is on."""
 
-import resource
 import time
 from typing import Any, Final
 
 import psutil
 
+from feedsvc.operations.event_loop import TOO_LATE
 from feedsvc.operations.health.context import HealthContext
-from feedsvc.operations.health.loop import TOO_LATE
 from feedsvc.operations.health.result import CheckResult, worst
 
 _LATELY: Final = 30.0  # seconds
@@ -48,13 +47,13 @@ async def loop(parts: HealthContext) -> CheckResult:
 
 async def files(parts: HealthContext) -> CheckResult:
     """Whether more files and connections can be opened."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = parts.machine.most_open_files
     try:
-        used = psutil.Process().num_fds()
+        used = parts.machine.open_files()
     except (OSError, psutil.Error):
         return CheckResult("down", "No file can be opened, not even to count them.", {"most": most})
     figures = {"open": used, "most": most}
-    if most == resource.RLIM_INFINITY or used < _MANY_FILES * most:
+    if most is None or used < _MANY_FILES * most:
         return CheckResult("ok", f"{used} files and connections are open.", figures)
     what = f"{used} files and connections are open, and {most} is all that may be."
     return CheckResult("degraded", what, figures)

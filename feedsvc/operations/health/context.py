@@ -11,11 +11,12 @@ from feedsvc.backends.redis.link import RedisLink
 from feedsvc.cache.pages import Pages
 from feedsvc.changes.listener import ChangeListener
 from feedsvc.core.process import WorkerContext
+from feedsvc.operations.event_loop import EventLoopMonitor
 from feedsvc.operations.health.clock import Clock
 from feedsvc.operations.health.disks import Disks
 from feedsvc.operations.health.jobs import Jobs
-from feedsvc.operations.health.loop import LoopLag
 from feedsvc.operations.health.primary import Primary
+from feedsvc.operations.machine import Machine
 from feedsvc.operations.peers import Peers
 from feedsvc.settings import Settings
 
@@ -35,7 +36,8 @@ class HealthContext:
     colleagues: Peers = field(init=False)
     primary: Primary = field(init=False)
     disks: Disks = field(init=False)
-    loop: LoopLag = field(default_factory=LoopLag, init=False)
+    loop: EventLoopMonitor = field(default_factory=EventLoopMonitor, init=False)
+    machine: Machine = field(default_factory=Machine, init=False)
     clock: Clock = field(default_factory=Clock, init=False)
     jobs: Jobs = field(default_factory=Jobs, init=False)
 

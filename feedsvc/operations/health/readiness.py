@@ -7,7 +7,7 @@ balancer that takes all of them out answers for none, where each could still sho
 from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres.probe import ReadinessProbe
 from feedsvc.core.drain import Drain
-from feedsvc.operations.health.loop import TOO_LATE, LoopLag
+from feedsvc.operations.event_loop import TOO_LATE, EventLoopMonitor
 from feedsvc.settings import Health
 
 
@@ -15,7 +15,12 @@ class Readiness:
     """The state behind `/ready`, read from what is known already."""
 
     def __init__(
-        self, settings: Health, drain: Drain, tokens: Tokens, loop: LoopLag, probe: ReadinessProbe
+        self,
+        settings: Health,
+        drain: Drain,
+        tokens: Tokens,
+        loop: EventLoopMonitor,
+        probe: ReadinessProbe,
     ) -> None:
         self._settings = settings
         self._drain = drain
