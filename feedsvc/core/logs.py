@@ -1,8 +1,7 @@
-"""Where log lines go: standard error, one line each, and nothing in them of anybody's rows.
+"""The log: lines on standard error that quote no values of rows.
 
-On a terminal a line is for reading; anywhere else it is a JSON object for whatever collects it.
-Lines below WARNING wait for each other for a moment and are written at once, for a call of
-write(2) for each of thousands of requests a second costs more than answering them.
+On a terminal a line is text, elsewhere a JSON object. Lines below WARNING wait up to 0.1 s and are
+written together: a write(2) for each of thousands of requests a second costs more than the answers.
 """
 
 import asyncio
@@ -40,10 +39,10 @@ def redacted(error: BaseException) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Tracebacks without what PostgreSQL says of a value: its messages quote the rows."""
+    """Tracebacks without PostgreSQL's messages, which quote values of rows."""
 
     def formatException(self, ei: _Raised) -> str:  # noqa: N802 - as logging names it
-        """The frames and kinds of the error and of what caused it."""
+        """The frames and classes of the error and its causes."""
         lines: list[str] = []
         error = ei[1]
         while error is not None:
@@ -56,9 +55,9 @@ class _Formatter(logging.Formatter):
 
 
 class Line(NamedTuple):
-    """`at` is seconds since 1970, `fields` what else is known, as plain values.
+    """A line: `at` is seconds since 1970, `fields` are plain values by name.
 
-    Who reads text gets `shown` in the message's place, with the fields filled in (`%(name)s`).
+    As text it has `shown` in the message's place, with the fields filled in (`%(name)s`).
     """
 
     at: float
@@ -70,18 +69,22 @@ class Line(NamedTuple):
 
 
 class Lines(logging.Handler):
-    """Writes lines to a stream, in the order in which they came."""
+    """A stream of lines in the order in which they came, from the event loop and from threads.
+
+    The handler's lock guards what waits. A timer is only ever set by its own loop and never
+    cancelled, for no other thread may touch it; it writes what waits then, if anything does.
+    """
 
     def __init__(self, stream: TextIO, *, json: bool) -> None:
         super().__init__()
         self._stream = stream
         self._as_text = _json if json else _text
         self._waiting: list[Line | Callable[[], Line]] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timed: asyncio.AbstractEventLoop | None = None
         self.setFormatter(_Formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes a record of logging's."""
+        """Take a record of the logging module's."""
         try:
             fields = {}
             if record.exc_info and self.formatter is not None:
@@ -90,46 +93,51 @@ class Lines(logging.Handler):
             self.add(Line(record.created, record.levelno, record.name, message, fields))
             if record.levelno >= logging.WARNING:
                 self.flush()
-        except Exception:  # noqa: BLE001 - logging's own way with a line that can't be made
+        except Exception:  # noqa: BLE001 - the logging module's way with a line that can't be made
             self.handleError(record)
 
     def add(self, line: Line | Callable[[], Line]) -> None:
-        """Adds one line, or what will make it when it is written."""
-        self._waiting.append(line)
-        if len(self._waiting) >= _MOST_WAITING:
-            self.flush()
-        elif self._timer is None:
-            self._flush_soon()
+        """Add a line, or a function that makes it when it is written."""
+        self.acquire()
+        try:
+            self._waiting.append(line)
+            if len(self._waiting) >= _MOST_WAITING:
+                self.flush()
+            elif self._timed is None or self._timed.is_closed():
+                self._flush_soon()
+        finally:
+            self.release()
 
     def flush(self) -> None:
-        """Writes what waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            made = [line if isinstance(line, Line) else line() for line in waiting]
-            self._stream.write("".join(map(self._as_text, made)))
-            self._stream.flush()
+        """Write what waits."""
+        self.acquire()
+        try:
+            waiting, self._waiting = self._waiting, []
+            if waiting:
+                made = [line if isinstance(line, Line) else line() for line in waiting]
+                self._stream.write("".join(map(self._as_text, made)))
+                self._stream.flush()
+        finally:
+            self.release()
 
     def _flush_soon(self) -> None:
         try:
-            loop = asyncio.get_running_loop()
+            self._timed = asyncio.get_running_loop()
         except RuntimeError:
-            self.flush()  # nobody would come back for it
+            self.flush()  # no loop would come back for it
         else:
-            self._timer = loop.call_later(_PATIENCE, self._time_is_up)
+            self._timed.call_later(_PATIENCE, self._time_is_up)
 
     def _time_is_up(self) -> None:
-        self._timer = None
+        self._timed = None
         self.flush()
 
 
 def configure(level: Level, form: Form = "auto", stream: TextIO = sys.stderr) -> None:
-    """Sets up the log of this process; times are UTC."""
+    """Set up the log of this process. Times are UTC."""
     lines = Lines(stream, json=form == "json" or (form == "auto" and not stream.isatty()))
     logging.basicConfig(level=level, handlers=[lines], force=True)
-    # One line for every revision and statement is for whoever debugs alembic itself.
+    # A line for each revision and statement serves to debug alembic alone.
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
@@ -139,7 +147,7 @@ def traced(trace: Trace | None) -> dict[str, str]:
 
 
 def add_line(line: Callable[[], Line]) -> None:
-    """A line without logging's own detour, for what comes with every request."""
+    """Add a line to the root logger's handlers, without a record: one comes with each request."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, Lines):
             handler.add(line)
@@ -182,7 +190,7 @@ _PAUSE: Final = 10.0  # seconds between two lines about the same thing
 
 
 class Tally:
-    """Counts a kind of event, and logs the count: at once, and then no more than now and then."""
+    """A count of events that is logged at once, and then every ten seconds at most."""
 
     def __init__(self, line: str) -> None:
         self._line = line  # has one %d, for the count since the last line
@@ -190,14 +198,14 @@ class Tally:
         self._pause: asyncio.TimerHandle | None = None
 
     def add(self) -> None:
-        """It has happened once more."""
+        """Count an event."""
         self._count += 1
         if self._pause is None:
-            self._tell()
+            self._log()
 
-    def _tell(self) -> None:
+    def _log(self) -> None:
         self._pause = None
         if self._count:
             logger.warning(self._line, self._count)
             self._count = 0
-            self._pause = asyncio.get_running_loop().call_later(_PAUSE, self._tell)
+            self._pause = asyncio.get_running_loop().call_later(_PAUSE, self._log)
