@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(pools, "Places", partial(Admission, clock=made))
+    monkeypatch.setattr(pools, "Admission", partial(Admission, clock=made))
     return made
 
 

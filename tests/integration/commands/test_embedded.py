@@ -49,7 +49,7 @@ REPOSITORY = Path(__file__).parents[3]
 DEMO = """
 import json, subprocess, sys, time
 from pathlib import Path
-from feedsvc.embedded import claim_slot, start_postgres, start_valkey
+from feedsvc.commands.demo.embedded import claim_slot, start_postgres, start_valkey
 
 root = Path(sys.argv[1])
 with (
@@ -68,7 +68,7 @@ with (
 HOLDER = """
 import sys, time
 from pathlib import Path
-from feedsvc.embedded import claim_folder
+from feedsvc.commands.demo.embedded import claim_folder
 
 with claim_folder(Path(sys.argv[1])):
     print("held", flush=True)
