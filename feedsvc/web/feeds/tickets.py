@@ -1,41 +1,33 @@
 """`POST /v1/tickets`."""
 
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-import orjson
 from aiohttp import web
 
 from feedsvc.access.tickets import LIFETIME
 from feedsvc.core.principal import Principal
-from feedsvc.core.problems import BadParameter, BadRequest
+from feedsvc.core.problems import BadParameter
+from feedsvc.web.bodies import json_object, json_response
 from feedsvc.web.context import SERVICE, Answering
 
 _PREFIX: Final = "/v1/feeds"
 _LONGEST_PATH: Final = 2_048
 
 
-async def issue(request: web.Request, principal: Principal) -> Answering:
-    """A ticket for one path of the caller's: `{"path": …}` gives `{"ticket", "expires_in"}`."""
-    return partial(_issued, request, _path(await request.read()), principal)
+async def parse_ticket(request: web.Request, principal: Principal) -> Answering:
+    """Judge `{"path": …}`, a path of the caller's."""
+    path = _path((await json_object(request)).get("path"))
+    return partial(_answer_ticket, request, path, principal)
 
 
-async def _issued(request: web.Request, path: str, principal: Principal) -> web.Response:
+async def _answer_ticket(request: web.Request, path: str, principal: Principal) -> web.Response:
+    """`{"ticket", "expires_in"}`, a text and seconds."""
     ticket = await request.app[SERVICE].tickets.issue(path, principal)
-    return web.Response(
-        status=201,
-        body=orjson.dumps({"ticket": ticket, "expires_in": LIFETIME}),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+    return json_response({"ticket": ticket, "expires_in": LIFETIME}, 201)
 
 
-def _path(body: bytes) -> str:
-    try:
-        asked = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise BadRequest("The body is not JSON.") from None
-    path = asked.get("path") if isinstance(asked, dict) else None
+def _path(path: Any) -> str:
     if not isinstance(path, str) or "\0" in path or len(path) > _LONGEST_PATH:
         raise BadParameter("path must be text.", parameter="path")
     if (path != _PREFIX and not path.startswith(f"{_PREFIX}/")) or "?" in path:

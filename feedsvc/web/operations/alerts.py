@@ -1,18 +1,18 @@
-"""`/api/performance/alerts`: which alerts fire, and which did, for operators alone."""
+"""`/api/performance/alerts`: the alerts' states and history, for operators alone."""
 
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import orjson
 from aiohttp import web
 
 from feedsvc.core.drain import Drain
 from feedsvc.core.principal import Principal
-from feedsvc.core.problems import BadParameter, BadRequest
+from feedsvc.core.problems import BadParameter
 from feedsvc.feeds import parameters
 from feedsvc.operations.alerts.desk import AlertService
 from feedsvc.operations.alerts.rules import seconds
+from feedsvc.web.bodies import json_object, json_response
 from feedsvc.web.context import SERVICE, Answering
 from feedsvc.web.operations.events import Event, send_events, ticks
 from feedsvc.web.operations.forms import form_of, interval_of
@@ -22,12 +22,19 @@ from feedsvc.web.request_summary import stated
 
 _PARAMETERS: Final = ("format", "interval", "ticket")
 _FORMS: Final = ("json", "sse")
+_SILENCE_KEYS: Final = ("alert", "for", "reason")
 _TICK: Final = 1.0  # seconds between looks at whether an alert has turned
 _LONGEST_REASON: Final = 500
 
 
-async def alerts(request: web.Request, principal: Principal) -> Answering:
-    """`GET /api/performance/alerts`."""
+class _SilenceRequest(NamedTuple):
+    alert: str
+    seconds: float
+    reason: str
+
+
+async def parse_alerts(request: web.Request, principal: Principal) -> Answering:
+    """Judge `GET /api/performance/alerts`."""
     only_operators(principal)
     given = parameters.parse(request.rel_url.raw_query_string)
     parameters.refuse_unknown(given, _PARAMETERS)
@@ -39,58 +46,48 @@ async def alerts(request: web.Request, principal: Principal) -> Answering:
     if form == "sse":
         events = _events(desk, request.app[SERVICE].drain, pause)
         return partial(send_events, request, principal, events)
-    return partial(_report, desk)
+    return partial(_answer_alerts, desk)
 
 
-async def silence(request: web.Request, principal: Principal) -> Answering:
-    """`POST /api/performance/alerts/silences`: `{"alert", "for", "reason"}`."""
+async def _answer_alerts(desk: AlertService) -> web.Response:
+    """The alerts' states and the latest events."""
+    return json_response(await desk.report(), vary="Accept")
+
+
+async def parse_silence(request: web.Request, principal: Principal) -> Answering:
+    """Judge `POST /api/performance/alerts/silences`: `{"alert", "for", "reason"}`."""
     only_operators(principal)
     desk = request.app[SERVICE].observing.alerts
-    wanted = _wanted(await request.read(), desk)
+    wanted = _silence(await json_object(request, _SILENCE_KEYS), desk)
     request[RECORD].query = stated(
         {"alert": wanted.alert, "for": f"{wanted.seconds:g}s", "reason": wanted.reason}
     )
-    return partial(_silenced, desk, wanted, principal)
+    return partial(_answer_silence, desk, wanted, principal)
 
 
-class _SilenceRequest(NamedTuple):
-    alert: str
-    seconds: float
-    reason: str
-
-
-async def _report(desk: AlertService) -> web.Response:
-    return _json(await desk.report())
-
-
-async def _silenced(
+async def _answer_silence(
     desk: AlertService, wanted: _SilenceRequest, principal: Principal
 ) -> web.Response:
-    return _json(await desk.silence(*wanted, principal), status=201)
+    """Silence the alert, and describe it."""
+    return json_response(await desk.silence(*wanted, principal), 201, vary="Accept")
 
 
 async def _events(desk: AlertService, drain: Drain, pause: float) -> AsyncGenerator[Event, None]:
-    """All of them now, every so many seconds, and as soon as one has turned."""
-    told: Any = None
+    """The states now, every `pause` seconds, and as soon as one has turned."""
+    sent: Any = None
     left = 0.0
     async for _ in ticks(drain, _TICK):
         states = desk.states()
         turned = [(each["state"], each["silenced_until"]) for each in states["alerts"]]
-        if turned != told or left <= 0:
-            told, left = turned, pause
+        if turned != sent or left <= 0:
+            sent, left = turned, pause
             yield Event("alerts", states)
         left -= _TICK
 
 
-def _wanted(body: bytes, desk: AlertService) -> _SilenceRequest:
-    try:
-        asked = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise BadRequest("The body is not JSON.") from None
-    if not isinstance(asked, dict):
-        raise BadRequest("The body is not a JSON object.")
-    parameters.refuse_unknown(asked, ("alert", "for", "reason"))
-    alert, reason = asked.get("alert"), asked.get("reason")
+def _silence(given: dict[str, Any], desk: AlertService) -> _SilenceRequest:
+    """Raises BadParameter."""
+    alert, reason = given.get("alert"), given.get("reason")
     if not isinstance(alert, str) or alert not in desk.rules:
         what = f"There is no alert {alert!r}."
         raise BadParameter(what, parameter="alert", allowed=list(desk.rules))
@@ -100,19 +97,10 @@ def _wanted(body: bytes, desk: AlertService) -> _SilenceRequest:
     if "\0" in reason or not reason.isprintable():
         raise BadParameter("reason must be printable.", parameter="reason")
     return _SilenceRequest(
-        alert, parameters.read("for", asked.get("for", ""), seconds), reason.strip()
+        alert, parameters.read("for", given.get("for", ""), seconds), reason.strip()
     )
 
 
 async def _head(form: str) -> web.Response:
     kind = "text/event-stream" if form == "sse" else "application/json"
     return web.Response(headers={"Content-Type": kind, "Cache-Control": "no-store"})
-
-
-def _json(plain: Any, status: int = 200) -> web.Response:
-    return web.Response(
-        status=status,
-        body=orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store", "Vary": "Accept"},
-    )

@@ -1,4 +1,4 @@
-"""`/metrics`: for an operator's token, and on a port of its own for whoever can reach that."""
+"""`/metrics`: with an operator's token, and on a port of its own without one."""
 
 from functools import partial
 
@@ -6,22 +6,21 @@ from aiohttp import web
 
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Problem
-from feedsvc.feeds import parameters
 from feedsvc.web import problems, security
 from feedsvc.web.context import SERVICE, Answering, Service
-from feedsvc.web.operations.rights import only_operators
+from feedsvc.web.operations.rights import only_operators, refuse_parameters
 from feedsvc.web.record import request_id
 
 
-async def metrics(request: web.Request, principal: Principal) -> Answering:
-    """`GET /metrics`."""
+async def parse_metrics(request: web.Request, principal: Principal) -> Answering:
+    """Judge `GET /metrics`."""
     only_operators(principal)
-    parameters.refuse_unknown(parameters.parse(request.rel_url.raw_query_string), ("ticket",))
-    return partial(_answer, request)
+    refuse_parameters(request)
+    return partial(_answer_metrics, request)
 
 
 def application_of(service: Service) -> web.Application:
-    """What answers on the port of its own: this one page, for anyone."""
+    """The application on the port of its own: this page, without a token."""
     app = web.Application()
     app[SERVICE] = service
     app.router.add_get("/metrics", _open)
@@ -31,7 +30,7 @@ def application_of(service: Service) -> web.Application:
 
 async def _open(request: web.Request) -> web.Response:
     try:
-        return await _answer(request)
+        return await _answer_metrics(request)
     except Problem as problem:
         return problems.answer(problem, request.rel_url.raw_path, request_id(None))
 
@@ -42,7 +41,7 @@ async def _protect(request: web.Request, response: web.StreamResponse) -> None:
         response.force_close()  # the next scrape is for another process
 
 
-async def _answer(request: web.Request) -> web.Response:
+async def _answer_metrics(request: web.Request) -> web.Response:
     exposition = request.app[SERVICE].observing.exposition
     text = await exposition.text(",".join(request.headers.getall("Accept", ())))
     headers = {"Content-Type": text.content_type, "Cache-Control": "no-store", "Vary": "Accept"}

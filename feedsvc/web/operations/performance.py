@@ -1,11 +1,10 @@
-"""`/api/performance/metrics`: what happened over the last hour, day or week, for admins alone."""
+"""`/api/performance/metrics`: figures of the last hour, day or week, for operators alone."""
 
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Final
 
 import aiocsv
-import orjson
 from aiohttp import web
 
 from feedsvc.core.drain import Drain
@@ -14,6 +13,7 @@ from feedsvc.feeds import parameters
 from feedsvc.operations.performance import report
 from feedsvc.operations.performance.tracker import RANGES, ReportRange, Tracker
 from feedsvc.web import headers
+from feedsvc.web.bodies import json_response
 from feedsvc.web.context import SERVICE, Answering
 from feedsvc.web.operations.events import Event, send_events, ticks
 from feedsvc.web.operations.forms import form_of, interval_of
@@ -24,8 +24,8 @@ _CSV: Final = "text/csv; charset=utf-8; header=present"
 _PARAMETERS: Final = ("range", "format", "interval", "ticket")
 
 
-async def metrics(request: web.Request, principal: Principal) -> Answering:
-    """`GET /api/performance/metrics`."""
+async def parse_metrics(request: web.Request, principal: Principal) -> Answering:
+    """Judge `GET /api/performance/metrics`."""
     only_operators(principal)
     given = parameters.parse(request.rel_url.raw_query_string)
     parameters.refuse_unknown(given, _PARAMETERS)
@@ -38,7 +38,7 @@ async def metrics(request: web.Request, principal: Principal) -> Answering:
     if form == "sse":
         events = _events(tracker, wanted, request.app[SERVICE].drain, pause)
         return partial(send_events, request, principal, events)
-    return partial(_csv if form == "csv" else _json, tracker, wanted)
+    return partial(_answer_csv if form == "csv" else _answer_json, tracker, wanted)
 
 
 async def _events(
@@ -52,12 +52,11 @@ async def _head(form: str, wanted: ReportRange) -> web.Response:
     return web.Response(headers=_fields(form, wanted))
 
 
-async def _json(tracker: Tracker, wanted: ReportRange) -> web.Response:
-    body = orjson.dumps(await tracker.report(wanted), option=orjson.OPT_APPEND_NEWLINE)
-    return web.Response(body=body, headers=_fields("json", wanted))
+async def _answer_json(tracker: Tracker, wanted: ReportRange) -> web.Response:
+    return json_response(await tracker.report(wanted), vary="Accept")
 
 
-async def _csv(tracker: Tracker, wanted: ReportRange) -> web.Response:
+async def _answer_csv(tracker: Tracker, wanted: ReportRange) -> web.Response:
     found = await tracker.report(wanted)
     text = _CsvBuffer()
     writer = aiocsv.AsyncWriter(text)
@@ -68,7 +67,7 @@ async def _csv(tracker: Tracker, wanted: ReportRange) -> web.Response:
 
 
 class _CsvBuffer:
-    """What aiocsv takes for a file."""
+    """A file for aiocsv, in memory."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
