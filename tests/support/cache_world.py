@@ -134,7 +134,12 @@ class Database:
         self.running.clear()
 
     async def fetchval(self, _sql: str) -> str:
-        """As `Watch.look` asks for the database's identity."""
+        """As `Invalidation.look` asks for the database's identity."""
+        return self.origin
+
+    @property
+    def origin(self) -> str:
+        """The database's identity, and which of its lives this is."""
         return f"system/{self.timeline}"
 
 
@@ -300,7 +305,10 @@ class Worker:
         view = sorted(self.database.view(dataset, caller))
         records = [orjson.dumps([self.database.timeline, view])]
         snapshot = self.database.snapshot()
-        return Page(records, digest_of(records), "1", False, snapshot, self.clock(), cost=0.0)
+        return Page(
+            records, digest_of(records), "1", False, snapshot, self.clock(), cost=0.0,
+            origin=self.database.origin,
+        )  # fmt: skip
 
     async def close(self) -> None:
         await self.pages.close()
@@ -323,9 +331,9 @@ def timeline_of(page: Page) -> int:
 
 async def planned(database: Database, _declared: Mapping[str, Any]) -> Any:
     """In place of `triggers.plan`."""
-    return SimpleNamespace(state=str(database.state))
+    return SimpleNamespace(state=str(database.state), impossible={})
 
 
-async def untold(database: Database, _plan: object) -> dict[str, str]:
-    """In place of `triggers.untold`."""
+async def drifted(database: Database, _plan: object) -> dict[str, str]:
+    """In place of `triggers.drifted`."""
     return dict.fromkeys(database.mute, "its triggers are disabled")

@@ -24,13 +24,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from feedsvc.cache import envelope as page
 from feedsvc.cache import invalidation, ledger
 from feedsvc.cache.envelope import PageKey, PageRequest
 from feedsvc.cache.redis_store import RedisStore
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
+from feedsvc.feeds import page
 from feedsvc.feeds.page import Page
 from tests.support.cache_reads import Read
 from tests.support.cache_steps import SCENES, STEPS, WORKERS, Step, acts
@@ -41,10 +41,10 @@ from tests.support.cache_world import (
     STALE,
     Database,
     Worker,
+    drifted,
     planned,
     serials_of,
     timeline_of,
-    untold,
 )
 from tests.support.redis_server import RunningRedis, redis_running
 
@@ -389,7 +389,7 @@ def counts(
     """What came to pass, with a ledger that has room, and with one that forgets when it can."""
     CacheMachine.redis, CacheMachine.counts = redis, Counter()
     monkeypatch.setattr(page, "time", SimpleNamespace(time=lambda: CacheMachine.now))
-    monkeypatch.setattr(invalidation, "triggers", SimpleNamespace(plan=planned, untold=untold))
+    monkeypatch.setattr(invalidation, "triggers", SimpleNamespace(plan=planned, drifted=drifted))
     if request.param == "tight":
         monkeypatch.setattr(ledger, "_MOST_ITEMS", 3)
         monkeypatch.setattr(ledger, "_MOST_WRITERS", 1)
