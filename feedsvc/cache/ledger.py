@@ -50,7 +50,7 @@ class _Writers:
 class Ledger:
     """Who wrote what, for as long as a page from before may be somewhere.
 
-    Items are those of `feedsvc.tags`. `keep` is how old a page can get, in seconds; `silence` is
+    Items are those of `datasets.tags`. `keep` is how old a page can get, in seconds; `silence` is
     how long nothing need be heard from PostgreSQL until nothing is believed any more.
     """
 

@@ -46,7 +46,7 @@ class ChangeSubscriber(Protocol):
         ...
 
     def told(self, xid: int, items: Sequence[str]) -> None:
-        """A transaction that has committed changed what these items of `feedsvc.tags` name."""
+        """A transaction that has committed changed what these items of `datasets.tags` name."""
         ...
 
     def heard(self, snapshot: Snapshot) -> None:

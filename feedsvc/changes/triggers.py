@@ -1,7 +1,7 @@
 """Statement triggers that tell, in the transaction that writes, what a write changed.
 
 They are made from the datasets file, for the operator's own tables. A notification on
-`feedsvc_changes` is the writing transaction's number and then items of `feedsvc.tags`.
+`feedsvc_changes` is the writing transaction's number and then items of `feedsvc.datasets.tags`.
 """
 
 import hashlib

@@ -90,7 +90,7 @@ class CachePut:
 
 @dataclass(frozen=True, slots=True)
 class CacheChange:
-    """PostgreSQL told of a change; the items are those of `feedsvc.tags`."""
+    """PostgreSQL told of a change; the items are those of `feedsvc.datasets.tags`."""
 
     items: Sequence[str]
 
@@ -185,7 +185,7 @@ class AuditState(NamedTuple):
 
 
 class ProcessStats(NamedTuple):
-    """How this worker is, said once a second by `feedsvc.vitals`. Sizes are bytes.
+    """How this worker is, said once a second by `feedsvc.operations.vitals`. Sizes are bytes.
 
     `lags` are seconds by which the event loop woke up late since the last time. Shares are of one
     CPU for the process and of all of them for the machine. `leaving`: others answer what is new.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """Sockets that listen already, and what workers share (`feedsvc.worker_folder`)."""
+    """Sockets that listen already, and what workers share (`feedsvc.server.shared_folder`)."""
 
     listener: socket.socket
     metrics_listener: socket.socket | None = None

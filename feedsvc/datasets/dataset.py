@@ -1,7 +1,7 @@
 """Datasets: what is declared in TOML, and what it comes to on a real relation.
 
-A `Declaration` is what the operator wrote. `feedsvc.catalog` holds it against the database and
-makes a `Dataset` of it, which is all that a request needs to know of a relation.
+A `Declaration` is what the operator wrote. `catalog` holds it against the database and makes a
+`Dataset` of it, which is all that a request needs to know of a relation.
 """
 
 import re

@@ -27,7 +27,7 @@ _SNAPSHOT_NAME: Final = re.compile(r"[0-9A-Fa-f-]+")
 class Moment(NamedTuple):
     """What a transaction reads: a snapshot as `pg_snapshot` writes it, of one life of a database.
 
-    `origin` is `feedsvc.lineage.Origin` as text.
+    `origin` is `feedsvc.backends.postgres.lineage.Origin` as text.
     """
 
     snapshot: str

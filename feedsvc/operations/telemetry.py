@@ -1,4 +1,4 @@
-"""What looks on in a worker, put together for `feedsvc.app`."""
+"""What looks on in a worker, put together for `feedsvc.server.app`."""
 
 import logging
 import socket

@@ -26,7 +26,7 @@ def request_id(given: str | None) -> str:
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled in as they become known; `query` is made by `feedsvc.web.asked`."""
+    """Filled in as they become known; `query` is made by `feedsvc.web.request_summary`."""
 
     # The pattern, for a raw path may hold what does not belong in a log.
     route: str

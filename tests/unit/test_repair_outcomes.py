@@ -49,7 +49,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_long_repair_is_started_once_and_the_log_says_how_it_ends(
     caplog: pytest.LogCaptureFixture, fails: bool
 ) -> None:
-    caplog.set_level(logging.INFO, "feedsvc.health.jobs")
+    caplog.set_level(logging.INFO, "feedsvc.operations.health.jobs")
     made, begun, may_end, ended = Jobs(), 0, asyncio.Event(), asyncio.Event()
 
     async def long() -> RepairResult:

@@ -18,15 +18,15 @@ def test_without_an_endpoint_nothing_is_imported_or_begun() -> None:
     assert spans_of(Tracing(), None) is None
     assert Tracing(sample=1).begun == 0.0
     # Others, such as redis-py, import OpenTelemetry's metrics where they find them.
-    ours = {"feedsvc.spans", "opentelemetry.sdk.trace", "opentelemetry.exporter"}
-    asked = f"import sys, feedsvc.app; sys.exit(not {ours!r}.isdisjoint(sys.modules))"
+    ours = {"feedsvc.operations.spans", "opentelemetry.sdk.trace", "opentelemetry.exporter"}
+    asked = f"import sys, feedsvc.server.app; sys.exit(not {ours!r}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
 
 
 def test_an_endpoint_without_the_extra_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "feedsvc.spans", raising=False)
+    monkeypatch.delitem(sys.modules, "feedsvc.operations.spans", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     with pytest.raises(TracingExtraMissingError, match=r"pip install 'feedsvc\[tracing\]'"):
         spans_of(Tracing(endpoint=ENDPOINT), None)

@@ -13,7 +13,7 @@ _WHYS: Final = ("full", "own", "vain", "late")
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """What was seen of one worker's pool. Counts are by bucket of `feedsvc.window`, by reason, or
+    """What was seen of one worker's pool. Counts are by bucket of `Window`, by reason, or
     by how many connections were wanted at once (then seconds), as texts.
     """
 

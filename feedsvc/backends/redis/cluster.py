@@ -30,7 +30,7 @@ class ClusterPipelines:
         self._learn()
 
     def send(self, command: Command) -> asyncio.Future[Any]:
-        """See `feedsvc.redis.way.Way`."""
+        """See `feedsvc.backends.redis.transport.Transport`."""
         answer: asyncio.Future[Any] = self._loop.create_future()
         if self._learning is None:
             self._send(command, answer)
@@ -39,7 +39,7 @@ class ClusterPipelines:
         return answer
 
     async def ping(self) -> None:
-        """See `feedsvc.redis.way.Way`.
+        """See `feedsvc.backends.redis.transport.Transport`.
 
         Every primary must answer, for each has its keys, and the cluster must hold together.
         """
@@ -51,7 +51,7 @@ class ClusterPipelines:
             return  # an answer, too
 
     async def close(self) -> None:
-        """See `feedsvc.redis.way.Way`."""
+        """See `feedsvc.backends.redis.transport.Transport`."""
         tasks = [*self._following, *([self._learning] if self._learning else [])]
         for task in tasks:
             task.cancel()

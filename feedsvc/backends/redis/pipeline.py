@@ -123,11 +123,11 @@ class Pipeline:
         self._lanes = [PipelinedConnection(connect(), connect_timeout) for _ in range(count)]
 
     def send(self, command: Command) -> asyncio.Future[Any]:
-        """See `feedsvc.redis.way.Way`."""
+        """See `feedsvc.backends.redis.transport.Transport`."""
         return self._open(min(self._lanes, key=len)).send(command)
 
     async def ping(self) -> None:
-        """See `feedsvc.redis.way.Way`."""
+        """See `feedsvc.backends.redis.transport.Transport`."""
         question = _ROLE if self._only_master else _PING
         try:
             lanes = [self._open(lane) for lane in self._lanes]
@@ -138,7 +138,7 @@ class Pipeline:
             raise InvalidResponse("this is no Redis, or not the master")
 
     async def close(self) -> None:
-        """See `feedsvc.redis.way.Way`."""
+        """See `feedsvc.backends.redis.transport.Transport`."""
         await asyncio.gather(*(lane.close() for lane in self._lanes))
         if self._on_close is not None:
             await self._on_close()

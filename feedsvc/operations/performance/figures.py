@@ -10,7 +10,7 @@ import zstandard
 from feedsvc.operations.performance.sketch import Sketch
 
 FigureKey: TypeAlias = tuple[str, ...]
-"""What is figured, and of what: see `feedsvc.tracker.recorder`."""
+"""What is figured, and of what: see `feedsvc.operations.performance.recorder`."""
 
 logger = logging.getLogger(__name__)
 

@@ -96,8 +96,8 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     monkeypatch.setattr(parallel, "_KEEPS_UP", 0.0)
     monkeypatch.setattr(parallel, "_AGAIN", 0.0)
     monkeypatch.setattr(ranges, "AHEAD", 3 * CHUNK)
-    monkeypatch.setattr("feedsvc.sources.lane.Effort.is_dear", False)
-    monkeypatch.setattr("feedsvc.sources.lane.Effort.is_idle", False)
+    monkeypatch.setattr("feedsvc.feeds.sources.reader.Effort.is_dear", False)
+    monkeypatch.setattr("feedsvc.feeds.sources.reader.Effort.is_idle", False)
     seen, original = Readings(), RangeReader._read
 
     async def read(lane: RangeReader, part: KeyRange) -> None:
