@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Where it is set, each of the hundreds of processes that tests start would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
-# As many as there are cores here: three are hardly quicker, and what waits for a service's answer
-# is then late for reasons of its own.
-TEST_WORKERS ?= 2
+# Twice the cores here, for most tests wait. In the order of collection, for that ends with the unit
+# tests: xdist's own puts files of few tests last, and these take minutes.
+TEST_WORKERS ?= 4
+PYTEST = $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # Another PostgreSQL than the wheel's 18: make test POSTGRES_BIN=/usr/lib/postgresql/15/bin
 ifdef POSTGRES_BIN
 export FEEDSVC_POSTGRES_BIN := $(POSTGRES_BIN)
@@ -22,13 +23,13 @@ run: $(VENV)/demo.stamp
 	@exec $(BIN)/feedsvc demo $(ARGS)
 
 test: $(VENV)/test.stamp
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak" $(ARGS)
+	$(PYTEST) -m "not soak" $(ARGS)
 
 # All of them without a Redis, and on each kind of Redis there is; the first failure ends it.
 test-redis: $(VENV)/test.stamp
 	for kind in none redis valkey cluster; do \
 		echo "on: $$kind"; \
-		$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m "not soak" --redis=$$kind $(ARGS) || exit 1; \
+		$(PYTEST) -m "not soak" --redis=$$kind $(ARGS) || exit 1; \
 	done
 
 # What depends on the turns of the event loop, on each Python that is promised and found on PATH.
@@ -39,8 +40,9 @@ test-pythons:
 		$(MAKE) VENV=.venv-$$python PYTHON=$$python test ARGS="$(ORDER_TESTS)" || exit 1; \
 	done
 
+# What takes minutes, and what is drawn at random by as many examples as it has.
 soak: $(VENV)/test.stamp
-	$(BIN)/pytest -m soak $(ARGS)
+	FEEDSVC_TEST_DRAWN=whole $(BIN)/pytest -m "soak or drawn" $(ARGS)
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check .

@@ -46,6 +46,7 @@ from tests.support.cache_world import (
     serials_of,
     timeline_of,
 )
+from tests.support.drawn import DRAWN, share
 from tests.support.redis_server import RunningRedis, redis_running
 
 
@@ -416,13 +417,14 @@ def test_scenes_that_are_likely_to_hurt(counts: Counter[str]) -> None:
     assert all(counts[what] for what in REACHED), f"not everything came to pass: {counts}"
 
 
+@DRAWN
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("counts")
 def test_no_read_is_older_than_what_its_worker_was_told() -> None:
     run_state_machine_as_test(
         CacheMachine,
         settings=hypothesis_settings(
-            max_examples=40,
+            max_examples=share(40),
             stateful_step_count=50,
             deadline=None,
             report_multiple_bugs=False,

@@ -16,11 +16,13 @@ from tests.support.canaries.cached import cache_counts
 from tests.support.canaries.mutants import Change, serving_mutant
 from tests.support.canaries.readers import Findings, read_all, read_until
 from tests.support.canaries.world import NAMES, World, peopled
+from tests.support.drawn import DRAWN, share
 from tests.support.redis_server import redis_running
 from tests.support.servers import as_login
 
+pytestmark = DRAWN
 TENANTS = 200
-SECONDS = 3.0
+SECONDS = 0.1 * share(30)
 WATCHED = 30.0
 """How long readers may take to find a leak that is there."""
 

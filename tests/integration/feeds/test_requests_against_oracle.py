@@ -20,6 +20,7 @@ from feedsvc.datasets.dataset import Declaration, declarations
 from streams import tokens
 from tests.integration.feeds.foreign import oracle
 from tests.integration.feeds.foreign.oracle import identifier, literal
+from tests.support.drawn import DRAWN, share
 from tests.support.service import REPOSITORY, bearer, serving
 from tests.support.sources import COPY_AT_ONCE, SOURCES, by_source
 
@@ -250,7 +251,8 @@ async def _place(world: asyncpg.Connection, relation: str, order: str, asked: As
     return place
 
 
-@settings(UNHURRIED, max_examples=120)
+@DRAWN
+@settings(UNHURRIED, max_examples=share(120))
 @given(data=st.data())
 async def test_an_answer_is_the_selects_rows_or_a_named_refusal(
     http: aiohttp.ClientSession,
@@ -261,7 +263,8 @@ async def test_an_answer_is_the_selects_rows_or_a_named_refusal(
     await assert_rows_or_refusal(http, oracle_world, data.draw(requests(tables)))
 
 
-@settings(UNHURRIED, max_examples=60)
+@DRAWN
+@settings(UNHURRIED, max_examples=share(60))
 @given(data=st.data())
 async def test_so_it_is_by_every_source(
     by_its_source: aiohttp.ClientSession,
@@ -293,7 +296,8 @@ async def assert_rows_or_refusal(
         assert ("next" in answer.links) == (len(whole) > len(rows))
 
 
-@settings(max_examples=100, deadline=None)
+@DRAWN
+@settings(max_examples=share(100), deadline=None)
 @given(
     name=st.sampled_from(list(DATASETS)),
     parameters=st.dictionaries(
