@@ -16,7 +16,7 @@ endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: run test test-redis test-pythons soak lint format fuzz bench bench-peers wheels clean
+.PHONY: run test test-redis test-pythons soak lint format fuzz bench bench-peers wheels lock clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/demo.stamp
@@ -44,13 +44,13 @@ test-pythons:
 soak: $(VENV)/test.stamp
 	FEEDSVC_TEST_DRAWN=whole $(BIN)/pytest -m "soak or drawn" $(ARGS)
 
-lint: $(VENV)/lint.stamp
+lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/lint.stamp
+format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -58,15 +58,29 @@ format: $(VENV)/lint.stamp
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzzing.run $(ARGS)
 
-bench: $(VENV)/bench.stamp
+bench: $(VENV)/test.stamp
 	$(BIN)/python -m tests.performance.bench $(ARGS)
 
-bench-peers: $(VENV)/bench.stamp
+bench-peers: $(VENV)/test.stamp
 	$(BIN)/python -m tests.performance.bench --peers $(ARGS)
 
 # For this kind of machine and every Python from 3.11 on.
-wheels: $(VENV)/bin/python
-	FEEDSVC_NATIVE=required $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps -w dist .
+wheels: $(VENV)/build.stamp
+	FEEDSVC_NATIVE=required $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+
+# Each release and its files' hashes, as PyPI lists them now; what is locked and still in pyproject's
+# ranges stays. ARGS="--upgrade-package aiohttp" raises one, ARGS=--upgrade all. The other locks
+# have the releases of development's, and uv, which writes them, its own.
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --python $(BIN)/python --universal --python-version 3.11 \
+	--default-index https://pypi.org/simple --no-emit-index-url --no-emit-find-links --generate-hashes \
+	--custom-compile-command "make lock" $(ARGS)
+REQUIRED_TO_BUILD := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
+lock: $(VENV)/lock.stamp
+	$(COMPILE) pyproject.toml --extra demo --extra tracing --extra test --extra lint --extra bench -o locks/development.txt
+	$(COMPILE) pyproject.toml --extra demo -c locks/development.txt -o locks/demo.txt
+	$(COMPILE) pyproject.toml -c locks/development.txt -o locks/service.txt
+	$(BIN)/python -c '$(REQUIRED_TO_BUILD)' | $(COMPILE) - -o locks/build.txt
+	$(COMPILE) locks/uv.in -o locks/uv.txt
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info streams/encoder/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -76,19 +90,26 @@ $(VENV)/bin/python:
 		{ echo "feedsvc needs Python 3.11 to 3.13: make PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/demo.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
-	@echo "installing into $(VENV) (once)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+# The locked releases alone, by hash, and then the project with nothing of its own choice.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(INSTALL) --require-hashes
+PROJECT := $(INSTALL) --no-deps --no-build-isolation -e .
+
+$(VENV)/build.stamp: locks/build.txt | $(VENV)/bin/python
+	@$(LOCKED) -r locks/build.txt
 	@touch $@
 
-$(VENV)/test.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test]'
-	@touch $@ $(VENV)/demo.stamp
+$(VENV)/demo.stamp: pyproject.toml locks/demo.txt $(NATIVE) $(VENV)/build.stamp
+	@echo "installing into $(VENV) (once)"
+	@$(LOCKED) -r locks/demo.txt
+	@$(PROJECT)
+	@touch $@
 
-$(VENV)/lint.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,lint,bench]'
-	@touch $@ $(VENV)/demo.stamp $(VENV)/test.stamp
+$(VENV)/test.stamp: pyproject.toml locks/development.txt $(NATIVE) $(VENV)/build.stamp
+	$(LOCKED) -r locks/development.txt
+	$(PROJECT)
+	@touch $(VENV)/demo.stamp $@
 
-$(VENV)/bench.stamp: pyproject.toml $(NATIVE) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,test,bench]'
-	@touch $@ $(VENV)/demo.stamp $(VENV)/test.stamp
+$(VENV)/lock.stamp: locks/uv.txt | $(VENV)/bin/python
+	$(LOCKED) -r locks/uv.txt
+	@touch $@
