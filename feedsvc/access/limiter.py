@@ -82,7 +82,7 @@ class Limiter:
         self._link = link
         self._workers = workers
         self._allowances = {
-            "couple": Allowance.of(settings.couple),
+            "client": Allowance.of(settings.client),
             "member": Allowance.of(settings.member),
             "admin": Allowance.of(settings.admin),
         }
@@ -189,7 +189,7 @@ class Limiter:
         return 1 if self._link is not None and self._link.keeps else self._workers
 
     def _allowance(self, principal: Principal) -> Allowance:
-        return self._allowances["couple" if principal.client is not None else principal.role]
+        return self._allowances["client" if principal.client is not None else principal.role]
 
     def _bucket(self, caller: str, policy: Policy) -> Bucket:
         try:

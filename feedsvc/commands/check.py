@@ -50,9 +50,12 @@ _NO_TRIGGERS: Final = f"not cached, for no trigger tells of every change: {trigg
 
 @dataclass(slots=True)
 class CheckReport:
-    """Mistakes of files, findings about the database, and statements that make a better login."""
+    """Mistakes of files, settings under former names, findings about the database, and statements
+    that make a better login.
+    """
 
     mistakes: list[str] = field(default_factory=list)
+    renamed: Sequence[str] = ()
     findings: list[Finding] = field(default_factory=list)
     login: Sequence[str] = ()
     served: int = 0
@@ -73,6 +76,8 @@ def check(config: Path | None, tenants: Sequence[str], echo: Callable[[str], Non
     for mistake in result.mistakes:
         for line in mistake.splitlines():
             print(f"feedsvc: {line}", file=sys.stderr)
+    for line in result.renamed:
+        echo(f"warning: {line}")
     for line in report(result.findings):
         echo(line if line.startswith(" ") else f"{file}: {line}")
     if result.login:
@@ -97,6 +102,7 @@ def _result(config: Path | None, tenants: Sequence[str]) -> CheckReport:
     effective: Settings | None = None
     try:
         effective = settings.load(config)
+        result.renamed = settings.warnings(config)
     except SettingsError as error:
         result.mistakes.append(str(error))
     file, alerts = settings.named_files(config)

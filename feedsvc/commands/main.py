@@ -22,7 +22,7 @@ from feedsvc import settings
 from feedsvc.access.keys import KeyMissingError
 from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres.migrations.errors import MigrationError
-from feedsvc.backends.postgres.migrations.lines import Line
+from feedsvc.backends.postgres.migrations.lines import MigrationLine
 from feedsvc.changes import triggers
 from feedsvc.commands.demo.embedded.errors import EmbeddedError
 from feedsvc.commands.monitor.source import RefusedError
@@ -122,6 +122,8 @@ def serve(
         return
     effective = settings.load(config)
     logs.configure(effective.log.level, effective.log.format)
+    for line in settings.warnings(config):
+        logging.getLogger(__name__).warning("%s", line)
     server = effective.server
     with listening(effective, server.host, server.port) as listener:
         url = f"http://{server.host}:{listener.getsockname()[1]}"
@@ -320,7 +322,7 @@ def _operator_token(config: Path | None) -> str:
         _fail("--token is needed, or FEEDSVC_TOKEN: the settings have no key to sign one with")
 
 
-def _line(name: LineName) -> Line:
+def _line(name: LineName) -> MigrationLine:
     return "service" if name is LineName.service else "wedding"
 
 

@@ -31,7 +31,7 @@ RESERVED: Final = frozenset(
     | {"header", "bom", "delimiter", "guard", "decimal", "datetime", "tz", "quote"}
 )
 
-_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+_OrderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 _Tag = Annotated[str, AfterValidator(lambda text: Template.parse(text).text)]
 _Columns = Annotated[tuple[str, ...], Field(min_length=1)]
 _IDENTIFIER: Final = r'(?:"(?:[^"]|"")+"|[^".\s]+)'
@@ -58,7 +58,7 @@ class Declaration(BaseModel):
     key: _Columns = ()
     title: str = ""
     columns: _Columns | None = None
-    orders: dict[_Name, _Columns] = {}
+    orders: dict[_OrderName, _Columns] = {}
     filters: dict[str, tuple[Op, ...]] = {}
     # The column that a token's tenant is held to. A relation without one has `shared = true`.
     tenant: str | None = None
@@ -133,7 +133,7 @@ class DatasetsError(Exception):
     """The datasets file can't be read; each line of the message names a key and its mistake."""
 
 
-_NAME: Final = TypeAdapter(_Name)
+_NAME: Final = TypeAdapter(_OrderName)
 
 
 def declarations(file: Path) -> dict[str, Declaration]:
@@ -205,7 +205,7 @@ class Column:
         """Whether it is of a string type: text, varchar, citext, …"""
         return self.category == "S"
 
-    def reader(self) -> values.Reader | None:
+    def reader(self) -> values.ValueReader | None:
         """What judges a parameter for this column, None where the type can't be a parameter."""
         if self.category == "E":
             return values.label(self.labels)

@@ -13,7 +13,7 @@ from calendar import monthrange
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-Reader = Callable[[str], str]
+ValueReader = Callable[[str], str]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}")
 _NUMBER = re.compile(r"([+-]?)([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE]([+-]?[0-9]{1,6}))?")
@@ -78,7 +78,7 @@ def boolean(value: str) -> str:
         raise ValueError("true or false") from None
 
 
-def integer(low: int, high: int) -> Reader:
+def integer(low: int, high: int) -> ValueReader:
     """A reader of whole numbers from low to high."""
 
     def read(value: str) -> str:
@@ -119,7 +119,7 @@ def _scale(parts: re.Match[str]) -> int:
     return len(parts[2].partition(".")[2]) - int(parts[5] or 0)
 
 
-def floating(smallest: float, largest: float) -> Reader:
+def floating(smallest: float, largest: float) -> ValueReader:
     """A reader of binary floating point numbers whose absolute value lies between these."""
 
     def read(value: str) -> str:
@@ -267,7 +267,7 @@ def byte_string(value: str) -> str:
     return value
 
 
-def label(labels: Sequence[str]) -> Reader:
+def label(labels: Sequence[str]) -> ValueReader:
     """A reader of an enum's labels."""
     known = frozenset(labels)
 
@@ -279,10 +279,10 @@ def label(labels: Sequence[str]) -> Reader:
     return read
 
 
-TEXT_READERS: Final[Mapping[str, Reader]] = {"char": one_byte, "name": name}
+TEXT_READERS: Final[Mapping[str, ValueReader]] = {"char": one_byte, "name": name}
 """Readers of the string types that can't hold any text, by the same names as `READERS`."""
 
-READERS: Final[Mapping[str, Reader]] = {
+READERS: Final[Mapping[str, ValueReader]] = {
     "bool": boolean,
     "int2": integer(-(2**15), 2**15 - 1),
     "int4": integer(-(2**31), 2**31 - 1),

@@ -5,7 +5,7 @@ and `REDIS_URL` are understood too. Times are seconds, sizes bytes.
 """
 
 from feedsvc.settings.effective import Settings, mask_url
-from feedsvc.settings.loading import SettingsError, load, named_files, settings_file
+from feedsvc.settings.loading import SettingsError, load, named_files, settings_file, warnings
 from feedsvc.settings.pools import AnalyticsPool, BulkPool, Pools, PoolSettings, ReadPool, WritePool
 from feedsvc.settings.sections import (
     Alerts,
@@ -14,8 +14,8 @@ from feedsvc.settings.sections import (
     Cache,
     CallerLimits,
     Claims,
+    ClientLimits,
     Cors,
-    CoupleLimits,
     Database,
     Datasets,
     Health,
@@ -39,8 +39,8 @@ __all__ = [
     "Cache",
     "CallerLimits",
     "Claims",
+    "ClientLimits",
     "Cors",
-    "CoupleLimits",
     "Database",
     "Datasets",
     "Health",
@@ -63,4 +63,5 @@ __all__ = [
     "mask_url",
     "named_files",
     "settings_file",
+    "warnings",
 ]

@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from feedsvc.settings.pools import Pools
+from feedsvc.settings.renamed import PREFIX
 from feedsvc.settings.sections import (
     Alerts,
     Audit,
@@ -26,7 +27,6 @@ from feedsvc.settings.sections import (
     Tracing,
 )
 
-PREFIX: Final = "FEEDSVC_"
 PLAIN_VARIABLES: Final = {
     "DATABASE_URL": ("database", "url"),
     "MIGRATION_DATABASE_URL": ("database", "owner_url"),

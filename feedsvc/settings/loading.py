@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    TomlConfigSettingsSource,
+)
 
-from feedsvc.settings.effective import PLAIN_VARIABLES, PREFIX, PlainVariables, Settings
+from feedsvc.settings import renamed
+from feedsvc.settings.effective import PLAIN_VARIABLES, PlainVariables, Settings
+from feedsvc.settings.renamed import PREFIX
 from feedsvc.settings.sections import Datasets
 
 _DEFAULT_FILE: Final = Path("config/feedsvc.toml")
@@ -37,8 +44,11 @@ def load(file: Path | None = None) -> Settings:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            toml = TomlConfigSettingsSource(settings_cls, path)
-            return env_settings, PlainVariables(settings_cls), toml
+            environment, toml = (
+                InitSettingsSource(settings_cls, renamed.renamed(source()))
+                for source in (env_settings, TomlConfigSettingsSource(settings_cls, path))
+            )
+            return environment, PlainVariables(settings_cls), toml
 
     try:
         settings = FromFile()
@@ -50,6 +60,11 @@ def load(file: Path | None = None) -> Settings:
     datasets = settings.datasets.model_copy(update={"file": base / settings.datasets.file})
     alerts = settings.alerts.model_copy(update={"file": _alerts_file(base, settings.alerts.file)})
     return settings.model_copy(update={"datasets": datasets, "alerts": alerts})
+
+
+def warnings(file: Path | None = None) -> list[str]:
+    """A line for each setting that stands under a former name. Raises SettingsError."""
+    return renamed.warnings(settings_file(file))
 
 
 def named_files(file: Path | None = None) -> tuple[Path, Path | None]:
@@ -95,6 +110,7 @@ def settings_file(file: Path | None) -> Path | None:
 def _refuse_unknown_variables() -> None:
     """Environment sources read what they know and pass over the rest: a typo must not be quiet."""
     known = set(_variables(PREFIX.removesuffix("_"), Settings, "_"))
+    known |= {former for name in known for former in renamed.former_variables(name)}
     meant = {name.replace("__", "_"): name for name in known}
     wrong = []
     for name, value in sorted(os.environ.items()):
@@ -132,7 +148,8 @@ def _variable(place: list[str]) -> str | None:
     """The variable that set what stands at this place, or the list that it stands in."""
     for end in range(len(place), 0, -1):
         variable = PREFIX + "__".join(place[:end]).upper()
-        if variable in os.environ:
-            return variable
+        for name in (variable, *renamed.former_variables(variable)):
+            if name in os.environ:
+                return name
     plain = [name for name, key in PLAIN_VARIABLES.items() if [*key] == place]
     return next((name for name in plain if os.environ.get(name)), None)

@@ -4,7 +4,7 @@ from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from feedsvc.settings.values import Count, Seconds, Section
+from feedsvc.settings.values import PositiveCount, Seconds, Section
 
 PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
 """A pool that datasets may name."""
@@ -13,7 +13,7 @@ PoolName: TypeAlias = Literal["read", "bulk", "analytics"]
 class PoolSettings(Section):
     """One pool of connections, in each process."""
 
-    size: Count = 4
+    size: PositiveCount = 4
     # How many of them exports leave to small requests; a quarter, and at least one, if left out.
     reserve: int | None = Field(None, ge=0)
     # How many may wait for a connection; whoever comes then gets 503 at once.
@@ -59,13 +59,13 @@ class PoolSettings(Section):
 class ReadPool(PoolSettings):
     """One page, one row."""
 
-    size: Count = 8
+    size: PositiveCount = 8
 
 
 class BulkPool(PoolSettings):
     """Exports, whose clients would rather wait than be sent away."""
 
-    size: Count = 5
+    size: PositiveCount = 5
     acquire_timeout: Seconds = 20.0
     query_timeout: Seconds = 60.0
 
@@ -73,13 +73,13 @@ class BulkPool(PoolSettings):
 class AnalyticsPool(BulkPool):
     """Heavy reading that must not take the exports' connections."""
 
-    size: Count = 3
+    size: PositiveCount = 3
 
 
 class WritePool(PoolSettings):
     """The service's own tables: tickets, the audit log. Whoever has no token can reach no other."""
 
-    size: Count = 3
+    size: PositiveCount = 3
     # Nothing here is an export.
     reserve: int | None = Field(0, ge=0)
 

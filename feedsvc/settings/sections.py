@@ -7,10 +7,10 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 
 from feedsvc.settings.values import (
     ClaimPath,
-    Count,
     FromText,
     Networks,
     Origins,
+    PositiveCount,
     ReplicaUrls,
     Seconds,
     Section,
@@ -51,7 +51,7 @@ class Server(Section):
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 10.0
     # In each process. Many, for an office or a proxy that nobody listed has a single address.
-    connections_per_address: Count = 4_096
+    connections_per_address: PositiveCount = 4_096
     # In each process, from everywhere. None: as many as it may open files, less what it needs.
     connections: int | None = Field(None, ge=16, le=10_000_000)
     # Whose X-Forwarded-For is believed, and whose connections are not counted.
@@ -95,7 +95,7 @@ class Redis(Section):
     # How long an answer may take; one that takes longer is not waited for again until it is back.
     timeout: float = Field(0.1, gt=0, le=5)
     # In each process, to each server; any number of questions share them.
-    connections: Count = 2
+    connections: PositiveCount = 2
     # What every key begins with, where several services share one Redis.
     prefix: str = Field("feedsvc", pattern=r"^[A-Za-z0-9._-]{1,64}$")
 
@@ -146,7 +146,7 @@ class Auth(Section):
     # The least time between two looks for a key that a token names and nobody knows.
     jwks_cooldown: Seconds = 60.0
     # How many verified tokens are remembered.
-    remember: Count = 10_000
+    remember: PositiveCount = 10_000
     audience: str = "feedsvc"
     issuer: str | None = None
     leeway: float = Field(5.0, ge=0, le=300)
@@ -168,8 +168,8 @@ class CallerLimits(Section):
     bytes_per_hour: int | None = Field(None, ge=1)
 
 
-class CoupleLimits(CallerLimits):
-    """A token that is narrowed to one client: one household."""
+class ClientLimits(CallerLimits):
+    """The limits of a token that is narrowed to one client."""
 
     requests_per_second: float = Field(50, gt=0, le=1_000_000)
     burst: int = Field(100, ge=1, le=10_000_000)
@@ -182,7 +182,7 @@ class Limits(Section):
     """Limits for each principal, by its kind."""
 
     enabled: bool = True
-    couple: CoupleLimits = CoupleLimits()
+    client: ClientLimits = ClientLimits()
     member: CallerLimits = CallerLimits()
     admin: CallerLimits = CallerLimits()
 

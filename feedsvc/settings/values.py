@@ -19,7 +19,7 @@ from pydantic_settings import NoDecode
 from feedsvc.settings.redis_url import RedisAddress
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=100_000)]
+PositiveCount = Annotated[int, Field(ge=1, le=100_000)]
 ClaimPath = Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=256)]
 
 # As a browser writes it in Origin: lower case, IDNA's ASCII, nothing behind host and port.
@@ -126,10 +126,10 @@ def _of_one_host(url: SecretStr) -> SecretStr:
 # NoDecode, for pydantic-settings' own refusal of what is no JSON does not name the variable.
 FromText = (NoDecode, BeforeValidator(_listed))
 Networks = Annotated[tuple[IPvAnyNetwork, ...], *FromText]
-Origin = Annotated[str, AfterValidator(_origin)]
+WebOrigin = Annotated[str, AfterValidator(_origin)]
 ReplicaUrls = Annotated[
     tuple[Annotated[SecretStr, AfterValidator(_of_one_host)], ...],
     NoDecode,
     BeforeValidator(_listed_urls),
 ]
-Origins = Annotated[tuple[Origin, ...], *FromText, AfterValidator(_alone_if_any)]
+Origins = Annotated[tuple[WebOrigin, ...], *FromText, AfterValidator(_alone_if_any)]

@@ -20,7 +20,7 @@ from typing import Final
 from multidict import CIMultiDictProxy, istr
 
 Address = IPv4Address | IPv6Address
-Networks = Sequence[IPv4Network | IPv6Network]
+TrustedNetworks = Sequence[IPv4Network | IPv6Network]
 
 # What some proxies write: an IPv4 address with a port, an IPv6 address in brackets with or without.
 _WITH_PORT: Final = re.compile(r"(\d[\d.]*):\d{1,5}|\[([0-9a-fA-F:.]+)\](?::\d{1,5})?", re.ASCII)
@@ -30,7 +30,7 @@ _IPV6_HOUSEHOLD: Final = 64  # bits; within such a network one host may take any
 
 
 def client_address(
-    peer: str | None, fields: CIMultiDictProxy[str], trusted: Networks
+    peer: str | None, fields: CIMultiDictProxy[str], trusted: TrustedNetworks
 ) -> str | None:
     """The client's address, None where its connection is gone already.
 
@@ -44,7 +44,7 @@ def client_address(
 
 
 def behind_proxies(
-    peer: str | None, forwarded_for: Iterable[str], trusted: Networks
+    peer: str | None, forwarded_for: Iterable[str], trusted: TrustedNetworks
 ) -> Address | None:
     """The first address, counted from the service, that is no trusted proxy.
 
@@ -67,7 +67,7 @@ def behind_proxies(
 class ConnectionCounter:
     """How many connections each address has in this process. Trusted proxies are not counted."""
 
-    def __init__(self, limit: int, trusted: Networks) -> None:
+    def __init__(self, limit: int, trusted: TrustedNetworks) -> None:
         self._limit = limit
         self._trusted = trusted
         self._connections: Counter[str] = Counter()
@@ -129,5 +129,5 @@ def _without_port(text: str) -> str:
     return (match[1] or match[2]) if match else text
 
 
-def _is_among(address: Address, networks: Networks) -> bool:
+def _is_among(address: Address, networks: TrustedNetworks) -> bool:
     return any(address in network for network in networks)

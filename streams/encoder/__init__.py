@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from streams.encoder.errors import EncoderError
 
-__all__ = ["KINDS", "MISSING", "Batch", "Column", "Encoder", "EncoderError", "Plan"]
+__all__ = ["KINDS", "MISSING", "Batch", "EncodedColumn", "Encoder", "EncoderError", "Plan"]
 
 
-class Column(NamedTuple):
+class EncodedColumn(NamedTuple):
     """One column of the rows that are fed.
 
     A column without a name is read for a token alone and is no part of a record. `kind` is one of

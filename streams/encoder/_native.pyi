@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 from typing import Literal, final
 
-from streams.encoder import Column
+from streams.encoder import EncodedColumn
 
 KINDS: frozenset[str]
 
@@ -10,7 +10,7 @@ KINDS: frozenset[str]
 class Plan:
     def __new__(
         cls,
-        columns: Sequence[Column],
+        columns: Sequence[EncodedColumn],
         form: Literal["json", "csv"],
         *,
         between: bytes = b"",

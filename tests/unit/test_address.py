@@ -10,8 +10,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from feedsvc.web.client_address import (
     Address,
     ConnectionCounter,
-    Networks,
     TooManyConnectionsError,
+    TrustedNetworks,
     behind_proxies,
     client_address,
 )
@@ -122,7 +122,7 @@ def test_a_trusted_proxy_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(("trusted", "found"), [((), PROXY), (PROXIES, "198.51.100.7")])
-def test_a_requests_address_is_found_by_the_settings(trusted: Networks, found: str) -> None:
+def test_a_requests_address_is_found_by_the_settings(trusted: TrustedNetworks, found: str) -> None:
     fields = CIMultiDict(
         (("X-Forwarded-For", "192.0.2.1, 198.51.100.7"), ("X-Forwarded-For", "10.9.9.9"))
     )

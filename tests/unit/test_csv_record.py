@@ -48,7 +48,7 @@ def test_a_csv_record_reads_back(delimiter: str, fields: list[str]) -> None:
 def test_the_encoder_writes_a_text_by_the_rules(
     delimiter: str, guard: bool, quote_all: bool, texts: list[str | None]
 ) -> None:
-    columns = [encoder.Column(f"c{n}", "text", guard) for n, _ in enumerate(texts)]
+    columns = [encoder.EncodedColumn(f"c{n}", "text", guard) for n, _ in enumerate(texts)]
     plan = encoder.Plan(columns, "csv", delimiter=delimiter, guard=guard, quote_all=quote_all)
     encoding = encoder.Encoder(plan)
     encoding.feed_records([sent_row([None if t is None else t.encode() for t in texts])])

@@ -10,10 +10,14 @@ import pytest
 
 pytest.importorskip("streams.encoder._native", reason="the native encoder was not built")
 
-from streams.encoder import Batch, Column, Encoder, EncoderError, Plan
+from streams.encoder import Batch, EncodedColumn, Encoder, EncoderError, Plan
 from tests.support.wire import END, HEAD, copied_row, copy_stream, int4, int8, sent_row
 
-COLUMNS = (Column("id", "int8"), Column("name", "text", guarded=True), Column(None, "int4"))
+COLUMNS = (
+    EncodedColumn("id", "int8"),
+    EncodedColumn("name", "text", guarded=True),
+    EncodedColumn(None, "int4"),
+)
 ROWS = [
     (int8(1), b"Anna", int4(7)),
     (int8(-2), None, int4(8)),
@@ -166,14 +170,14 @@ def test_no_more_records_than_the_limit_come_of_it(limit: int) -> None:
 
 
 def test_a_record_of_csv_may_be_empty() -> None:
-    encoder = Encoder(Plan([Column("a", "text")], "csv", between=b"\r\n"))
+    encoder = Encoder(Plan([EncodedColumn("a", "text")], "csv", between=b"\r\n"))
     encoder.feed_records([sent_row([None]), sent_row([None])])
     batch = taken(encoder)
     assert (batch.records(), bytes(batch)) == ([b"", b""], b"\r\n")
 
 
 def test_a_batch_of_no_bytes_is_still_a_batch() -> None:
-    encoder = Encoder(Plan([Column("a", "text")], "csv"))
+    encoder = Encoder(Plan([EncodedColumn("a", "text")], "csv"))
     encoder.feed_records([sent_row([None])])
     batch = taken(encoder)
     assert (bytes(batch), len(batch), bool(batch)) == (b"", 0, True)
@@ -181,7 +185,7 @@ def test_a_batch_of_no_bytes_is_still_a_batch() -> None:
 
 def test_a_name_is_escaped_once() -> None:
     names = ['say "hi"', "a\\b", "Größe 📏", "", "tab\t\x01"]
-    encoder = Encoder(Plan([Column(name, "int4") for name in names], "json"))
+    encoder = Encoder(Plan([EncodedColumn(name, "int4") for name in names], "json"))
     encoder.feed_records([sent_row([int4(n) for n in range(5)])])
     expected = '{"say \\"hi\\"":0,"a\\\\b":1,"Größe 📏":2,"":3,"tab\\t\\u0001":4}'
     assert bytes(taken(encoder)).decode() == expected
@@ -190,24 +194,24 @@ def test_a_name_is_escaped_once() -> None:
 @pytest.mark.parametrize(
     ("columns", "more", "why"),
     [
-        ([Column("a", "int5")], {}, "column 0: there is no kind"),
-        ([Column("a", "int4"), Column("b", "[]")], {}, "column 1: there is no kind"),
-        ([Column("a", "int4[][]")], {}, "there is no kind"),
-        ([Column("a", "")], {}, "there is no kind"),
-        ([Column("a", "int4")], {"keys": [1]}, "no column of this index"),
-        ([Column("a", "int4")], {"keys": [-1]}, "no column of this index"),
-        ([Column("a", "json")], {"keys": [0]}, "can't be part of a key"),
-        ([Column("a", "int4[]")], {"keys": [0]}, "can't be part of a key"),
-        ([Column("a", "int4")], {"delimiter": '"'}, "delimiter"),
-        ([Column("a", "int4")], {"delimiter": "\n"}, "delimiter"),
-        ([Column("a", "int4")], {"delimiter": ""}, "delimiter"),
-        ([Column("a", "int4")], {"delimiter": ";;"}, "delimiter"),
-        ([Column("a", "int4")], {"delimiter": "é"}, "delimiter"),
-        ([Column("\ud800", "int4")], {}, "surrogates"),
+        ([EncodedColumn("a", "int5")], {}, "column 0: there is no kind"),
+        ([EncodedColumn("a", "int4"), EncodedColumn("b", "[]")], {}, "column 1: there is no kind"),
+        ([EncodedColumn("a", "int4[][]")], {}, "there is no kind"),
+        ([EncodedColumn("a", "")], {}, "there is no kind"),
+        ([EncodedColumn("a", "int4")], {"keys": [1]}, "no column of this index"),
+        ([EncodedColumn("a", "int4")], {"keys": [-1]}, "no column of this index"),
+        ([EncodedColumn("a", "json")], {"keys": [0]}, "can't be part of a key"),
+        ([EncodedColumn("a", "int4[]")], {"keys": [0]}, "can't be part of a key"),
+        ([EncodedColumn("a", "int4")], {"delimiter": '"'}, "delimiter"),
+        ([EncodedColumn("a", "int4")], {"delimiter": "\n"}, "delimiter"),
+        ([EncodedColumn("a", "int4")], {"delimiter": ""}, "delimiter"),
+        ([EncodedColumn("a", "int4")], {"delimiter": ";;"}, "delimiter"),
+        ([EncodedColumn("a", "int4")], {"delimiter": "é"}, "delimiter"),
+        ([EncodedColumn("\ud800", "int4")], {}, "surrogates"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(
-    columns: list[Column], more: dict[str, object], why: str
+    columns: list[EncodedColumn], more: dict[str, object], why: str
 ) -> None:
     with pytest.raises(ValueError, match=why):
         Plan(columns, "csv", **more)  # type: ignore[arg-type]
@@ -219,7 +223,7 @@ def test_other_arguments_are_refused() -> None:
     with pytest.raises(TypeError):
         Plan([("a", "int4")], "json")  # type: ignore[list-item]
     with pytest.raises(TypeError):
-        Plan([Column("a", 4)], "json")  # type: ignore[arg-type]
+        Plan([EncodedColumn("a", 4)], "json")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         Plan(7, "json")  # type: ignore[arg-type]
     with pytest.raises(OverflowError):
@@ -291,7 +295,7 @@ def test_an_error_tells_nothing_of_the_data() -> None:
 
 
 def test_a_key_is_text() -> None:
-    encoder = Encoder(Plan([Column("a", "text")], "json", keys=(0,)))
+    encoder = Encoder(Plan([EncodedColumn("a", "text")], "json", keys=(0,)))
     encoder.feed_records([sent_row([b"\xff"])])
     with pytest.raises(EncoderError, match="UTF-8"):
         encoder.take()
@@ -327,7 +331,7 @@ def test_nothing_is_held_on_to() -> None:
         with pytest.raises(EncoderError):
             encoder.feed_copy(chunk)
         with pytest.raises(ValueError, match="no kind"):
-            Plan([Column("a", "none")], "json")
+            Plan([EncodedColumn("a", "none")], "json")
     del encoder
     gc.collect()
     now = [sys.getrefcount(thing) for thing in (chunk, row, columns, Encoder, Batch, Plan)]
@@ -335,7 +339,9 @@ def test_nothing_is_held_on_to() -> None:
 
 
 def test_a_null_key_is_told() -> None:
-    encoder = Encoder(Plan([Column("a", "float8"), Column("b", "text")], "json", keys=(0, 1)))
+    encoder = Encoder(
+        Plan([EncodedColumn("a", "float8"), EncodedColumn("b", "text")], "json", keys=(0, 1))
+    )
     encoder.feed_records([sent_row([struct.pack(">d", 1e300), None])])
     assert taken(encoder).last == ("1e+300", None)
 

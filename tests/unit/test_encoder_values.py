@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 pytest.importorskip("streams.encoder._native", reason="the native encoder was not built")
 
-from streams.encoder import KINDS, Column, Encoder, EncoderError, Plan
+from streams.encoder import KINDS, EncodedColumn, Encoder, EncoderError, Plan
 from tests.support.wire import copy_stream, sent_row
 from tests.support.wire_values import MALFORMED, WELL_FORMED
 
 
 def plans(kind: str) -> Sequence[Plan]:
-    column = Column("x", kind, guarded=True)
+    column = EncodedColumn("x", kind, guarded=True)
     return (
         Plan([column], "json"),
         Plan([column], "csv", delimiter=";"),

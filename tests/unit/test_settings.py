@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feedsvc.settings import SettingsError, load, mask_url
+from feedsvc.settings import SettingsError, load, mask_url, warnings
 
 Write = Callable[[str], Path]
 
@@ -284,3 +284,39 @@ def test_pools_and_standbys_are_judged_at_the_start(
 @pytest.mark.parametrize(("size", "kept"), [(1, 0), (2, 1), (4, 1), (5, 1), (8, 2), (40, 10)])
 def test_a_quarter_is_left_to_small_requests(write: Write, size: int, kept: int) -> None:
     assert load(write(f"[pools.bulk]\nsize = {size}")).pools.bulk.kept_for_small() == kept
+
+
+def test_limits_of_a_client_are_read_under_their_former_name_too(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write("[limits.couple]\nburst = 7\nstreams = 8")
+    monkeypatch.setenv("FEEDSVC_LIMITS__COUPLE__STREAMS", "9")
+    client = load(file).limits.client
+    assert (client.burst, client.streams, client.requests_per_second) == (7, 9, 50)
+    assert warnings(file) == [
+        f"{file}: [limits.couple] is now [limits.client]: rename it",
+        "FEEDSVC_LIMITS__COUPLE__STREAMS is now FEEDSVC_LIMITS__CLIENT__STREAMS: rename it",
+    ]
+
+
+def test_a_former_name_in_the_environment_overrides_the_present_one_in_the_file(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write("[limits.client]\nburst = 7")
+    monkeypatch.setenv("FEEDSVC_LIMITS__COUPLE", '{"burst": 8}')
+    assert load(file).limits.client.burst == 8
+    monkeypatch.setenv("FEEDSVC_LIMITS__CLIENT__BURST", "9")
+    assert load(file).limits.client.burst == 9
+    monkeypatch.setenv("FEEDSVC_LIMITS__CLIENT__BURST", "10")
+    monkeypatch.setenv("FEEDSVC_LIMITS__COUPLE", "{}")
+    assert load(file).limits.client.burst == 10
+
+
+def test_a_mistake_under_a_former_name_is_named_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEEDSVC_LIMITS__COUPLE__BURST", "many")
+    with pytest.raises(SettingsError, match=r"^FEEDSVC_LIMITS__COUPLE__BURST: "):
+        load()
+
+
+def test_present_names_cause_no_warning(write: Write) -> None:
+    assert warnings(write("[limits.client]\nburst = 7")) == []

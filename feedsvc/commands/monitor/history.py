@@ -9,16 +9,16 @@ from feedsvc.commands.monitor.source import Glance
 _MOST: Final = 200
 _SMOOTH: Final = 6.0  # seconds
 
-Line = deque[float | None]
+TimeSeries = deque[float | None]
 
 
 class RateHistory:
     """Of figures that move: the requests' rate and time, and each endpoint's."""
 
     def __init__(self) -> None:
-        self.rates: Line = deque(maxlen=_MOST)
-        self.first_bytes: Line = deque(maxlen=_MOST)
-        self._p95s: dict[str, Line] = {}
+        self.rates: TimeSeries = deque(maxlen=_MOST)
+        self.first_bytes: TimeSeries = deque(maxlen=_MOST)
+        self._p95s: dict[str, TimeSeries] = {}
         self._counted: deque[_Counted] = deque()
 
     def add(self, glance: Glance) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from feedsvc.commands.monitor.history import RateHistory, name_of, spark
-from feedsvc.commands.monitor.source import Glance, Json
+from feedsvc.commands.monitor.source import Glance
+from feedsvc.core.json_object import Json
 
 _WIDE: Final = 150  # columns from which on there are two side by side
 _FEWEST_ENDPOINTS: Final = 3

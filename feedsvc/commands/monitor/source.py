@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
+
+from feedsvc.core.json_object import Json
 
 _DEADLINE: Final = 3.0  # seconds
 _PATHS: Final[Mapping[str, str]] = {
@@ -16,8 +18,6 @@ _PATHS: Final[Mapping[str, str]] = {
     "health": "/api/performance/health",
     "alerts": "/api/performance/alerts",
 }
-
-Json = dict[str, Any]
 
 
 class RefusedError(Exception):

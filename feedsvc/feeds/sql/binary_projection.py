@@ -22,7 +22,7 @@ class BinaryRow:
     """What a statement selects, and the same as the encoder's plan has it."""
 
     selected: tuple[str, ...]
-    columns: tuple[encoder.Column, ...]
+    columns: tuple[encoder.EncodedColumn, ...]
     keys: tuple[int, ...]
 
     @property
@@ -36,15 +36,15 @@ class _Row:
     """The row while it is put together; `native` are the columns that can be keys as they are."""
 
     selected: list[str] = field(default_factory=list)
-    columns: list[encoder.Column] = field(default_factory=list)
+    columns: list[encoder.EncodedColumn] = field(default_factory=list)
     native: dict[str, int] = field(default_factory=dict)
 
-    def add(self, expression: str, shape: encoder.Column) -> int:
+    def add(self, expression: str, shape: encoder.EncodedColumn) -> int:
         self.selected.append(expression)
         self.columns.append(shape)
         return len(self.selected) - 1
 
-    def add_native(self, column: Column, shape: encoder.Column) -> int:
+    def add_native(self, column: Column, shape: encoder.EncodedColumn) -> int:
         # The cast costs nothing, and makes sure of the type if somebody alters the table.
         index = self.add(f"{reference(column)}::{column.base}", shape)
         self.native[column.name] = index
@@ -62,13 +62,16 @@ def binary_row(
     for column in columns:
         guarded = style.guard and may_run(column)
         if is_restyled(column, style):
-            row.add(csv_text(column, style), encoder.Column(column.name, "text"))
+            row.add(csv_text(column, style), encoder.EncodedColumn(column.name, "text"))
         elif column.sent_as in encoder.KINDS:
-            row.add_native(column, encoder.Column(column.name, column.sent_as, guarded))
+            row.add_native(column, encoder.EncodedColumn(column.name, column.sent_as, guarded))
         elif form == "json":
-            row.add(f"pg_catalog.to_json({reference(column)})", encoder.Column(column.name, "json"))
+            row.add(
+                f"pg_catalog.to_json({reference(column)})",
+                encoder.EncodedColumn(column.name, "json"),
+            )
         else:
-            row.add(scalar_text(column), encoder.Column(column.name, "text", guarded))
+            row.add(scalar_text(column), encoder.EncodedColumn(column.name, "text", guarded))
     keys = tuple(_key(row, column) for column in order)
     return BinaryRow(tuple(row.selected), tuple(row.columns), keys)
 
@@ -78,5 +81,5 @@ def _key(row: _Row, column: Column) -> int:
     if column.name in row.native:
         return row.native[column.name]
     if column.sent_as in encoder.KINDS:
-        return row.add_native(column, encoder.Column(None, column.sent_as))
-    return row.add(scalar_text(column), encoder.Column(None, "text"))
+        return row.add_native(column, encoder.EncodedColumn(None, column.sent_as))
+    return row.add(scalar_text(column), encoder.EncodedColumn(None, "text"))

@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import orjson
 
+from feedsvc.core.json_object import Json
 from feedsvc.operations.alerts.states import AlertState
 
 logger = logging.getLogger(__name__)
-
-Json: TypeAlias = dict[str, Any]
 
 _PATIENCE: Final = 3
 """So many looks an owner may miss."""

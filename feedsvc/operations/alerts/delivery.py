@@ -5,9 +5,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, NoReturn, TypeAlias
+from typing import Final, NamedTuple, NoReturn
 
 from feedsvc.core.events import Observers, WebhookTried
+from feedsvc.core.json_object import Json
 from feedsvc.core.logs import redacted
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
 from feedsvc.operations.alerts.board import AlertBoard, AlertStore
@@ -17,8 +18,6 @@ from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.alerts.webhook import Webhook
 
 logger = logging.getLogger(__name__)
-
-Json: TypeAlias = dict[str, Any]
 
 _TICK: Final = 0.5
 _FIRST_PAUSE: Final = 1.0

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from feedsvc.core import identifiers
+from feedsvc.core.json_object import Json
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Problem
 from feedsvc.operations.alerts.board import AlertBoard, AlertStore
@@ -13,8 +14,6 @@ from feedsvc.operations.alerts.delivery import AlertDelivery
 from feedsvc.operations.alerts.history import AlertHistory
 from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.alerts.states import AlertState
-
-Json: TypeAlias = dict[str, Any]
 
 _LATEST: Final = 100
 _PATIENCE: Final = 2.0  # seconds: what fires can be shown without PostgreSQL

@@ -8,14 +8,14 @@ next one takes over.
 from collections.abc import Collection
 from datetime import timedelta
 from importlib.resources import files
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import asyncpg
 
 from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Connection, Pool
+from feedsvc.core.json_object import Json
 
-Json: TypeAlias = dict[str, Any]
 Verdict: TypeAlias = Literal["send", "hold", "drop"]
 """`hold`: to be asked again, for another instance is at it, or the alert still fires there."""
 

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib.resources import files
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import orjson
 
 from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Pool
+from feedsvc.core.json_object import Json
 from feedsvc.operations.alerts.states import AlertState
-
-Json: TypeAlias = dict[str, Any]
 
 KEPT: Final = timedelta(days=90)
 _ADD, _LATEST, _STANDING, _TRIM = (

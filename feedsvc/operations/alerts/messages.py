@@ -1,15 +1,14 @@
 """What is said when an alert begins and when it is over."""
 
 import logging
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple
 
 from feedsvc.core import identifiers
+from feedsvc.core.json_object import Json
 from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.alerts.states import AlertState
 
 logger = logging.getLogger(__name__)
-
-Json: TypeAlias = dict[str, Any]
 
 _LEVELS: Final = {
     "critical": logging.CRITICAL,

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from feedsvc.core.events import ProcessStats
+from feedsvc.core.json_object import Json
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.sketch import Sketch
-
-Json = dict[str, Any]
 
 FAILURES: Final = ("failed", "broken")
 _OUTCOMES: Final = ("complete", "refused", *FAILURES, "cancelled")

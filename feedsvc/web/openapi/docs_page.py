@@ -7,10 +7,10 @@ from typing import Final
 
 from aiohttp import web
 
+from feedsvc.core.json_object import Json
 from feedsvc.web import html_page
 from feedsvc.web.html_page import prose
 from feedsvc.web.openapi.document import described
-from feedsvc.web.openapi.schemas import Json
 
 _CHAPTERS: Final[Mapping[str, str]] = {
     "/v1/": "Feeds",

@@ -13,10 +13,11 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from feedsvc.core.json_object import Json
 from feedsvc.core.problems import problem_types
 from feedsvc.web import headers
 from feedsvc.web.openapi import feeds, operations
-from feedsvc.web.openapi.schemas import REFUSALS, TEXT, Json, answer
+from feedsvc.web.openapi.schemas import REFUSALS, TEXT, answer
 from feedsvc.web.routes import READ, ROUTES, ProtectedRoute
 
 _OWN_PAGES: Final = ("/openapi.json", "/docs")

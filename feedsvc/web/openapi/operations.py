@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from feedsvc.web.openapi.schemas import NAMES, REFUSALS, ROW, TEXT, Json, answer, parameter
+from feedsvc.core.json_object import Json
+from feedsvc.web.openapi.schemas import NAMES, REFUSALS, ROW, TEXT, answer, parameter
 
 _INTERVAL: Final = parameter(
     "interval",

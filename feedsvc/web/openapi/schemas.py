@@ -1,9 +1,9 @@
 """What the descriptions of operations are put together from."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-Json = dict[str, Any]
+from feedsvc.core.json_object import Json
 
 # What any guarded request may be answered with, beside what its operation lists.
 REFUSALS: Final = (400, 401, 403, 404, 405, 408, 413, 414, 415, 429, 431, 500, 501, 503, 504)

@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from feedsvc.backends.postgres.migrations.errors import MigrationBusyError, UnknownRevisionError
-from feedsvc.backends.postgres.migrations.lines import TERRITORIES, Line
+from feedsvc.backends.postgres.migrations.lines import TERRITORIES, MigrationLine
 from feedsvc.backends.postgres.migrations.runner import down, status, up, verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LINES: tuple[Line, ...] = ("service", "wedding")
+LINES: tuple[MigrationLine, ...] = ("service", "wedding")
 
 # Whatever belongs to nobody's extension or to PostgreSQL itself.
 OBJECTS = """
@@ -51,7 +51,7 @@ async def objects(dsn: str) -> list[str]:
 
 
 @pytest.mark.parametrize("line", LINES)
-async def test_up_down_and_up_again(database: str, line: Line) -> None:
+async def test_up_down_and_up_again(database: str, line: MigrationLine) -> None:
     empty = await objects(database)
     before = await status(database, line)
     assert before.current is None
@@ -73,7 +73,7 @@ async def test_up_down_and_up_again(database: str, line: Line) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 async def test_up_and_down_say_nothing_when_there_is_nothing_to_do(
-    database: str, line: Line
+    database: str, line: MigrationLine
 ) -> None:
     empty = await objects(database)
     await down(database, line)
@@ -82,7 +82,7 @@ async def test_up_and_down_say_nothing_when_there_is_nothing_to_do(
 
 
 @pytest.mark.parametrize("line", LINES)
-async def test_several_at_once_do_not_collide(database: str, line: Line) -> None:
+async def test_several_at_once_do_not_collide(database: str, line: MigrationLine) -> None:
     answers = await asyncio.gather(*(up(database, line) for _ in range(4)))
     assert {answer.current for answer in answers} == {answers[0].head}
     assert await verify(database, line) == []
@@ -107,7 +107,7 @@ async def test_databases_of_one_server_share_roles_without_collision(own_server:
         await execute(own_server, f"CREATE DATABASE {name}")
     dsns = [f"{own_server.rpartition('/')[0]}/{name}" for name in names]
 
-    async def cycle(dsn: str, line: Line) -> None:
+    async def cycle(dsn: str, line: MigrationLine) -> None:
         for _ in range(4):
             await up(dsn, line)
             assert await verify(dsn, line) == []

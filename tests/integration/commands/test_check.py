@@ -186,6 +186,17 @@ def test_serve_refuses_what_check_refuses(shop_url: str, datasets: Path) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_setting_under_its_former_name_is_warned_of_once(
+    shop_url: str, datasets: Path, command: str
+) -> None:
+    datasets.write_text(mistaken("not-unique"))  # so that `serve` ends by itself
+    variables = {"FEEDSVC_DATASETS__FILE": str(datasets), "FEEDSVC_LIMITS__COUPLE__BURST": "9"}
+    done = feedsvc(command, env=environment(shop_url, **variables))
+    advice = "FEEDSVC_LIMITS__COUPLE__BURST is now FEEDSVC_LIMITS__CLIENT__BURST: rename it"
+    assert (done.stdout + done.stderr).count(advice) == 1
+
+
 def test_check_names_every_key_that_a_datasets_file_can_not_have(
     shop_url: str, datasets: Path
 ) -> None:

@@ -56,7 +56,7 @@ tenant = "tenant_id"
 @pytest.fixture
 async def leaky(new_database: NewDatabase, tmp_path: Path) -> AsyncIterator[Running]:
     (tmp_path / "datasets.toml").write_text(DATASETS)
-    settings = {"FEEDSVC_LOG__LEVEL": "DEBUG", "FEEDSVC_LIMITS__COUPLE__BURST": "1"}
+    settings = {"FEEDSVC_LOG__LEVEL": "DEBUG", "FEEDSVC_LIMITS__CLIENT__BURST": "1"}
     async with new_database() as url:
         admin = await asyncpg.connect(url)
         await admin.execute(SCHEMA)

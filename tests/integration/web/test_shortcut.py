@@ -41,7 +41,7 @@ def quick(request: pytest.FixtureRequest, world_url: str, redis: RunningRedis) -
     # So slow a refill that a test which waits for its processor still reaches the limit.
     couple = {"REQUESTS_PER_SECOND": "1", "BURST": "200"}
     settings = {**NO_REDIS, "FEEDSVC_AUTH__LEEWAY": "0"}
-    settings |= {f"FEEDSVC_LIMITS__COUPLE__{name}": value for name, value in couple.items()}
+    settings |= {f"FEEDSVC_LIMITS__CLIENT__{name}": value for name, value in couple.items()}
     if request.param == "redis":
         settings |= {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": "door"}
         settings["FEEDSVC_CACHE__MEMORY_BYTES"] = "0"

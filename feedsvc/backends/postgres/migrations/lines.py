@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-Line = Literal["service", "wedding"]
+MigrationLine = Literal["service", "wedding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Territory:
 
 _HERE: Final = Path(__file__).parent
 
-TERRITORIES: Final[dict[Line, Territory]] = {
+TERRITORIES: Final[dict[MigrationLine, Territory]] = {
     "service": Territory(
         folder=_HERE / "service",
         schema="feedsvc",

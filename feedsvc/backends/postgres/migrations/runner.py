@@ -14,7 +14,7 @@ from feedsvc.backends.postgres.migrations import schemas
 from feedsvc.backends.postgres.migrations.alembic_run import run
 from feedsvc.backends.postgres.migrations.errors import UnknownRevisionError
 from feedsvc.backends.postgres.migrations.findings import catalog_findings
-from feedsvc.backends.postgres.migrations.lines import TERRITORIES, Line, Territory
+from feedsvc.backends.postgres.migrations.lines import TERRITORIES, MigrationLine, Territory
 from feedsvc.backends.postgres.migrations.session import connected, exclusive
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ WAIT_SECONDS: Final = 120.0
 class Status:
     """Where a database stands on a line; `pending` is in the order in which `up` runs it."""
 
-    line: Line
+    line: MigrationLine
     current: str | None
     head: str
     pending: tuple[str, ...]
 
 
-async def up(dsn: str, line: Line, *, wait: float = WAIT_SECONDS) -> Status:
+async def up(dsn: str, line: MigrationLine, *, wait: float = WAIT_SECONDS) -> Status:
     """Migrates to the head; waits `wait` seconds for another process that migrates.
 
     Raises MigrationBusyError, UnknownRevisionError, or asyncpg's and SQLAlchemy's errors where
@@ -49,7 +49,7 @@ async def up(dsn: str, line: Line, *, wait: float = WAIT_SECONDS) -> Status:
         return await _status(connection, line, scripts)
 
 
-async def down(dsn: str, line: Line, *, wait: float = WAIT_SECONDS) -> Status:
+async def down(dsn: str, line: MigrationLine, *, wait: float = WAIT_SECONDS) -> Status:
     """Takes back every revision, then the schema if `up` made it and nobody else uses it.
 
     `wait` is in seconds; raises what `up` raises.
@@ -64,7 +64,7 @@ async def down(dsn: str, line: Line, *, wait: float = WAIT_SECONDS) -> Status:
         return await _status(connection, line, scripts)
 
 
-async def status(dsn: str, line: Line) -> Status:
+async def status(dsn: str, line: MigrationLine) -> Status:
     """The line's current revision (None before the first), its head and what is pending.
 
     Raises UnknownRevisionError for a database that a newer release has migrated, and
@@ -74,7 +74,7 @@ async def status(dsn: str, line: Line) -> Status:
         return await _status(connection, line, ScriptDirectory(str(TERRITORIES[line].folder)))
 
 
-async def verify(dsn: str, line: Line) -> list[str]:
+async def verify(dsn: str, line: MigrationLine) -> list[str]:
     """What is wrong with the line in this database, a sentence each; empty when all is well.
 
     Raises what `status` raises, except that an unknown revision is a finding.
@@ -91,7 +91,9 @@ async def verify(dsn: str, line: Line) -> list[str]:
         return behind + await catalog_findings(connection, territory)
 
 
-async def _status(connection: asyncpg.Connection, line: Line, scripts: ScriptDirectory) -> Status:
+async def _status(
+    connection: asyncpg.Connection, line: MigrationLine, scripts: ScriptDirectory
+) -> Status:
     current = await _current(connection, TERRITORIES[line])
     head = scripts.get_current_head()
     if head is None:
