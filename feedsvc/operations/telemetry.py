@@ -56,13 +56,16 @@ class Telemetry:
         self._sampling = Sampling(given.shed_above, given.shed_to)
         self._cells = Cells()
         self._store = Store(pool)
-        self._tracker = Tracker(self._store, self._sampling, place.folder, place.slot)
+        metrics = MetricsObserver(self._cells, scene.domain, self._sampling)
+        folder = _opened(self._cells, place) if given.enabled else None
+        # Behind the opening of the cells, which go on from those of the slot's last worker.
+        self._tracker = Tracker(
+            self._store, self._sampling, metrics.tracked(), place.folder, place.slot
+        )
         self._alerts = _AlertParts(scene, pool, self._tracker, observers)
-        folder = None
         if given.enabled:
-            MetricsObserver(self._cells, scene.domain, self._sampling).observe(observers)
+            metrics.observe(observers)
             self._tracker.observe(observers)
-            folder = _opened(self._cells, place)
         why_not = _NO_PLACE if given.enabled else _OFF
         self.exposition = Exposition(folder, why_not, self._write_cells)
 

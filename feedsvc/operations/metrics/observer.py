@@ -131,6 +131,20 @@ class MetricsObserver:
         observers.add(RedisRefused, self._redis_refused)
         observers.add(ProcessStats, self._lives)
 
+    def tracked(self) -> dict[tuple[str, ...], Sequence[Count]]:
+        """The counters that the tracker reports by minute, by its keys; several make a sum."""
+        found: dict[tuple[str, ...], Sequence[Count]] = {
+            ("losses", "listener"): [self._listener_losses],
+            ("losses", "redis"): [self._redis_losses],
+            **{("problems", name): [count] for name, count in self._problems.items()},
+            **{("faults", name): [count] for name, count in self._faults.items()},
+            **{("parked", name): [count] for name, count in self._parked.items()},
+            **self._cache.tracked(),
+        }
+        for pool, cells in self._pools.items():
+            found |= {("leases", pool, how): [count] for how, count in cells.outcomes.items()}
+        return found
+
     def _foreseen(
         self, domain: Domain
     ) -> Iterable[tuple[tuple[str, str | None, str | None], _EndpointCells]]:
@@ -254,6 +268,14 @@ class _CacheCells:
             name: _each(cells.count, d.CACHE_PREFETCHES, (name,), d.PREFETCHES) for name in datasets
         }
         self._names = {item(name): name for name in datasets if name for item in _TELLING}
+
+    def tracked(self) -> dict[tuple[str, ...], Sequence[Count]]:
+        found: dict[tuple[str, ...], list[Count]] = {}
+        for (dataset, outcome, tier), count in self._lookups.items():
+            of_hits = "redis" if tier == "redis" else "memory"
+            key = ("cache", dataset, of_hits if outcome == "hit" else outcome)
+            found.setdefault(key, []).append(count)
+        return {**found}
 
     def looked_up(self, lookup: CacheLookup) -> None:
         dataset, outcome, tier, why, _ = lookup

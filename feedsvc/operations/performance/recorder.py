@@ -10,25 +10,23 @@ Of sketches, in seconds: `seconds` and `first_byte` (method, route, dataset), `q
 `cached_bytes`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import log
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from feedsvc.core.events import (
     CacheLoad,
-    CacheLookup,
-    DatabaseFault,
-    ListenerTurned,
     Observers,
     PoolLease,
     ProcessStats,
-    RedisTurned,
     RequestEnded,
-    StreamParked,
 )
-from feedsvc.operations.performance.figures import Figures
+from feedsvc.operations.metrics.cells import Count
+from feedsvc.operations.performance.figures import FigureKey, Figures
 from feedsvc.operations.performance.sketch import LEAST, OFFSET, SCALE, Sketch
 from feedsvc.operations.sampling import Sampling, Turns
+
+TrackedCounters: TypeAlias = Mapping[FigureKey, Sequence[Count]]
 
 MINUTE: Final = 60
 _MOST_ENDPOINTS: Final = 2_000
@@ -57,17 +55,21 @@ class _RequestFigures:
 
 
 class Recorder:
-    """Records observations; `closed` gets each minute that is over."""
+    """The minutes of one worker; `closed` gets each one that is over.
 
-    def __init__(self, sampling: Sampling, closed: Callable[[Minute], None]) -> None:
+    `counters` go on from minute to minute, and are what Prometheus is shown; a minute has the
+    difference between its end and its start.
+    """
+
+    def __init__(
+        self, sampling: Sampling, counters: TrackedCounters, closed: Callable[[Minute], None]
+    ) -> None:
         self.vitals: ProcessStats | None = None
         """The latest signs of life."""
         self._turns = Turns(sampling)
+        self._counters = counters
         self._closed = closed
-        self._at: int | None = None
-        self._endpoints: dict[tuple[str, str, str | None], _RequestFigures] = {}
-        self._figures = Figures()
-        self._query = self._figures.sketch(("query",))
+        self._begin(None)
         self._cpu = 0.0
         self._dropped = 0
         self._seen = 0.0
@@ -75,13 +77,8 @@ class Recorder:
     def observe(self, observers: Observers) -> None:
         """Records from now on."""
         observers.add(RequestEnded, self._ended)
-        observers.add(CacheLookup, self._looked_up)
         observers.add(CacheLoad, self._loaded)
         observers.add(PoolLease, self._leased)
-        observers.add(DatabaseFault, self._failed)
-        observers.add(StreamParked, self._parked)
-        observers.add(ListenerTurned, self._listener_turned)
-        observers.add(RedisTurned, self._redis_turned)
         observers.add(ProcessStats, self._lives)
 
     def so_far(self) -> Minute | None:
@@ -90,6 +87,9 @@ class Recorder:
             return None
         figures = Figures()
         figures.counts = dict(self._figures.counts)
+        for key, total in self._totals().items():
+            if total != self._before[key]:
+                figures.counts[key] = total - self._before[key]
         figures.peaks = dict(self._figures.peaks)
         figures.sketches = {k: v for k, v in self._figures.sketches.items() if v.bins}
         for (method, route, dataset), endpoint in self._endpoints.items():
@@ -113,9 +113,16 @@ class Recorder:
 
     def _begin(self, at: int | None) -> None:
         self._at = at
-        self._endpoints = {}
+        self._before = self._totals()
+        self._endpoints: dict[tuple[str, str, str | None], _RequestFigures] = {}
         self._figures = Figures()
         self._query = self._figures.sketch(("query",))
+
+    def _totals(self) -> dict[FigureKey, int]:
+        return {
+            key: round(sum([count.value for count in counts]))
+            for key, counts in self._counters.items()
+        }
 
     def _ended(self, ended: RequestEnded) -> None:
         key = (ended.method, ended.route, ended.dataset)
@@ -139,8 +146,6 @@ class Recorder:
                 place = int(log(first_byte) * SCALE + OFFSET) if first_byte > LEAST else 1
             sketch.bins[place] = sketch.bins.get(place, 0) + 1
             sketch.total += first_byte
-        if ended.why is not None:
-            self._figures.add(("problems", ended.why), 1)
         if "db" in ended.stages and (weight := self._turns.next()):
             self._query.add(ended.stages["db"], weight)
 
@@ -150,28 +155,11 @@ class Recorder:
             key = ("*", "unknown", None)
         return self._endpoints.setdefault(key, _RequestFigures())
 
-    def _looked_up(self, lookup: CacheLookup) -> None:
-        outcome = lookup.tier or "memory" if lookup.outcome == "hit" else lookup.outcome
-        self._figures.add(("cache", lookup.dataset, outcome), 1)
-
     def _loaded(self, load: CacheLoad) -> None:
         self._figures.sketch(("load", load.dataset)).add(load.seconds)
 
     def _leased(self, lease: PoolLease) -> None:
-        self._figures.add(("leases", lease.pool, lease.outcome), 1)
         self._figures.sketch(("wait", lease.pool)).add(lease.seconds)
-
-    def _failed(self, fault: DatabaseFault) -> None:
-        self._figures.add(("faults", fault.problem), 1)
-
-    def _parked(self, parked: StreamParked) -> None:
-        self._figures.add(("parked", parked.dataset or ""), 1)
-
-    def _listener_turned(self, turned: ListenerTurned) -> None:
-        self._figures.add(("losses", "listener"), not turned.hears)
-
-    def _redis_turned(self, turned: RedisTurned) -> None:
-        self._figures.add(("losses", "redis"), not turned.answers)
 
     def _lives(self, vitals: ProcessStats) -> None:
         at = int(vitals.at // MINUTE) * MINUTE

@@ -11,7 +11,7 @@ from feedsvc.core.problems import NotSetUp, Problem
 from feedsvc.operations.performance import live, report
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.past import PastFigures, PastRange
-from feedsvc.operations.performance.recorder import MINUTE, Minute, Recorder
+from feedsvc.operations.performance.recorder import MINUTE, Minute, Recorder, TrackedCounters
 from feedsvc.operations.performance.store import HOUR, Store, StoredFigures
 from feedsvc.operations.sampling import Sampling
 
@@ -30,9 +30,16 @@ RANGES: Final[dict[ReportRange, tuple[int, int, float]]] = {
 class Tracker:
     """Records this worker, keeps it, and reports of all."""
 
-    def __init__(self, store: Store, sampling: Sampling, folder: Path | None, slot: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sampling: Sampling,
+        counters: TrackedCounters,
+        folder: Path | None,
+        slot: int,
+    ) -> None:
         self._store = store
-        self._recorder = Recorder(sampling, self._close_minute)
+        self._recorder = Recorder(sampling, counters, self._close_minute)
         self._folder = folder
         self._file = None if folder is None else live.LiveFile(folder, slot)
         self._written = 0.0

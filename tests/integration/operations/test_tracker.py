@@ -22,6 +22,8 @@ from feedsvc.core.events import (
     StandbyState,
 )
 from feedsvc.core.problems import NotSetUp
+from feedsvc.operations.metrics.cells import Cells
+from feedsvc.operations.metrics.observer import Domain, MetricsObserver
 from feedsvc.operations.performance import live
 from feedsvc.operations.performance.past import PastRange
 from feedsvc.operations.performance.store import HOUR, KEPT_HOURS, MOST_WAITING, Store
@@ -35,6 +37,9 @@ from tests.support.recorded import RANKS, SECONDS, exact
 from tests.support.servers import as_login, with_database, world_of_its_own
 
 ROUTE = "/v1/feeds/{dataset}"
+DOMAIN = Domain(
+    [ROUTE], ["clients", "budgets"], ["csv"], ["read"], checks=["primary"], standbys=["db2:5432"]
+)
 
 
 def ended(seconds: float, **changes: Any) -> RequestEnded:
@@ -68,8 +73,10 @@ class Worker:
 
     def __init__(self, store: Store, folder: Path | None = None, slot: int = 0) -> None:
         self.store = store
-        self.tracker = Tracker(store, Sampling(0, 1), folder, slot)
         observers = Observers()
+        metrics = MetricsObserver(Cells(), DOMAIN, Sampling(0, 1))
+        metrics.observe(observers)
+        self.tracker = Tracker(store, Sampling(0, 1), metrics.tracked(), folder, slot)
         self.tracker.observe(observers)
         self.tell = observers.tell
 
@@ -255,7 +262,7 @@ async def test_the_minute_under_way_of_every_worker_is_counted_once(
 
             async def counted() -> int:
                 assert folder is not None
-                fresh = Tracker(one_store, Sampling(0, 1), folder, 0)
+                fresh = Tracker(one_store, Sampling(0, 1), {}, folder, 0)
                 return int((await fresh.report("1h"))["totals"]["count"])
 
             for worker in (one, other):
