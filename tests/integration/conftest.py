@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import asyncpg
 import pytest
 
-from feedsvc.commands.demo.embedded import start_postgres
-from tests.support.servers import throw_away_folder, with_database
+from tests.support.servers import copied_postgres, with_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -31,7 +30,7 @@ def own_server() -> Iterator[str]:
 
 @contextmanager
 def _throw_away_server() -> Iterator[str]:
-    with throw_away_folder() as folder, start_postgres(folder) as server:
+    with copied_postgres() as server:
         yield server.url()
 
 

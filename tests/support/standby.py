@@ -22,7 +22,7 @@ STREAMING = {"wal_level": "replica", "max_wal_senders": "8", "wal_receiver_statu
 
 @contextmanager
 def primary_running(**settings: str) -> Iterator[PostgresServer]:
-    """A server that standbys can follow."""
+    """A server that standbys can follow: of its own initdb, for they know it by its identifier."""
     given = {**STREAMING, "shared_buffers": "32MB", "fsync": "off", **settings}
     with throw_away_folder() as folder, start_postgres(folder, settings=given) as server:
         yield server

@@ -19,14 +19,13 @@ from feedsvc.cache.ledger import Ledger
 from feedsvc.changes import listener as changes
 from feedsvc.changes import triggers
 from feedsvc.changes.listener import ChangeListener
-from feedsvc.commands.demo.embedded import start_postgres
 from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets.dataset import Declaration
 from feedsvc.datasets.tags import exactly
 from feedsvc.operations.health import check_links
 from feedsvc.operations.health.result import CheckResult
 from feedsvc.settings import Database, Settings
-from tests.support.servers import throw_away_folder
+from tests.support.servers import copied_postgres
 
 TABLES = """
     CREATE TABLE public.letters (id bigint, owner text) PARTITION BY RANGE (id);
@@ -288,7 +287,7 @@ async def test_nothing_that_a_standby_shows_is_believed() -> None:
     """Its snapshots don't say which transactions were running."""
     who_reads = (files("feedsvc.feeds") / "transaction.sql").read_text()
     settings = {"wal_level": "replica", "max_wal_senders": "2", "hot_standby": "on"}
-    with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
+    with copied_postgres(settings) as server:
         primary = await asyncpg.connect(server.url())
         text = await primary.fetchval(who_reads, "t", "member", "", column=3)
         assert Snapshot.parse(text) == Snapshot.parse(

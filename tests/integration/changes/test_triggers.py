@@ -9,10 +9,9 @@ import asyncpg
 import pytest
 
 from feedsvc.changes import triggers
-from feedsvc.commands.demo.embedded import start_postgres
 from feedsvc.datasets.dataset import Declaration
 from feedsvc.datasets.tags import all_under, exactly
-from tests.support.servers import throw_away_folder
+from tests.support.servers import copied_postgres
 
 CHANNEL = "feedsvc_changes"
 PEOPLE = Declaration(
@@ -423,7 +422,7 @@ async def test_a_column_that_a_tag_names_goes_after_the_tag(
 async def test_a_transaction_that_told_can_not_be_prepared() -> None:
     """docs/cache.md says so; one that changed nothing that is told of still can."""
     settings = {"max_prepared_transactions": "2"}
-    with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
+    with copied_postgres(settings) as server:
         opened = await asyncpg.connect(server.url())
         try:
             await opened.execute(TABLES)

@@ -34,6 +34,7 @@ from feedsvc.commands.demo.embedded import ports as ports_module
 from feedsvc.commands.demo.embedded.account import Account, server_account
 from feedsvc.commands.demo.embedded.orphans import command_line
 from feedsvc.commands.demo.embedded.serverlog import why
+from tests.support.servers import copy_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,6 +91,15 @@ def postgres(
 ) -> AbstractContextManager[PostgresServer]:
     cache = folder.parent / "cache"
     return start_postgres(folder, settings=SMALL | settings, cache=cache, seconds=seconds)
+
+
+@contextmanager
+def copied(folder: Path, **settings: str) -> Iterator[PostgresServer]:
+    """The same on a copy of the run's cluster, for what is not about initdb."""
+    if not (folder / "data").exists():
+        copy_cluster(folder)
+    with start_postgres(folder, settings=SMALL | settings, cache=folder.parent / "cache") as server:
+        yield server
 
 
 def sql(server: PostgresServer, query: str) -> str:
@@ -173,7 +183,7 @@ def test_settings_and_locale(base: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
 def test_stop_and_start_on_the_same_port(base: Path, mode: Any) -> None:
-    with postgres(base / "demo", synchronous_commit="on") as server:
+    with copied(base / "demo", synchronous_commit="on") as server:
         sql(server, "CREATE TABLE kept AS SELECT 42 AS n")
         before = server.pid
         server.stop(mode)
@@ -185,7 +195,7 @@ def test_stop_and_start_on_the_same_port(base: Path, mode: Any) -> None:
 
 
 def test_a_password_is_wanted_and_urls_are_quoted(base: Path) -> None:
-    with postgres(base / "demo") as server:
+    with copied(base / "demo") as server:
         sql(server, "CREATE ROLE \"a b\" LOGIN PASSWORD 'p@/ss'")
         psql = server.cluster.binaries.folder / "psql"
         for password, code in (("p@/ss", 0), ("wrong", 2)):
@@ -199,7 +209,7 @@ def test_a_password_is_wanted_and_urls_are_quoted(base: Path) -> None:
 def test_two_slots_side_by_side(base: Path) -> None:
     with claim_slot(base) as one, claim_slot(base) as two:
         assert [one.name, two.name] == ["demo-0", "demo-1"]
-        with postgres(one) as first, postgres(two) as second, start_valkey(two) as valkey:
+        with copied(one) as first, copied(two) as second, start_valkey(two) as valkey:
             assert len({first.port, second.port, valkey.port}) == 3
             sql(first, "CREATE TABLE mine ()")
             assert sql(second, "SELECT to_regclass('mine') IS NULL") == "t"
@@ -208,7 +218,7 @@ def test_two_slots_side_by_side(base: Path) -> None:
 
 
 def test_a_killed_demo_is_ended_by_the_next(base: Path) -> None:
-    with claim_slot(base) as ours, postgres(ours) as bystander, start_valkey(ours) as valkey:
+    with claim_slot(base) as ours, copied(ours) as bystander, start_valkey(ours) as valkey:
         with python(DEMO, base) as child:
             facts = json.loads(said(child))
             assert Path(facts["folder"]).name == "demo-1"
@@ -219,7 +229,7 @@ def test_a_killed_demo_is_ended_by_the_next(base: Path) -> None:
             assert str(next_one) == facts["folder"]
             assert not is_running(facts["pg"])
             assert not is_running(facts["valkey"])
-            with postgres(next_one) as server:
+            with copied(next_one) as server:
                 assert sql(server, "TABLE kept") == "42"
         assert is_running(bystander.pid)
         assert is_running(valkey.pid)
@@ -250,7 +260,7 @@ def test_a_frozen_orphan_is_ended(base: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_recycled_process_id_is_never_signalled(base: Path) -> None:
     account = server_account()
-    with claim_slot(base) as folder, postgres(folder) as server, start_valkey(folder):
+    with claim_slot(base) as folder, copied(folder) as server, start_valkey(folder):
         sql(server, "CREATE TABLE kept AS SELECT 42 AS n")
         pid_file = server.cluster.data / "postmaster.pid"
         lines = pid_file.read_text().split("\n")
@@ -260,7 +270,7 @@ def test_a_recycled_process_id_is_never_signalled(base: Path) -> None:
             pid_file.write_text("\n".join([str(sleeper.pid), *lines[1:]]))
             account.give(pid_file)
             (folder / "valkey" / "valkey.pid").write_text(f"{sleeper.pid}\n")
-            with claim_slot(base) as again, postgres(again) as server:
+            with claim_slot(base) as again, copied(again) as server:
                 assert again == folder
                 assert sql(server, "TABLE kept") == "42"
             assert sleeper.poll() is None
@@ -290,7 +300,7 @@ def test_a_folder_with_other_files_is_refused(base: Path) -> None:
 @pytest.mark.parametrize("broken", ["global/pg_control", "PG_VERSION", "base"])
 def test_bad_data_is_made_anew(base: Path, broken: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = base / "demo"
-    with postgres(folder) as server:
+    with copied(folder) as server:
         sql(server, "CREATE TABLE lost ()")
         path = server.cluster.data / broken
     if path.is_dir():
@@ -298,7 +308,7 @@ def test_bad_data_is_made_anew(base: Path, broken: str, caplog: pytest.LogCaptur
             file.write_bytes(b"\xff" * 8192)  # pg_class: it starts, but nobody can log in
     else:
         path.write_bytes(b"9\n")
-    with postgres(folder) as server:
+    with copied(folder) as server:
         assert sql(server, "SELECT to_regclass('lost') IS NULL") == "t"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "made anew" in caplog.text
@@ -307,12 +317,12 @@ def test_bad_data_is_made_anew(base: Path, broken: str, caplog: pytest.LogCaptur
 
 def test_data_that_is_not_at_fault_is_kept(base: Path) -> None:
     folder = base / "demo"
-    with postgres(folder) as server:
+    with copied(folder) as server:
         sql(server, "CREATE TABLE kept AS SELECT 42 AS n")
-    with pytest.raises(EmbeddedError) as error, postgres(folder, no_such="1"):
+    with pytest.raises(EmbeddedError) as error, copied(folder, no_such="1"):
         pass
     assert_one_line(error, "no_such")
-    with postgres(folder) as server:
+    with copied(folder) as server:
         assert sql(server, "TABLE kept") == "42"
 
 
@@ -363,7 +373,7 @@ def test_a_distributions_postgresql(base: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_port_taken_in_between(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
-        for start in (postgres, start_valkey):
+        for start in (copied, start_valkey):
             free = [ports_module.free_port(), taken]
             monkeypatch.setattr(ports_module, "free_port", free.pop)
             with start(base / start.__name__) as server:
@@ -415,7 +425,7 @@ def test_redis_on_path_may_be_a_link_to_a_binary_of_another_name(
 
 def test_the_servers_are_not_root(base: Path) -> None:
     account = server_account()
-    with postgres(base / "demo") as server, start_valkey(base / "demo") as valkey:
+    with copied(base / "demo") as server, start_valkey(base / "demo") as valkey:
         for pid in (server.pid, valkey.pid):
             ids = psutil.Process(pid).uids()
             assert set(ids) == {account.uid}
@@ -504,7 +514,7 @@ def test_nothing_is_left_behind(base: Path) -> None:
     def demo() -> None:
         with (
             claim_slot(base) as folder,
-            postgres(folder) as server,
+            copied(folder) as server,
             start_valkey(folder) as valkey,
         ):
             pids.extend((server.pid, valkey.pid))

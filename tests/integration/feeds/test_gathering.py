@@ -4,16 +4,15 @@ import tempfile
 from urllib.parse import quote
 
 from feedsvc.backends.postgres.pool import Pool, is_over_unix_socket
-from feedsvc.commands.demo.embedded import start_postgres
 from feedsvc.settings import Database, ReadPool
-from tests.support.servers import throw_away_folder
+from tests.support.servers import copied_postgres
 
 
 async def test_a_unix_socket_is_told_from_tcp() -> None:
     # The server's account makes its socket there, so it can't be a folder of pytest's.
     sockets = tempfile.gettempdir()
     settings = {"unix_socket_directories": sockets, "unix_socket_permissions": "0777"}
-    with throw_away_folder() as folder, start_postgres(folder, settings=settings) as server:
+    with copied_postgres(settings) as server:
         login = f"{server.user}:{quote(server.password, safe='')}"
         over_unix = f"postgresql://{login}@/postgres?host={sockets}&port={server.port}"
         for url, expected in ((server.url(), False), (over_unix, True)):

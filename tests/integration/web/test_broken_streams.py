@@ -22,9 +22,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from feedsvc.commands.demo.embedded import start_postgres
 from tests.support import sse
-from tests.support.servers import LOGIN, PASSWORD, as_login, throw_away_folder
+from tests.support.servers import LOGIN, PASSWORD, as_login, copied_postgres
 from tests.support.service import Running, bearer, serving
 from tests.support.sources import COPY_AT_ONCE
 
@@ -214,7 +213,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     datasets: Path = tmp_path_factory.mktemp("broken") / "datasets.toml"
     datasets.write_text(DATASETS)
     settings = {"shared_buffers": "16MB", "max_connections": "12"}
-    with throw_away_folder() as folder, start_postgres(folder, settings=settings) as postgres:
+    with copied_postgres(settings) as postgres:
         asyncio.run(_make_schema(postgres))
         url = as_login(postgres.url())
         with serving(url, datasets=datasets, settings=SETTINGS) as service:
