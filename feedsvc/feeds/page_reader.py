@@ -3,10 +3,12 @@
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
-from feedsvc.feeds.export import Export, ExportOptions, Part, open_export
+from feedsvc.feeds.export import Export, open_export
+from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources.projection import ProjectedCursor
+from feedsvc.feeds.sources.source import Batch
 from feedsvc.settings import Streams
 
 
@@ -14,19 +16,19 @@ async def read_page(
     query: FeedQuery, principal: Principal, pool: Pool, bounds: Streams, stages: Stages
 ) -> Page | None:
     """The page. None where it grew too large to be one. Raises Problem."""
-    async with open_export(query, principal, pool, page_course(bounds), stages) as export:
-        begun: list[Part] = []
+    async with open_export(query, principal, pool, page_options(bounds), stages) as export:
+        begun: list[Batch] = []
         if not await collect(export, begun, bounds.page_bytes):
             return None
         return page_of(export, begun)
 
 
-def page_course(bounds: Streams) -> ExportOptions:
+def page_options(bounds: Streams) -> ExportOptions:
     """How a page is read: record by record, for that is how it is kept."""
-    return ExportOptions(bounds.chunk_bytes, choose=ProjectedCursor)
+    return ExportOptions(bounds.chunk_bytes, source_factory=ProjectedCursor)
 
 
-async def collect(export: Export, parts: list[Part], most_bytes: int) -> bool:
+async def collect(export: Export, parts: list[Batch], most_bytes: int) -> bool:
     """Reads an export into the list. False where it grew too large and has more to come."""
     size = 0
     while size <= most_bytes:
@@ -38,6 +40,6 @@ async def collect(export: Export, parts: list[Part], most_bytes: int) -> bool:
     return False
 
 
-def page_of(export: Export, begun: list[Part]) -> Page:
+def page_of(export: Export, begun: list[Batch]) -> Page:
     """What was collected, as a page."""
     return export.page([record for part in begun for record in part.records()])

@@ -13,7 +13,8 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets.catalog import resolve
 from feedsvc.datasets.dataset import declarations
-from feedsvc.feeds.export import ExportOptions, open_export
+from feedsvc.feeds.export import open_export
+from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.settings import Database, PoolSettings
 

@@ -8,14 +8,14 @@ from feedsvc.backends.postgres.pool import Pool
 from feedsvc.feeds.sources import ranges as module
 from feedsvc.feeds.sources.ranges import KeyRange, Ranges
 from feedsvc.feeds.sources.reader import Effort
-from feedsvc.feeds.sources.source import Batch
+from feedsvc.feeds.sources.source import Batch, batch_of
 from feedsvc.settings import Database, PoolSettings
 
 
 def rows(first: int, last: int) -> Batch:
     """The rows that stand at these numbers, a byte each."""
     records = [b"r"] * (last - first + 1)
-    return Batch(b"".join(records), len(records), [str(last)], lambda: records)
+    return batch_of(b"".join(records), len(records), [str(last)], lambda: records)
 
 
 def begun(ranges: Ranges, last: int) -> KeyRange:
@@ -32,7 +32,7 @@ async def ends(ranges: Ranges) -> list[str | None]:
     found: list[str | None] = []
     async with asyncio.timeout(2):
         while (batch := await ranges.take()) is not None:
-            found += batch.last
+            found += batch.position
     return found
 
 

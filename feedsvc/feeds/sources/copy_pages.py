@@ -131,7 +131,7 @@ class CopyPages:
     def _count(self, batch: Batch) -> None:
         self.rows += batch.count
         self.bytes += len(batch.body)
-        self._position = [text or "" for text in batch.last]
+        self._position = [text or "" for text in batch.position]
 
     async def _copied(self, rows: int) -> ReadResult | None:
         if not self._is_copying:
@@ -147,14 +147,16 @@ class CopyPages:
             page.result()
             self._encoder.end_copy()
             self._page = None
-        more, batch = self._encoder.more, native_batch(self._encoder.take())
+        more = self._encoder.more
+        batch = native_batch(self._encoder.take())
         self._enough.clear()
         self._taken.set()
         self._page_given += 0 if batch is None else batch.count
-        is_over = is_whole and (more or self._page_given < self._page_rows)
-        if batch is None and not is_over:
-            return None
-        return ReadResult(batch, is_over, more=is_over and more)
+        if is_whole and more:
+            return ReadResult(batch, "limit")
+        if is_whole and self._page_given < self._page_rows:
+            return ReadResult(batch, "last")
+        return None if batch is None else ReadResult(batch, "more")
 
     async def close(self) -> None:
         """See `Source.close`."""

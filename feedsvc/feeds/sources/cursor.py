@@ -79,7 +79,8 @@ class BinaryCursor:
             await asyncio.sleep(0)  # in which it is sent
         self._encoder.feed_records(list(map(_row_of, sent)))
         more = self._encoder.more
-        return ReadResult(native_batch(self._encoder.take()), is_over=more or is_over, more=more)
+        batch = native_batch(self._encoder.take())
+        return ReadResult(batch, "limit" if more else "last" if is_over else "more")
 
     async def close(self) -> None:
         """See `Source.close`. The cursor ends with its transaction."""

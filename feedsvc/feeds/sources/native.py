@@ -5,7 +5,7 @@ from __future__ import annotations  # of what is not there without the encoder
 from typing import Literal
 
 from feedsvc.feeds.query import FeedQuery
-from feedsvc.feeds.sources.source import Batch
+from feedsvc.feeds.sources.source import Batch, batch_of
 from feedsvc.feeds.sql.binary_projection import BinaryRow, binary_row
 from streams import encoder
 from streams.formats import CSV
@@ -31,4 +31,4 @@ def native_row(query: FeedQuery) -> tuple[BinaryRow, encoder.Plan]:
 
 def native_batch(made: encoder.Batch | None) -> Batch | None:
     """What an encoder made, as a source gives it."""
-    return None if made is None else Batch(made, made.rows, made.last, made.records)
+    return None if made is None else batch_of(made, made.rows, made.last, made.records)

@@ -99,7 +99,7 @@ class ParallelCopy:
             await self._end_ranges()
             return None
         self._pages.pass_over(batch)
-        return ReadResult(batch, is_over=False, more=False)
+        return ReadResult(batch, "more")
 
     def _is_time(self) -> bool:
         """Whether connections are to be had that would make it quicker."""

@@ -11,7 +11,7 @@ from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import opened
-from feedsvc.feeds.sources.source import Batch, Position, ReadResult
+from feedsvc.feeds.sources.source import Batch, Position, ReadResult, batch_of
 from feedsvc.feeds.sql import statement
 
 _record_of: Final = itemgetter(0)
@@ -49,8 +49,8 @@ class ProjectedCursor:
         is_over = len(records) < rows
         if self._left is None or len(records) <= self._left:
             self._left = None if self._left is None else self._left - len(records)
-            return ReadResult(self._batch(records), is_over, more=False)
-        return ReadResult(self._batch(records[: self._left]), is_over=True, more=True)
+            return ReadResult(self._batch(records), "last" if is_over else "more")
+        return ReadResult(self._batch(records[: self._left]), "limit")
 
     async def close(self) -> None:
         """See `Source.close`. The cursor ends with its transaction."""
@@ -61,4 +61,4 @@ class ProjectedCursor:
             return None
         encoded = list(map(_record_of, records))
         last = [None if value is None else str(value) for value in tuple(records[-1])[1:]]
-        return Batch(self._between.join(encoded), len(encoded), last, lambda: encoded)
+        return batch_of(self._between.join(encoded), len(encoded), last, lambda: encoded)

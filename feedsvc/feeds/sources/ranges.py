@@ -116,7 +116,7 @@ class Ranges:
             return
         part.batches.append(batch)
         part.missing -= batch.count
-        part.position = [text or "" for text in batch.last]
+        part.position = [text or "" for text in batch.position]
         self.buffered += len(batch.body)
         if not part.missing and part.position != part.end:
             self.end_with(part)

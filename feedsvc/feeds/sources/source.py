@@ -1,45 +1,51 @@
-"""What an export asks for its rows, whichever way they come."""
+"""The interface through which an export reads rows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from feedsvc.backends.postgres.pool import Connection, Pool
-from streams.frames import Joined
+from streams import tokens
+from streams.frames import Joined, Rows
 
 Position: TypeAlias = Sequence[str]
-"""A text for each column of the order: where a row stands."""
+"""The place of a row in an order: a text for each of the order's columns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """`count` records in order, joined for their format; `last` is where the last of them stands.
+class Batch(Rows):
+    """Rows of a query as they were read.
 
-    `records` takes them apart again.
+    `position` has the texts of the last row's order columns, of which `last` is the token; None
+    stands for a NULL. `records` takes the rows apart again.
     """
 
-    body: Joined
-    count: int
-    last: Sequence[str | None]
+    position: Sequence[str | None]
     records: Callable[[], Sequence[bytes]]
+
+
+def batch_of(
+    body: Joined, count: int, position: Sequence[str | None], records: Callable[[], Sequence[bytes]]
+) -> Batch:
+    """The batch whose last row stands at `position`."""
+    return Batch(body, count, tokens.encode(text or "" for text in position), position, records)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What a read gave: no batch where there was none left. `is_over`: there are no more.
+    """The result of one read: no batch where no row was left.
 
-    `more`: the limit left rows out.
+    `end`: there may be `more` rows, these were the `last`, or the `limit` left rows out.
     """
 
     batch: Batch | None
-    is_over: bool
-    more: bool
+    end: Literal["more", "last", "limit"]
 
 
 class Source(Protocol):
-    """The rows of one query. It is begun anew in each transaction that the export comes to.
+    """A way to read the rows of one query, begun anew in each transaction of the export.
 
-    Each is the same rows in the same bytes.
+    Every source gives the same rows in the same bytes.
     """
 
     name: str
@@ -51,7 +57,7 @@ class Source(Protocol):
         left: int | None,
         beside: Pool | None,
     ) -> None:
-        """Goes on behind a row, in this connection's transaction; at most `left` rows count.
+        """Begin behind a row, in this connection's transaction; at most `left` rows count.
 
         `beside` may lend further connections, in which its snapshot can be had.
         """
@@ -62,5 +68,5 @@ class Source(Protocol):
         ...
 
     async def close(self) -> None:
-        """Gives up what it has begun, before the transaction ends."""
+        """Release what was begun, before the transaction ends."""
         ...

@@ -13,11 +13,14 @@ from feedsvc.cache.pages import CacheHit, Load, Why
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import TokenExpired
 from feedsvc.core.timing import Stages
-from feedsvc.feeds.export import ExportOptions, FirstPage, Part, open_export
+from feedsvc.feeds.export import open_export
+from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.page import Page
-from feedsvc.feeds.page_reader import collect, page_course, page_of, read_page
+from feedsvc.feeds.page_collector import PageCollector
+from feedsvc.feeds.page_reader import collect, page_of, page_options, read_page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice
+from feedsvc.feeds.sources.source import Batch
 from feedsvc.web.context import SERVICE, STAGES, Service
 from feedsvc.web.feeds.rendering import REPEATABLE, PageForm, Repeatable, rows_of
 from feedsvc.web.feeds.stream import Delivery
@@ -62,18 +65,18 @@ async def answer_stream(
             wanted = _wanted(request, principal, query, None)
             page = await _first_page(service, wanted, delivery)
             request[STAGES].lap("cache")
-            course = ExportOptions(
+            options = ExportOptions(
                 settings.chunk_bytes,
-                begun=page,
-                proof=partial(service.pages.proves, wanted)
+                first_page=page,
+                verify=partial(service.pages.proves, wanted)
                 if isinstance(wanted, PageRequest)
                 else None,
-                keep=_keeper(service, wanted) if page is None else None,
-                choose=partial(choice.candidate, copy_after=settings.copy_after),
+                on_first_page=_collector(service, wanted) if page is None else None,
+                source_factory=partial(choice.candidate, copy_after=settings.copy_after),
                 count_timeout=settings.count_timeout,
             )
             pool = service.pools[query.dataset.pool]
-            export = open_export(query, principal, pool, course, request[STAGES])
+            export = open_export(query, principal, pool, options, request[STAGES])
             async with export as rows:
                 return await delivery.stream(rows, _rows_of(page, query))
     except Exception as error:  # noqa: BLE001 - as above
@@ -140,8 +143,8 @@ async def _page_or_stream(
     """A page past the cache; one that turns out to be too large for that is streamed."""
     service, settings = request.app[SERVICE], request.app[SERVICE].settings.streams
     pool, stages = service.pools["read"], request[STAGES]
-    async with open_export(query, principal, pool, page_course(settings), stages) as export:
-        begun: list[Part] = []
+    async with open_export(query, principal, pool, page_options(settings), stages) as export:
+        begun: list[Batch] = []
         if await collect(export, begun, settings.page_bytes):
             return delivery.page(CacheEntry(page_of(export, begun)), form)
         return await delivery.stream(export, iter(begun))
@@ -162,12 +165,12 @@ async def _first_page(
     return None
 
 
-def _keeper(service: Service, wanted: PageRequest | Why) -> FirstPage | None:
+def _collector(service: Service, wanted: PageRequest | Why) -> PageCollector | None:
     if not isinstance(wanted, PageRequest):
         return None
     settings = service.settings.streams
     done = partial(service.pages.keep, wanted)
-    return FirstPage(settings.page_size, settings.chunk_bytes, done)
+    return PageCollector(settings.page_size, settings.chunk_bytes, done)
 
 
 def _rows_of(page: Page | None, query: FeedQuery) -> Iterator[Rows]:

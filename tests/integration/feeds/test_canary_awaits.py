@@ -20,7 +20,8 @@ from feedsvc.core.timing import Stages
 from feedsvc.datasets import catalog
 from feedsvc.datasets.dataset import Dataset, declarations
 from feedsvc.feeds import transaction
-from feedsvc.feeds.export import ExportOptions, open_export
+from feedsvc.feeds.export import open_export
+from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice
 from feedsvc.settings import Database, PoolSettings
@@ -95,8 +96,8 @@ async def parked_export(pool: Pool, letters: Dataset) -> None:
 async def copied_export(pool: Pool, letters: Dataset) -> None:
     """The same by COPY, and parked in the middle of a page."""
     query = FeedQuery.parse({"format": "ndjson"}, replace(letters, source="copy"))
-    course = ExportOptions(16_384, choose=partial(choice.candidate, copy_after=0))
-    async with open_export(query, FIRST, pool, course, Stages()) as export:
+    options = ExportOptions(16_384, source_factory=partial(choice.candidate, copy_after=0))
+    async with open_export(query, FIRST, pool, options, Stages()) as export:
         while await export.take() is not None:
             await export.park()
 

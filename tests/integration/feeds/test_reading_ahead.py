@@ -13,7 +13,8 @@ import pytest
 from feedsvc.core.problems import Problem
 from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
-from feedsvc.feeds.export import Export, ExportOptions, open_export
+from feedsvc.feeds.export import Export, open_export
+from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.sources.copy_pages import CopyPages
 from tests.support.encoding import needs_encoder
 from tests.support.patience import patience

@@ -18,7 +18,9 @@ import pytest
 from feedsvc.core.problems import BadParameter, DatasetUnavailable
 from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
-from feedsvc.feeds.export import ExportOptions, FirstPage, open_export
+from feedsvc.feeds.export import open_export
+from feedsvc.feeds.export_options import ExportOptions
+from feedsvc.feeds.page_collector import PageCollector
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice, copy_pages
 from feedsvc.feeds.sources.copy_pages import CopyPages
@@ -110,9 +112,9 @@ async def test_what_an_export_begins_with_is_kept_as_a_page_of_just_so_many_rows
     site: Site, source: SourceName
 ) -> None:
     kept: list[Page] = []
-    course = ExportOptions(CHUNK, keep=FirstPage(500, 1 << 24, kept.append))
+    options = ExportOptions(CHUNK, on_first_page=PageCollector(500, 1 << 24, kept.append))
     query = site.query("clients", source)
-    async with open_export(query, MEMBER, site.pool, course, Stages()) as export:
+    async with open_export(query, MEMBER, site.pool, options, Stages()) as export:
         while await export.take() is not None:
             pass
     everything = await site.read(site.query("clients", "projection", limit="500"))

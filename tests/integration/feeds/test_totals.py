@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from feedsvc.core.timing import Stages
-from feedsvc.feeds.export import ExportOptions, open_export
+from feedsvc.feeds.export import open_export
+from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.totals import MOST_COUNTED, coarse
 from tests.support import sse, statements
 from tests.support.servers import LOGIN, as_login
@@ -150,8 +151,8 @@ async def test_rows_are_counted_as_far_as_that_is_cheap(
 async def test_rows_that_take_long_to_count_are_not_waited_for(url: str, file: Path) -> None:
     async with sited(url, file) as site:
         query = site.query("slow", "projection", format="sse")
-        course = ExportOptions(CHUNK, count_timeout=0.1)
-        async with open_export(query, site.who, site.pool, course, Stages()) as export:
+        options = ExportOptions(CHUNK, count_timeout=0.1)
+        async with open_export(query, site.who, site.pool, options, Stages()) as export:
             assert export.total() == (None, "estimate")
             assert await export.take() is not None
 
@@ -178,11 +179,11 @@ async def test_only_formats_that_show_a_total_pay_for_one(
 
 
 async def exported(site: Site, given: dict[str, str]) -> None:
-    query, course = (
+    query, options = (
         site.query("items", "projection", **given),
         ExportOptions(CHUNK, count_timeout=30),
     )
-    async with open_export(query, site.who, site.pool, course, Stages()) as export:
+    async with open_export(query, site.who, site.pool, options, Stages()) as export:
         while await export.take() is not None:
             pass
 

@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from feedsvc.core.timing import Stages
-from feedsvc.feeds.export import Export, ExportOptions, open_export
+from feedsvc.feeds.export import Export, open_export
+from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.sources import choice, parallel, ranges
 from feedsvc.feeds.sources.reader import RangeReader
 from tests.support import servers

@@ -1,0 +1,36 @@
+"""How an export is read."""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from feedsvc.backends.postgres.snapshot import Snapshot
+from feedsvc.core.principal import Principal
+from feedsvc.feeds.page import Page
+from feedsvc.feeds.page_collector import PageCollector
+from feedsvc.feeds.query import FeedQuery
+from feedsvc.feeds.sources import choice
+from feedsvc.feeds.sources.source import Source
+
+Verify: TypeAlias = Callable[[Page, Snapshot], Coroutine[Any, Any, bool]]
+"""Whether a page is as this later snapshot would have it."""
+SourceFactory: TypeAlias = Callable[[FeedQuery, Principal], Source]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How an export is read.
+
+    `chunk_bytes`: the size of a chunk of rows. `first_page`: a page whose rows are sent already;
+    `verify` tells whether it is what the export's snapshot would have given. `on_first_page`:
+    collects the rows that the export itself begins with. `source_factory`: makes the source of the
+    rows. `count_timeout`: the seconds for counting the rows, where the format shows how many there
+    are; at 0 they are not counted.
+    """
+
+    chunk_bytes: int
+    first_page: Page | None = None
+    verify: Verify | None = None
+    on_first_page: PageCollector | None = None
+    source_factory: SourceFactory = choice.candidate
+    count_timeout: float = 0.0
