@@ -9,7 +9,7 @@ import asyncpg
 
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.ledger import Ledger
-from feedsvc.cache.pages import Pages
+from feedsvc.cache.policy import Coverage
 from feedsvc.changes import triggers
 from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets.dataset import Declaration
@@ -24,12 +24,12 @@ class Invalidation:
 
     def __init__(
         self,
-        pages: Pages,
+        coverage: Coverage,
         ledger: Ledger,
         declarations: Mapping[str, Declaration],
         observers: Observers,
     ) -> None:
-        self._pages = pages
+        self._coverage = coverage
         self._ledger = ledger
         self._declarations = declarations
         self._observers = observers
@@ -45,15 +45,15 @@ class Invalidation:
         planned = await triggers.plan(connection, self._declarations)
         drifted = await triggers.drifted(connection, planned)
         untracked = {**drifted, **planned.impossible}
-        before = self._pages.kept_out or {}
+        before = self._coverage.kept_out or {}
         for name, reason in untracked.items():
             if name not in before:
                 logger.warning("%s is not cached: %s", name, reason)
-        if self._pages.origin not in ("", origin):
+        if self._coverage.origin not in ("", origin):
             self._ledger.restart()
-        self._pages.origin = origin
-        self._pages.kept_out = {**before, **untracked}
-        self._pages.untold = frozenset(drifted.keys() - planned.impossible.keys())
+        self._coverage.origin = origin
+        self._coverage.kept_out = {**before, **untracked}
+        self._coverage.untold = frozenset(drifted.keys() - planned.impossible.keys())
         self._found = untracked
         # A policy, a view, a partition, or triggers that did not fire for a while.
         self._missed = self._missed or self._state not in (None, planned.state)
@@ -71,7 +71,7 @@ class Invalidation:
 
     def heard(self, snapshot: Snapshot) -> None:
         """See `feedsvc.changes.Hearer`."""
-        if self._missed or (self._found is not None and self._found != self._pages.kept_out):
+        if self._missed or (self._found is not None and self._found != self._coverage.kept_out):
             # Nobody told what changed while a dataset's triggers were not as they should be.
             self._ledger.begin(snapshot)
         self._let_in()
@@ -84,4 +84,4 @@ class Invalidation:
     def _let_in(self) -> None:
         self._missed = False
         if self._found is not None:
-            self._pages.kept_out, self._found = self._found, None
+            self._coverage.kept_out, self._found = self._found, None

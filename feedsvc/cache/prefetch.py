@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Final
 
 from feedsvc.cache.envelope import PageRequest
+from feedsvc.cache.loader import Load
 from feedsvc.cache.memory import Guess
-from feedsvc.cache.pages import Load, Pages
+from feedsvc.cache.pages import Pages
 from feedsvc.core.events import CachePrefetch, Observers
 from feedsvc.core.problems import Problem
 from feedsvc.feeds.page import Page

@@ -78,7 +78,7 @@ class StatsSampler:
             redis_answers=None if context.link is None else not context.link.away,
             listener_hears=pages.listening if context.settings.cache.enabled else None,
             health=parts.health.states(),
-            kept_out=pages.reasons(),
+            kept_out=pages.coverage.reasons(),
             standbys={r.name: StandbyState(r.is_usable, r.lag) for r in context.replicas.all},
             audit=parts.audit.state(),
             keys_age=published.age() if published else None,

@@ -28,6 +28,7 @@ from feedsvc.cache.invalidation import Invalidation
 from feedsvc.cache.key import fingerprint
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.pages import Pages
+from feedsvc.cache.policy import Coverage, PagePolicy
 from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.redis_store import RedisStore
@@ -278,11 +279,11 @@ def _cache(
     ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
     size = settings.streams.page_size
     fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
-    pages = Pages(settings.cache, ledger, shared, fingerprints, observers)
-    watch = Invalidation(pages, ledger, declarations(settings.datasets.file), observers)
+    coverage = Coverage(fingerprints)
+    watch = Invalidation(coverage, ledger, declarations(settings.datasets.file), observers)
     changes = ChangeListener(servers, watch, watch.look, observers)
-    pages.catch_up = changes.catch_up
-    return pages, changes
+    policy = PagePolicy(ledger, coverage, enabled=settings.cache.enabled)
+    return Pages(settings.cache, policy, shared, changes.catch_up, observers), changes
 
 
 def _shared(

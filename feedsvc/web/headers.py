@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from feedsvc.cache.status import CacheStatus
 from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 from streams.formats import CSV
@@ -22,7 +23,7 @@ UNBUFFERED: Final = {"X-Accel-Buffering": "no"}
 VARY: Final = "Accept, Accept-Encoding, Authorization"
 
 
-def of_feed(query: FeedQuery, export: str, status: str) -> dict[str, str]:
+def of_feed(query: FeedQuery, export: str, status: CacheStatus) -> dict[str, str]:
     """What every answer of a feed carries, whatever becomes of it."""
     headers = {
         "Content-Type": content_type(query),
@@ -37,7 +38,7 @@ def of_feed(query: FeedQuery, export: str, status: str) -> dict[str, str]:
     return headers
 
 
-def cache_status(status: str) -> str:
+def cache_status(status: CacheStatus) -> str:
     """The value of Cache-Status (RFC 9211): the cache's name, and what became of the request."""
     return f"feedsvc; {status}"
 

@@ -3,9 +3,8 @@
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
-from feedsvc.cache.pages import CacheHit
+from feedsvc.cache.status import Lookup
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
@@ -27,7 +26,7 @@ class Read:
     outages: int
     lost: frozenset[int]
     """What no fail-over before it can have left for it to see."""
-    task: "asyncio.Task[object]"
+    task: "asyncio.Task[Lookup]"
 
     def judged(self, database: Database, counts: Counter[str]) -> Page | None:
         """The page of the cache that was shown, if one was and nothing is wrong with it."""
@@ -39,18 +38,19 @@ class Read:
             was_away = database.away or database.outages != self.outages
             assert was_away, "it was there all the time"
             return None
-        answer: Any = self.task.result()
-        if not isinstance(answer, CacheHit):
+        entry, status = self.task.result()
+        assert entry is not None, "no page here is too large"
+        page = entry.page
+        if entry.key is None:
             counts["answers, past it"] += 1
-            self._check(answer, database)
+            self._check(page, database)
             return None
-        page = answer.held.page
         self._check(page, database)
         if not self.joins:
             assert self.began - page.loaded <= self.dataset.fresh + self.dataset.stale
         counts["answers, cached"] += 1
-        counts[answer.status.partition(";")[0]] += 1
-        counts["away"] += "away" in answer.status
+        counts[str(status).partition(";")[0]] += 1
+        counts["away"] += status.detail == "away"
         return page
 
     def _check(self, page: Page, database: Database) -> None:

@@ -21,9 +21,12 @@ from feedsvc.cache.envelope import PageKey, PageRequest
 from feedsvc.cache.invalidation import Invalidation
 from feedsvc.cache.key import fingerprint
 from feedsvc.cache.ledger import Ledger
+from feedsvc.cache.memory import CacheEntry
 from feedsvc.cache.pages import Pages
+from feedsvc.cache.policy import Coverage, PagePolicy
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.redis_store import RedisStore
+from feedsvc.cache.status import Lookup
 from feedsvc.core.events import CacheLookup, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
@@ -196,9 +199,10 @@ class Worker:
         shared = RedisPages(self.shared, observers, Seal(b"of the tests"))
         given = settings.Cache(memory_bytes=160_000, wait_timeout=0.05, stale_patience=0.01)
         fingerprints = {name: fingerprint(dataset, 500) for name, dataset in DATASETS.items()}
-        self.pages = Pages(given, self.ledger, shared, fingerprints, observers)
-        self.watch = Invalidation(self.pages, self.ledger, {}, observers)
-        self.pages.catch_up = self.catch_up
+        coverage = Coverage(fingerprints)
+        policy = PagePolicy(self.ledger, coverage, enabled=given.enabled)
+        self.pages = Pages(given, policy, shared, self.catch_up, observers)
+        self.watch = Invalidation(coverage, self.ledger, {}, observers)
         self.untold: deque[Commit] | None = None
         """What is on its way; None while nobody listens."""
         self.beat: Beat | None = None
@@ -279,24 +283,24 @@ class Worker:
 
     def reads(self, wanted: PageRequest) -> bool:
         """Whether somebody reads the page already."""
-        return wanted.key in self.pages._flights or wanted.key in self.pages._looks
+        return self.pages.loader.is_busy(wanted.key)
 
-    async def at_the_door(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> object:
+    async def at_the_door(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> Lookup:
         """As a request does that was answered before in the same words."""
         found = self.pages.at_hand(wanted, quietly=True) or await self.pages.from_redis(wanted)
         if found is None:
             return await self.pages.page(wanted, load)
         self.pages.tell_hit(wanted, found)
-        return found
+        return Lookup(found.held, found.status)
 
-    async def stream(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> object:
+    async def stream(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> Lookup:
         """As a stream does: begins with a page if there is one, else keeps what it reads."""
         found = await self.pages.find(wanted)
-        if not isinstance(found, str):
+        if found.entry is not None:
             return found
         page = await load()
         self.pages.keep(wanted, page)
-        return page
+        return Lookup(CacheEntry(page), found.status)
 
     def page(self, dataset: Dataset, caller: Principal) -> Page:
         """A page as PostgreSQL would give it now. Raises DatabaseUnavailable."""

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedsvc.backends.postgres.snapshot import Snapshot
+from feedsvc.cache.status import PAST_THE_CACHE
 from feedsvc.feeds.page import Page, digest_of
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.web import headers
@@ -76,24 +77,25 @@ def test_no_file_name_leaves_its_quotes_or_its_folder(filename: str) -> None:
     ],
 )
 def test_the_content_type_is_the_formats(given: dict[str, str], value: str) -> None:
-    assert headers.of_feed(query(**given), EXPORT, "hit")["Content-Type"] == value
+    assert headers.of_feed(query(**given), EXPORT, PAST_THE_CACHE)["Content-Type"] == value
 
 
 def test_csv_alone_is_a_download_with_a_guard() -> None:
-    fields = headers.of_feed(query(format="csv"), EXPORT, "hit")
+    fields = headers.of_feed(query(format="csv"), EXPORT, PAST_THE_CACHE)
     assert fields["Feed-CSV-Guard"] == "on"
     assert 'filename="Dinge.csv"' in fields["Content-Disposition"]
     assert (
-        headers.of_feed(query(format="csv", guard="off"), EXPORT, "hit")["Feed-CSV-Guard"] == "off"
+        headers.of_feed(query(format="csv", guard="off"), EXPORT, PAST_THE_CACHE)["Feed-CSV-Guard"]
+        == "off"
     )
     assert (
         not {"Feed-CSV-Guard", "Content-Disposition"}
-        & headers.of_feed(query(), EXPORT, "hit").keys()
+        & headers.of_feed(query(), EXPORT, PAST_THE_CACHE).keys()
     )
 
 
 def test_every_feed_says_how_it_may_be_kept_and_what_it_is_called() -> None:
-    fields = headers.of_feed(query(), EXPORT, "hit")
+    fields = headers.of_feed(query(), EXPORT, PAST_THE_CACHE)
     assert fields["Feed-Export"] == EXPORT
     assert fields["Cache-Control"] == "private, no-cache"
     assert fields["Cache-Status"].startswith("feedsvc;")

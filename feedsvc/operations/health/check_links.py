@@ -59,7 +59,9 @@ async def triggers(parts: HealthContext) -> CheckResult:
     kept_out = parts.pages.kept_out
     if kept_out is None:
         return CheckResult("ok", "The triggers have not been looked at yet.")
-    untold = {name: kept_out[name] for name in sorted(parts.pages.untold) if name in kept_out}
+    untold = {
+        name: kept_out[name] for name in sorted(parts.pages.coverage.untold) if name in kept_out
+    }
     if not untold:
         return CheckResult("ok", "The triggers tell of every change of what is cached.")
     # Each reason names the trigger, what is wrong with it, and the remedy.

@@ -20,9 +20,9 @@ from feedsvc.feeds.sql.statement import Statement
 from feedsvc.feeds.trial import refuse_bad_values, refuse_what_is_no_text
 from feedsvc.web import headers
 from feedsvc.web.context import SERVICE, STAGES, Answering
+from feedsvc.web.feeds.answers import answer_page, answer_stream
+from feedsvc.web.feeds.feed_response import FeedResponse, refuse_what_cannot_show_its_end
 from feedsvc.web.feeds.rendering import PageForm
-from feedsvc.web.feeds.responses import answer_page, answer_stream
-from feedsvc.web.feeds.stream import Delivery, refuse_what_cannot_show_its_end
 from feedsvc.web.record import RECORD
 from streams import negotiation
 from streams.compression import CODINGS
@@ -91,19 +91,17 @@ async def feed(request: web.Request, principal: Principal) -> Answering:
     given = _given(request)
     query = FeedQuery.parse(given, dataset, _accept(request), request.headers.get("Last-Event-ID"))
     request[RECORD].format = query.format.name
-    charge = partial(service.limits.charge, principal)
-    coding = _coding(request)
-    delivery = Delivery(request, query, coding, charge)
+    form = PageForm(query, _coding(request), request.rel_url.raw_path, given)
+    response = FeedResponse(request, form, partial(service.limits.charge, principal))
     if query.is_over:
         return _answering(web.Response(status=204))  # what stops an EventSource
     is_page = query.limit is not None and query.limit <= service.settings.streams.page_size
-    if is_page:
-        form = PageForm(query, coding, request.rel_url.raw_path, given)
-        work = partial(answer_page, request, principal, query, delivery, form)
-    else:
+    if not is_page:
         refuse_what_cannot_show_its_end(request)
-        work = partial(answer_stream, request, principal, query, delivery)
-    return _answering(delivery.head(is_page=is_page)) if request.method == "HEAD" else work
+    if request.method == "HEAD":
+        return _answering(response.head(is_page=is_page))
+    answer = answer_page if is_page else answer_stream
+    return partial(answer, request, principal, response)
 
 
 def _answering(response: web.Response) -> Answering:

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 from feedsvc.cache import invalidation, ledger
 from feedsvc.cache.envelope import PageKey, PageRequest
 from feedsvc.cache.redis_store import RedisStore
+from feedsvc.cache.status import Lookup
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Dataset
@@ -314,7 +315,7 @@ class CacheMachine(RuleBasedStateMachine):
         worker: Worker,
         wanted: PageRequest,
         caller: Principal,
-        reading: Awaitable[object],
+        reading: Awaitable[Lookup],
         *,
         may_be_stale: bool = True,
     ) -> None:
@@ -373,7 +374,7 @@ class CacheMachine(RuleBasedStateMachine):
         return self.loop.run_until_complete(work)
 
 
-async def _as_it_is(reading: Awaitable[object]) -> object:
+async def _as_it_is(reading: Awaitable[Lookup]) -> Lookup:
     return await reading
 
 

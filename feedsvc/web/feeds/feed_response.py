@@ -1,4 +1,4 @@
-"""One feed's answer, from its head to its proper end, or to a break that nobody can miss.
+"""The answer to a request for a feed, from its head to its proper end, or to a visible break.
 
 There is one place that ends a stream properly, and it is reached only behind the last row.
 """
@@ -14,11 +14,11 @@ from aiohttp.http import HttpVersion11
 
 from feedsvc.backends.postgres.faults import problem_of
 from feedsvc.cache.memory import CacheEntry
+from feedsvc.cache.status import PAST_THE_CACHE, CacheStatus
 from feedsvc.core import identifiers
 from feedsvc.core.drain import retry_ms
 from feedsvc.core.problems import Draining, UpgradeRequired
 from feedsvc.feeds.export import Export
-from feedsvc.feeds.query import FeedQuery
 from feedsvc.web import headers
 from feedsvc.web.context import REQUEST_ID, SERVICE, STAGES
 from feedsvc.web.feeds.body import Body
@@ -32,22 +32,17 @@ from streams.frames import End, Failure, Open, Ping, Progress, Rows
 logger = logging.getLogger(__name__)
 
 Charge: TypeAlias = Callable[[int, int], None]
-"""Told of rows and bytes before they are sent; raises RateLimited where they are too many."""
+"""Charges rows and bytes before they are sent; raises RateLimited where they are too many."""
 
 
-class Delivery:
-    """The answer to one request for a feed."""
+class FeedResponse:
+    """The state of one answer: its head, the rows that were written, and how it ends."""
 
-    def __init__(
-        self,
-        request: web.Request,
-        query: FeedQuery,
-        coding: str,
-        charge: Charge,
-    ) -> None:
+    def __init__(self, request: web.Request, form: PageForm, charge: Charge) -> None:
+        query = form.query
+        self.form = form
         self._request = request
         self._query = query
-        self._coding = coding
         self._export = query.export or identifiers.new_uuid()
         self._settings = request.app[SERVICE].settings.streams
         self._charge = charge
@@ -57,22 +52,21 @@ class Delivery:
         # What the client has if all that was written reaches it.
         self._rows = 0
         self._after = query.after_token
-        self.cache_status = "fwd=bypass"
-        """What Cache-Status says behind the cache's name (RFC 9211)."""
 
     def head(self, *, is_page: bool) -> web.Response:
         """The headers alone, of a page or of a stream."""
         own = {} if is_page else headers.UNBUFFERED
-        return web.Response(headers={**self._fields(), **own})
+        return web.Response(headers={**self._fields(PAST_THE_CACHE), **own})
 
-    def page(self, held: CacheEntry, form: PageForm) -> web.Response:
-        """A page as an answer of known length."""
-        page, tag = held.page, form.entity_tag(held)
+    def page(self, held: CacheEntry, status: CacheStatus) -> web.Response:
+        """A page as an answer of known length. Raises RateLimited."""
+        form, page = self.form, held.page
+        tag = form.entity_tag(held)
         own = {"ETag": tag}
         if (link := form.link(page)) is not None:
             own["Link"] = link
         if headers.matches(self._request.headers.get("If-None-Match"), tag):
-            return web.Response(status=304, headers={**self._fields(), **own})
+            return web.Response(status=304, headers={**self._fields(status), **own})
         with self._stages.timing("encode"):
             if self._query.is_framed:
                 made = form.body(page, self._export, self._stages.elapsed_ms())
@@ -82,19 +76,20 @@ class Delivery:
         self._charge(len(page.records), made.rows_size)
         known = self._request[RECORD]
         known.rows, known.size = len(page.records), made.rows_size
-        return web.Response(body=made.body, headers={**self._fields(), **own})
+        return web.Response(body=made.body, headers={**self._fields(status), **own})
 
-    async def stream(self, export: Export, begun: Iterator[Rows]) -> web.StreamResponse:
-        """The rows that were read already, then all the others as they come.
+    async def stream(
+        self, export: Export, begun: Iterator[Rows], status: CacheStatus
+    ) -> web.StreamResponse:
+        """Send the rows that were read already, then all the others as they come.
 
-        An iterator, for what was sent must not be kept for as long as a client stalls.
-
-        Raises whatever breaks the stream; `break_off` is to be called with it.
+        An iterator, for what was sent must not be kept for as long as a client stalls. To be called
+        within `breaking_off`, which ends the body where this raises.
         """
         refuse_what_cannot_show_its_end(self._request)
-        response = web.StreamResponse(headers={**self._fields(), **headers.UNBUFFERED})
+        response = web.StreamResponse(headers={**self._fields(status), **headers.UNBUFFERED})
         response.enable_chunked_encoding()
-        compressor = CODINGS[self._coding]()
+        compressor = CODINGS[self.form.coding]()
         body = Body(self._request, response, compressor, self._settings, export)
         async with asyncio.timeout(self._settings.export_timeout):
             self._body = body
@@ -106,8 +101,12 @@ class Delivery:
         await body.finish()
         return response
 
+    def breaking_off(self) -> "BreakingOff":
+        """Break the answer off where the block fails, with any error (`break_off`)."""
+        return BreakingOff(self)
+
     async def break_off(self, error: Exception) -> NoReturn:
-        """Says why where the format can, and ends the connection without the final chunk.
+        """Send the reason where the format can, and end the connection without the final chunk.
 
         Raises BrokenOffError; before the head has left it raises the error itself, which becomes
         a real 4xx or 5xx.
@@ -127,7 +126,7 @@ class Delivery:
             await body.send(chunk)
 
     async def _send_the_rest(self, export: Export, body: Body) -> None:
-        spoke = told = time.monotonic()
+        last_write = last_progress = time.monotonic()
         while True:
             pause = self._query.progress if self._query.is_framed else None
             with self._stages.timing("db"):
@@ -139,22 +138,22 @@ class Delivery:
                     return
                 await body.send(chunk)
             now = time.monotonic()
-            if pause is not None and now - told >= pause:
+            if pause is not None and now - last_progress >= pause:
                 await body.send(self._encoder.encode(self._progress(export)))
-                spoke = told = now
+                last_write = last_progress = now
             elif ready:
-                spoke = now
-            elif now - spoke >= self._settings.ping_interval:
+                last_write = now
+            elif now - last_write >= self._settings.ping_interval:
                 await body.send(self._encoder.encode(Ping()))
-                spoke = now
+                last_write = now
 
-    def _fields(self) -> dict[str, str]:
-        fields = headers.of_feed(self._query, self._export, self.cache_status)
+    def _fields(self, status: CacheStatus) -> dict[str, str]:
+        fields = headers.of_feed(self._query, self._export, status)
         principal = self._request[RECORD].principal
         words = principal is not None and principal.operator
         fields["Server-Timing"] = self._stages.server_timing(words=words)
-        if self._coding != "identity":
-            fields["Content-Encoding"] = self._coding
+        if self.form.coding != "identity":
+            fields["Content-Encoding"] = self.form.coding
         return fields
 
     def _chunk(self, rows: Rows | None) -> Pieces | None:
@@ -196,6 +195,19 @@ class Delivery:
         self._request[RECORD].problem = problem
         body = problem.body(self._request.path, self._request[REQUEST_ID])
         return Failure(body, self._after, retry_ms() if isinstance(problem, Draining) else None)
+
+
+class BreakingOff:
+    """The context of an answer in which an unforeseen error must not look like an end."""
+
+    def __init__(self, response: FeedResponse) -> None:
+        self._response = response
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):
+            await self._response.break_off(error)
 
 
 def refuse_what_cannot_show_its_end(request: web.Request) -> None:
