@@ -20,7 +20,7 @@ _ORIGIN: Final = (files("feedsvc.cache") / "origin.sql").read_text()
 
 
 class Invalidation:
-    """Hears what `feedsvc.changes` is told, on behalf of the cache."""
+    """The subscriber that keeps the ledger, and the coverage, up to date."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Invalidation:
             if name not in before:
                 logger.warning("%s is not cached: %s", name, reason)
         if self._coverage.origin not in ("", origin):
-            self._ledger.restart()
+            self._ledger.reset()
         self._coverage.origin = origin
         self._coverage.kept_out = {**before, **untracked}
         self._coverage.untold = frozenset(drifted.keys() - planned.impossible.keys())
@@ -59,27 +59,27 @@ class Invalidation:
         self._missed = self._missed or self._state not in (None, planned.state)
         self._state = planned.state
 
-    def begin(self, snapshot: Snapshot) -> None:
-        """See `feedsvc.changes.Hearer`."""
-        self._ledger.begin(snapshot)
+    def on_connect(self, snapshot: Snapshot) -> None:
+        """See `ChangeSubscriber`."""
+        self._ledger.start(snapshot)
         self._let_in()
 
-    def told(self, xid: int, items: Sequence[str]) -> None:
-        """See `feedsvc.changes.Hearer`."""
-        self._ledger.told(xid, items)
+    def on_change(self, xid: int, items: Sequence[str]) -> None:
+        """See `ChangeSubscriber`."""
+        self._ledger.record(xid, items)
         self._observers.tell(CacheChange(items))
 
-    def heard(self, snapshot: Snapshot) -> None:
-        """See `feedsvc.changes.Hearer`."""
+    def on_heartbeat(self, snapshot: Snapshot) -> None:
+        """See `ChangeSubscriber`."""
         if self._missed or (self._found is not None and self._found != self._coverage.kept_out):
             # Nobody told what changed while a dataset's triggers were not as they should be.
-            self._ledger.begin(snapshot)
+            self._ledger.start(snapshot)
         self._let_in()
-        self._ledger.heard(snapshot)
+        self._ledger.confirm(snapshot)
 
-    def lose(self) -> None:
-        """See `feedsvc.changes.Hearer`."""
-        self._ledger.lose()
+    def on_disconnect(self) -> None:
+        """See `ChangeSubscriber`."""
+        self._ledger.disconnect()
 
     def _let_in(self) -> None:
         self._missed = False

@@ -74,7 +74,7 @@ class Ledger:
         """Whether what has not been told has not happened."""
         return self._begun and self._clock() - self._heard <= self._silence
 
-    def begin(self, snapshot: Snapshot) -> None:
+    def start(self, snapshot: Snapshot) -> None:
         """From here on everything is told; what this snapshot sees may have been missed.
 
         What was told while the snapshot was on its way is kept: it need not see it.
@@ -83,20 +83,20 @@ class Ledger:
         self._begun = True
         self._heard = self._turned = self._clock()
 
-    def lose(self) -> None:
+    def disconnect(self) -> None:
         """Nobody listens any more."""
         self._begun = False
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Whatever is told from here on is of another database, or of another life of it.
 
-        Its transactions have numbers of their own, so nothing is believed until `begin`.
+        Its transactions have numbers of their own, so nothing is believed until `start`.
         """
         self._begun = False
         self._floor = self._next_floor = _NEVER
         self._writers, self._older = {}, {}
 
-    def told(self, xid: int, items: Iterable[str]) -> None:
+    def record(self, xid: int, items: Iterable[str]) -> None:
         """A committed transaction changed what has these items."""
         for item in items:
             writers = self._writers.get(item)
@@ -104,7 +104,7 @@ class Ledger:
                 writers = self._writers[item] = _Writers()
             writers.add(xid)
 
-    def heard(self, snapshot: Snapshot) -> None:
+    def confirm(self, snapshot: Snapshot) -> None:
         """PostgreSQL answered just now, and every change that this snapshot sees has been told."""
         if not self._begun:
             return
@@ -118,9 +118,9 @@ class Ledger:
             if len(writers.xids) > _MOST_WRITERS:
                 writers.forget(snapshot)
 
-    def admits(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
+    def is_fresh(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
         """Whether a page of this snapshot, looked up under these items, is up to date."""
-        return self.listening and self.knows_nothing_against(snapshot, items)
+        return self.listening and self.has_no_newer_change(snapshot, items)
 
     def unchanged(self, old: Snapshot, new: Snapshot, items: Sequence[str]) -> bool:
         """Whether a page of the old snapshot is as the new one would have it.
@@ -135,7 +135,7 @@ class Ledger:
             for writers in map(told.get, items)
         )
 
-    def knows_nothing_against(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
+    def has_no_newer_change(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
         """Whether no change was told that the page lacks, or may lack; later ones may be missed."""
         return (self._floor is None or snapshot.covers(self._floor)) and all(
             writers is None or writers.all_seen_by(snapshot)

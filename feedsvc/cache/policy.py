@@ -81,13 +81,13 @@ class PagePolicy:
 
     def fault(self, wanted: PageRequest, page: Page) -> Why | None:
         """Why the page may not be shown as it is."""
-        if not self._ledger.admits(page.snapshot, wanted.items):
+        if not self._ledger.is_fresh(page.snapshot, wanted.items):
             return "invalidated" if self._ledger.listening else "deaf"
         return "expired" if page.age() > wanted.dataset.fresh else None
 
     def is_current(self, wanted: PageRequest, page: Page) -> bool:
         """Whether the page lacks no change, however old it is."""
-        return self._ledger.admits(page.snapshot, wanted.items)
+        return self._ledger.is_fresh(page.snapshot, wanted.items)
 
     def may_be_kept(self, wanted: PageRequest, page: Page) -> bool:
         """Whether the changes that are told are of the database that the page was read from."""
@@ -99,8 +99,8 @@ class PagePolicy:
         if not bounds.stale or page.age() > bounds.fresh + bounds.stale:
             return False
         if self._ledger.listening:
-            return self._ledger.admits(page.snapshot, wanted.items)
-        return self._ledger.knows_nothing_against(page.snapshot, wanted.items)
+            return self._ledger.is_fresh(page.snapshot, wanted.items)
+        return self._ledger.has_no_newer_change(page.snapshot, wanted.items)
 
     def unchanged(self, wanted: PageRequest, page: Page, snapshot: Snapshot) -> bool:
         """Whether the page is as this later snapshot would have it, all changes being told."""

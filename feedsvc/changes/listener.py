@@ -39,37 +39,37 @@ _BEAT: Final = (files("feedsvc.changes") / "listener.sql").read_text()
 
 
 class ChangeSubscriber(Protocol):
-    """Who wants to know. Nothing here may wait."""
+    """A recipient of changes. No method may wait."""
 
-    def begin(self, snapshot: Snapshot) -> None:
-        """From here on everything is told; what this snapshot sees may have been missed."""
+    def on_connect(self, snapshot: Snapshot) -> None:
+        """All changes follow from here on; those that this snapshot sees may have been missed."""
         ...
 
-    def told(self, xid: int, items: Sequence[str]) -> None:
-        """A transaction that has committed changed what these items of `datasets.tags` name."""
+    def on_change(self, xid: int, items: Sequence[str]) -> None:
+        """A committed transaction changed rows with these items of `datasets.tags`."""
         ...
 
-    def heard(self, snapshot: Snapshot) -> None:
-        """A beat: all that this snapshot sees has been told."""
+    def on_heartbeat(self, snapshot: Snapshot) -> None:
+        """Every change that this snapshot sees was passed on."""
         ...
 
-    def lose(self) -> None:
-        """Nothing is told any more, until `begin`."""
+    def on_disconnect(self) -> None:
+        """No change is passed on any more, until `on_connect`."""
         ...
 
 
 class ChangeListener:
-    """Listens for one hearer. `look` gets the connection at first, and now and then after that."""
+    """Listens for one subscriber. `look` gets the connection at first, and every 30 s again."""
 
     def __init__(
         self,
         database: Database | Servers,
-        hearer: ChangeSubscriber,
+        subscriber: ChangeSubscriber,
         look: Callable[[asyncpg.Connection], Awaitable[None]],
         observers: Observers | None = None,
     ) -> None:
         self._database = database
-        self._hearer = hearer
+        self._subscriber = subscriber
         self._look = look
         self._observers = observers or Observers()
         self._own = f"feedsvc_beat_{uuid.uuid4().hex}"
@@ -111,7 +111,7 @@ class ChangeListener:
         if connection is None:
             return False
         try:
-            self._hearer.heard(await self._beat(connection))
+            self._subscriber.on_heartbeat(await self._beat(connection))
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return True
@@ -140,7 +140,7 @@ class ChangeListener:
             await connection.add_listener(self._own, self._came_back)
         await self._look_around(connection)
         # Behind the look, so that nothing is missed that happened before what was looked at.
-        self._hearer.begin(await self._beat(connection))
+        self._subscriber.on_connect(await self._beat(connection))
         self._connection = connection
         self._has_tried = True
         self._observers.tell(ListenerTurned(hears=True))
@@ -152,7 +152,7 @@ class ChangeListener:
             await asyncio.sleep(INTERVAL)
             if loop.time() >= self._next_look:
                 await self._look_around(connection)
-            self._hearer.heard(await self._beat(connection))
+            self._subscriber.on_heartbeat(await self._beat(connection))
 
     async def _look_around(self, connection: asyncpg.Connection) -> None:
         async with self._lock, asyncio.timeout(_LOOK_DEADLINE):
@@ -179,13 +179,13 @@ class ChangeListener:
         if not xid.isdecimal():
             logger.error("changes: told something that is not of feedsvc's triggers")
             return
-        self._hearer.told(int(xid), items.split())
+        self._subscriber.on_change(int(xid), items.split())
 
     def _lost(self, _connection: object = None) -> None:
         if self._connection is not None:
             self._observers.tell(ListenerTurned(hears=False))
         self._connection = None
-        self._hearer.lose()
+        self._subscriber.on_disconnect()
 
 
 @asynccontextmanager

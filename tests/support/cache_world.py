@@ -228,7 +228,7 @@ class Worker:
         await self.look()
 
     def lose(self) -> None:
-        self.watch.lose()
+        self.watch.on_disconnect()
         self.untold, self.beat, self.listens = None, None, False
 
     async def look(self) -> None:
@@ -242,7 +242,7 @@ class Worker:
     def deliver(self) -> None:
         assert self.untold is not None
         commit = self.untold.popleft()
-        self.watch.told(commit.xid, commit.items())
+        self.watch.on_change(commit.xid, commit.items())
         self.knows.add(commit.serial)
         if self.beat is not None:
             self.beat.before -= 1
@@ -261,7 +261,7 @@ class Worker:
         if not self.listens or self._must_bump:
             self.knows |= beat.sees
         self.kept_out, self._must_bump = self._untracked, False
-        (self.watch.heard if self.listens else self.watch.begin)(beat.snapshot)
+        (self.watch.on_heartbeat if self.listens else self.watch.on_connect)(beat.snapshot)
         self.listens = True
 
     async def catch_up(self) -> bool:

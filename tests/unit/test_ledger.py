@@ -87,7 +87,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for xid in sorted(set(self.world.committed) - self.world.told):
             self.world.told.add(xid)
             if self.ledger.listening or self.start_on_its_way is not None:
-                self.ledger.told(xid, [self.world.committed[xid]])
+                self.ledger.record(xid, [self.world.committed[xid]])
                 self.due.add(xid)
 
     @rule(tag=st.sampled_from("ab"))
@@ -99,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def listen(self) -> None:
         """A snapshot is on its way; what is committed now is told before it or after it."""
-        self.ledger.lose()
+        self.ledger.disconnect()
         self.beat_on_its_way = None
         self.start_on_its_way = self.world.snapshot(), set(self.world.committed)
         self.world.told.update(self.world.committed)
@@ -108,13 +108,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         if self.start_on_its_way is not None:
             snapshot, missed = self.start_on_its_way
-            self.ledger.begin(snapshot)
+            self.ledger.start(snapshot)
             self.due |= missed
             self.start_on_its_way = None
 
     @rule()
     def lose(self) -> None:
-        self.ledger.lose()
+        self.ledger.disconnect()
         self.start_on_its_way = self.beat_on_its_way = None
 
     @rule()
@@ -125,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def hear(self) -> None:
         if self.beat_on_its_way is not None:
-            self.ledger.heard(self.beat_on_its_way)
+            self.ledger.confirm(self.beat_on_its_way)
             self.beat_on_its_way = None
 
     @rule(seconds=st.sampled_from([1.0, 4.0, 11.0]))
@@ -152,13 +152,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def no_page_that_lacks_a_change_is_admitted(self) -> None:
         for page in self.pages:
             due = {xid for xid in self.due if self.world.committed[xid] == page.tag}
-            if self.ledger.admits(page.snapshot, [page.tag]):
+            if self.ledger.is_fresh(page.snapshot, [page.tag]):
                 assert due <= page.seen
 
     @invariant()
     def a_page_that_was_just_read_is_admitted(self) -> None:
         if self.ledger.listening:
-            assert self.ledger.admits(self.world.snapshot(), ["a"])
+            assert self.ledger.is_fresh(self.world.snapshot(), ["a"])
 
 
 TestLedger = LedgerMachine.TestCase
@@ -166,34 +166,34 @@ TestLedger = LedgerMachine.TestCase
 
 def test_a_tag_that_is_written_all_the_time_takes_bounded_room() -> None:
     ledger = Ledger(keep=300, silence=3)
-    ledger.begin(Snapshot(3, 3, frozenset()))
+    ledger.start(Snapshot(3, 3, frozenset()))
     for xid in range(10, 10_000):
-        ledger.told(xid, ["=a"])
+        ledger.record(xid, ["=a"])
     late = Snapshot(5, 10_000, frozenset([5]))
-    assert not ledger.admits(Snapshot(5, 9_999, frozenset([5])), ["=a"])
-    ledger.heard(late)
-    assert ledger.admits(late, ["=a"])
-    assert not ledger.admits(Snapshot(5, 9_999, frozenset([5])), ["=a"])
+    assert not ledger.is_fresh(Snapshot(5, 9_999, frozenset([5])), ["=a"])
+    ledger.confirm(late)
+    assert ledger.is_fresh(late, ["=a"])
+    assert not ledger.is_fresh(Snapshot(5, 9_999, frozenset([5])), ["=a"])
     assert len(ledger._writers["=a"].xids) == 0
 
 
 def test_what_was_told_counts_for_as_long_as_a_page_may_lack_it() -> None:
     now = 0.0
     ledger = Ledger(keep=10, silence=3, clock=lambda: now)
-    ledger.begin(Snapshot(10, 10, frozenset()))
-    ledger.told(10, ["=a"])
+    ledger.start(Snapshot(10, 10, frozenset()))
+    ledger.record(10, ["=a"])
     lacking, having = Snapshot(10, 10, frozenset()), Snapshot(11, 11, frozenset())
-    assert not ledger.admits(lacking, ["=a"])
+    assert not ledger.is_fresh(lacking, ["=a"])
     now = 11.0  # what was told is among the older now
-    ledger.heard(having)
-    assert not ledger.admits(lacking, ["=a"])
+    ledger.confirm(having)
+    assert not ledger.is_fresh(lacking, ["=a"])
     assert not ledger.unchanged(lacking, having, ["=a"])
-    assert ledger.admits(lacking, ["=b"])
-    assert ledger.admits(having, ["=a"])
+    assert ledger.is_fresh(lacking, ["=b"])
+    assert ledger.is_fresh(having, ["=a"])
     now = 22.0  # and now forgotten, for a page from before would be too old by its age
-    ledger.heard(having)
-    assert not ledger.admits(lacking, ["=a"])
-    assert ledger.admits(having, ["=a"])
+    ledger.confirm(having)
+    assert not ledger.is_fresh(lacking, ["=a"])
+    assert ledger.is_fresh(having, ["=a"])
 
 
 def test_in_silence_nothing_is_believed() -> None:
@@ -201,32 +201,34 @@ def test_in_silence_nothing_is_believed() -> None:
     ledger = Ledger(keep=300, silence=4, clock=lambda: now)
     page = Snapshot(10, 10, frozenset())
     assert not ledger.listening
-    ledger.begin(page)
+    ledger.start(page)
     now = 4.0
     assert ledger.listening
-    assert ledger.admits(page, ["=a"])
+    assert ledger.is_fresh(page, ["=a"])
     now = 4.1
     assert not ledger.listening
-    assert not ledger.admits(page, ["=a"])
+    assert not ledger.is_fresh(page, ["=a"])
     assert not ledger.unchanged(page, page, ["=a"])
-    assert ledger.knows_nothing_against(page, ["=a"])
-    ledger.heard(page)
-    assert ledger.admits(page, ["=a"])
+    assert ledger.has_no_newer_change(page, ["=a"])
+    ledger.confirm(page)
+    assert ledger.is_fresh(page, ["=a"])
     now = 8.2
-    assert not ledger.admits(page, ["=a"])
-    ledger.lose()
-    ledger.heard(page)
-    assert not ledger.admits(page, ["=a"]), "what was lost begins anew, and is not just heard again"
+    assert not ledger.is_fresh(page, ["=a"])
+    ledger.disconnect()
+    ledger.confirm(page)
+    assert not ledger.is_fresh(page, ["=a"]), (
+        "what was lost begins anew, and is not just heard again"
+    )
 
 
 def test_what_was_too_old_before_the_connection_was_lost_is_too_old_after_that() -> None:
     ledger = Ledger(keep=300, silence=3)
     page = Snapshot(10, 10, frozenset())
-    assert ledger.knows_nothing_against(page, ["=a"])
-    ledger.begin(Snapshot(11, 11, frozenset()))
-    ledger.lose()
-    assert not ledger.knows_nothing_against(page, ["=a"])
-    assert ledger.knows_nothing_against(Snapshot(11, 11, frozenset()), ["=a"])
+    assert ledger.has_no_newer_change(page, ["=a"])
+    ledger.start(Snapshot(11, 11, frozenset()))
+    ledger.disconnect()
+    assert not ledger.has_no_newer_change(page, ["=a"])
+    assert ledger.has_no_newer_change(Snapshot(11, 11, frozenset()), ["=a"])
 
 
 def test_what_was_forgotten_for_want_of_room_counts_when_the_connection_is_lost(
@@ -234,33 +236,33 @@ def test_what_was_forgotten_for_want_of_room_counts_when_the_connection_is_lost(
 ) -> None:
     monkeypatch.setattr("feedsvc.cache.ledger._MOST_ITEMS", 1)
     ledger = Ledger(keep=300, silence=3)
-    ledger.begin(Snapshot(10, 10, frozenset()))
+    ledger.start(Snapshot(10, 10, frozenset()))
     page = Snapshot(10, 10, frozenset())
-    ledger.told(10, ["=a", "=b"])
-    ledger.heard(Snapshot(11, 11, frozenset()))
-    assert not ledger.admits(page, ["=a"])
-    ledger.lose()
-    assert not ledger.knows_nothing_against(page, ["=a"])
+    ledger.record(10, ["=a", "=b"])
+    ledger.confirm(Snapshot(11, 11, frozenset()))
+    assert not ledger.is_fresh(page, ["=a"])
+    ledger.disconnect()
+    assert not ledger.has_no_newer_change(page, ["=a"])
 
 
 def test_another_life_of_the_database_gives_the_numbers_out_anew() -> None:
     ledger = Ledger(keep=300, silence=3)
-    ledger.begin(Snapshot(10, 10, frozenset()))
-    ledger.told(900, ["=a"])
-    ledger.restart()
+    ledger.start(Snapshot(10, 10, frozenset()))
+    ledger.record(900, ["=a"])
+    ledger.reset()
     late = Snapshot(20, 20, frozenset())
-    assert not ledger.admits(late, ["=a"])
-    assert not ledger.knows_nothing_against(late, ["=a"])
-    ledger.begin(late)
-    assert ledger.admits(late, ["=a"])
-    assert not ledger.admits(Snapshot(19, 19, frozenset()), ["=a"])
+    assert not ledger.is_fresh(late, ["=a"])
+    assert not ledger.has_no_newer_change(late, ["=a"])
+    ledger.start(late)
+    assert ledger.is_fresh(late, ["=a"])
+    assert not ledger.is_fresh(Snapshot(19, 19, frozenset()), ["=a"])
 
 
 def test_a_standbys_snapshot_is_neither_shown_nor_proof() -> None:
     ledger = Ledger(keep=300, silence=3)
     page = Snapshot(10, 10, frozenset())
-    ledger.begin(page)
+    ledger.start(page)
     standby = Snapshot.parse("3:3:")
-    assert not ledger.admits(standby, ["=a"])
+    assert not ledger.is_fresh(standby, ["=a"])
     assert not ledger.unchanged(page, standby, ["=a"])
     assert ledger.unchanged(page, Snapshot(12, 12, frozenset()), ["=a"])

@@ -26,10 +26,10 @@ def _statements() -> dict[str, str]:
     query = FeedQuery.parse({"format": "ndjson"}, WITHOUT_CLIENTS)
     row = binary_row(query.columns, [part.column for part in query.order], "json")
     return {
-        "feed": statement.feed(query, NARROWED, None, None).sql,
-        "sent": statement.sent(query, NARROWED, row, None, None).sql,
-        "copied": statement.copied(query, NARROWED, row, None, 10),
-        "bound": statement.bound(query, NARROWED, None, 10).sql,
+        "feed": statement.projected_sql(query, NARROWED, None, None).sql,
+        "sent": statement.binary_cursor_sql(query, NARROWED, row, None, None).sql,
+        "copied": statement.copy_sql(query, NARROWED, row, None, 10),
+        "bound": statement.range_end_sql(query, NARROWED, None, 10).sql,
         "one row": statement.one_row(WITHOUT_CLIENTS, (ID,), ("1",), NARROWED).sql,
     }
 

@@ -43,7 +43,7 @@ class CopyPages:
     name = "copy"
     _connection: Connection
     _encoder: encoder.Encoder
-    _gathering: ReadPacer
+    _pacer: ReadPacer
 
     def __init__(
         self, query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER
@@ -137,7 +137,7 @@ class CopyPages:
         if not self._is_copying:
             left = None if self._left is None else self._left - self.rows
             self._encoder = encoder.Encoder(self._plan, left)
-            self._gathering = ReadPacer(self._connection)
+            self._pacer = ReadPacer(self._connection)
             self._is_copying = True
         self._wanted = rows
         page = self._page or await self._begin_page(rows)
@@ -170,7 +170,7 @@ class CopyPages:
         await self._beginning.close()
 
     def _copy(self, position: Position | None, most: int) -> str:
-        wanted = statement.copied(self._query, self._principal, self._row, position, most)
+        wanted = statement.copy_sql(self._query, self._principal, self._row, position, most)
         return cause.marked(wanted)
 
     async def _begin_page(self, rows: int) -> asyncio.Task[Any]:
@@ -199,7 +199,7 @@ class CopyPages:
             await self._taken.wait()
         elif self._page_given + self._encoder.rows < self._page_rows:
             # Behind the page's last row nothing comes but the page's end.
-            await self._gathering.behind(len(chunk))
+            await self._pacer.pause_after(len(chunk))
 
     async def _until_enough(self) -> None:
         while not self._enough.is_set():

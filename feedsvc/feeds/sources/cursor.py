@@ -60,7 +60,9 @@ class BinaryCursor:
         """See `Source.begin`."""
         # One row beyond the limit tells whether there is more.
         self._most = None if left is None else left + 1
-        wanted = statement.sent(self._query, self._principal, self._row, position, self._most)
+        wanted = statement.binary_cursor_sql(
+            self._query, self._principal, self._row, position, self._most
+        )
         self._cursor = await opened.cursor(connection, wanted, left)
         self._encoder = encoder.Encoder(self._plan, left)
 

@@ -1,4 +1,4 @@
-"""Has what PostgreSQL sends come together before it is read.
+"""Paces reads so that the socket's buffer fills between them.
 
 PostgreSQL writes 8 KiB at a time. A reader that waits for it is woken for each of them, and each
 time costs the kernel, the event loop and asyncpg more than the bytes do. A pause after a small
@@ -25,12 +25,12 @@ _OVER_UNIX: Final = _Pace(65_536, 0.0005)
 
 
 class ReadPacer:
-    """Paces whoever reads pieces from this connection."""
+    """Pauses between reads of pieces from one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._pace = _OVER_UNIX if is_over_unix_socket(connection) else _OVER_TCP
 
-    async def behind(self, size: int) -> None:
-        """To be awaited behind a piece of this size, before the next is read."""
+    async def pause_after(self, size: int) -> None:
+        """Pause after a piece of this size, in bytes, before the next is read."""
         if size < self._pace.enough:
             await asyncio.sleep(self._pace.pause)

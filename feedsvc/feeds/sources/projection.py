@@ -39,7 +39,7 @@ class ProjectedCursor:
         """See `Source.begin`."""
         # One row beyond the limit tells whether there is more.
         most = None if left is None else left + 1
-        wanted = statement.feed(self._query, self._principal, position, most)
+        wanted = statement.projected_sql(self._query, self._principal, position, most)
         self._cursor = await opened.cursor(connection, wanted, left)
         self._left = left
 

@@ -93,7 +93,7 @@ class RangeReader:
         self._effort = effort
         self._connection = connection
         self._own = own
-        self._gathering = ReadPacer(connection)
+        self._pacer = ReadPacer(connection)
         # Of one that is frozen the others must hear before PostgreSQL ends the export's own, which
         # has nothing to do meanwhile.
         self._timeout = None if own else effort.pool.settings.query_timeout / 2
@@ -135,7 +135,7 @@ class RangeReader:
             self._ranges.close()
             return
         began = time.monotonic()
-        bound = statement.bound(query, principal, self._ranges.end, rows)
+        bound = statement.range_end_sql(query, principal, self._ranges.end, rows)
         with self._ranges.growing():
             end = await self._connection.fetchrow(bound.sql, *bound.arguments)
             if end is None:
@@ -147,7 +147,9 @@ class RangeReader:
     async def _read(self, part: KeyRange) -> None:
         query, principal, row, plan, _ = self._wanted
         began, self._waited = time.monotonic(), 0.0
-        wanted = cause.marked(statement.copied(query, principal, row, part.position, part.missing))
+        wanted = cause.marked(
+            statement.copy_sql(query, principal, row, part.position, part.missing)
+        )
         making = part.making = encoder.Encoder(plan)
         is_left = False
 
@@ -162,7 +164,7 @@ class RangeReader:
                 self._pass_on(part, making)
                 is_left = not await self._has_room(part)
             elif making.rows < part.missing:
-                await self._gathering.behind(len(chunk))
+                await self._pacer.pause_after(len(chunk))
 
         await self._connection.copy_from_query(wanted, output=feed, format="binary")
         self._effort.ranges += 1

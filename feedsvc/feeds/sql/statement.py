@@ -102,7 +102,7 @@ class _Literals:
         return f"ARRAY[{listed}]::{column.base}[]"
 
 
-def feed(
+def projected_sql(
     query: FeedQuery, principal: Principal, after: Sequence[str] | None, limit: int | None
 ) -> Statement:
     """The rows of the query behind `after`, at most `limit` of them."""
@@ -118,7 +118,7 @@ def feed(
     return Statement(sql, tuple(arguments.values))
 
 
-def sent(
+def binary_cursor_sql(
     query: FeedQuery,
     principal: Principal,
     row: BinaryRow,
@@ -132,7 +132,7 @@ def sent(
     return Statement(sql, tuple(arguments.values))
 
 
-def copied(
+def copy_sql(
     query: FeedQuery,
     principal: Principal,
     row: BinaryRow,
@@ -144,7 +144,7 @@ def copied(
     return f"SELECT {row.select_list} {rows} LIMIT {limit:d}"
 
 
-def bound(
+def range_end_sql(
     query: FeedQuery, principal: Principal, after: Sequence[str] | None, rows: int
 ) -> Statement:
     """Where the last of so many rows behind `after` stands: its token's values, or no row.

@@ -58,7 +58,7 @@ class Listener:
         return Snapshot.parse(text)
 
     def admits(self, snapshot: Snapshot) -> bool:
-        return self.ledger.admits(snapshot, ITEMS)
+        return self.ledger.is_fresh(snapshot, ITEMS)
 
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
@@ -274,7 +274,7 @@ async def test_a_beat_that_was_given_up_says_nothing_of_the_next(listener: Liste
 
 
 async def test_a_note_counts_for_its_own_beat_alone() -> None:
-    given: Any = SimpleNamespace(lose=lambda: None)
+    given: Any = SimpleNamespace(on_disconnect=lambda: None)
     made = ChangeListener(Database.model_validate({"url": "postgresql://nowhere"}), given, given)
     made._beats, made._note = 2, asyncio.get_running_loop().create_future()
     made._came_back(None, 1, "channel", "1")
