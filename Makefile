@@ -1,4 +1,4 @@
-# feedsvc: `make run` shows it, `make test` proves it. Needs Python 3.11 to 3.13 and nothing else.
+# feedsvc. Needs Python 3.11 to 3.13 and nothing else; `make help` lists the targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,55 +16,67 @@ endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: run test test-redis test-pythons soak lint format fuzz bench bench-peers wheels lock clean
+.PHONY: help run test test-redis test-pythons soak lint format fuzz bench bench-peers wheels lock clean
 .DEFAULT_GOAL := run
 
+# Print this list.
+help:
+	@awk '/^# /{text = text (text ? " " : "") substr($$0, 3); next} \
+		/^[a-z-]+:/{split($$0, name, ":"); if (text) printf "make %-12s %s\n", name[1], text} \
+		{text = ""}' Makefile
+
+# The service on an embedded PostgreSQL and Valkey with data: ARGS="--rows 1000000" for more of it.
 run: $(VENV)/demo.stamp
 	@exec $(BIN)/feedsvc demo $(ARGS)
 
+# Every test but the soak; ARGS=tests/unit for some of them.
 test: $(VENV)/test.stamp
 	$(PYTEST) -m "not soak" $(ARGS)
 
-# All of them without a Redis, and on each kind of Redis there is; the first failure ends it.
+# Every test without a Redis, and on each kind of Redis; the first failure ends it.
 test-redis: $(VENV)/test.stamp
 	for kind in none redis valkey cluster; do \
 		echo "on: $$kind"; \
 		$(PYTEST) -m "not soak" --redis=$$kind $(ARGS) || exit 1; \
 	done
 
-# What depends on the turns of the event loop, on each Python that is promised and found on PATH.
 ORDER_TESTS := tests/unit/test_answer_order.py tests/integration/web/test_pipelining.py tests/integration/web/test_shortcut.py
+# Tests of the event loop's order, on each supported Python on PATH.
 test-pythons:
 	for python in python3.11 python3.12 python3.13; do \
 		command -v $$python >/dev/null || { echo "skipped: there is no $$python on PATH"; continue; }; \
 		$(MAKE) VENV=.venv-$$python PYTHON=$$python test ARGS="$(ORDER_TESTS)" || exit 1; \
 	done
 
-# What takes minutes, and what is drawn at random by as many examples as it has.
+# Tests that take minutes, and all examples of those that are drawn at random.
 soak: $(VENV)/test.stamp
 	FEEDSVC_TEST_DRAWN=whole $(BIN)/pytest -m "soak or drawn" $(ARGS)
 
+# Format, lint, types, import contracts.
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Format, and make the linter's own corrections.
 format: $(VENV)/test.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Ten minutes under sanitizers; ARGS="--seconds 60" for one.
+# Fuzz the native encoder for ten minutes under sanitizers; ARGS="--seconds 60" for one.
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzzing.run $(ARGS)
 
+# Speed and memory beside psql and a rival, as ratios from one run.
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m tests.performance.bench $(ARGS)
 
+# The same beside FastAPI with asyncpg and fastify with pg-query-stream.
 bench-peers: $(VENV)/test.stamp
 	$(BIN)/python -m tests.performance.bench --peers $(ARGS)
 
-# For this kind of machine and every Python from 3.11 on.
+# Build a wheel for this kind of machine and every Python from 3.11 on.
 wheels: $(VENV)/build.stamp
 	FEEDSVC_NATIVE=required $(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation -w dist .
 
@@ -75,6 +87,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --no-config --python $(BIN)/python --uni
 	--default-index https://pypi.org/simple --no-emit-index-url --no-emit-find-links --generate-hashes \
 	--custom-compile-command "make lock" $(ARGS)
 REQUIRED_TO_BUILD := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
+# Write the locks anew.
 lock: $(VENV)/lock.stamp
 	$(COMPILE) pyproject.toml --extra demo --extra tracing --extra test --extra lint --extra bench -o locks/development.txt
 	$(COMPILE) pyproject.toml --extra demo -c locks/development.txt -o locks/demo.txt
@@ -82,6 +95,7 @@ lock: $(VENV)/lock.stamp
 	$(BIN)/python -c '$(REQUIRED_TO_BUILD)' | $(COMPILE) - -o locks/build.txt
 	$(COMPILE) locks/uv.in -o locks/uv.txt
 
+# Remove everything that make has made.
 clean:
 	rm -rf $(VENV) build dist *.egg-info streams/encoder/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 

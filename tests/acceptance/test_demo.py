@@ -195,6 +195,21 @@ async def test_the_four_printed_curl_lines_work_as_pasted(
     assert len(json.loads(events[1].data)) == 3
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
+@pytest.mark.parametrize("page", ["README.md", "docs/feeds.md"])
+def test_the_curl_lines_of_a_page_work_as_pasted(demo: Demo, tmp_path: Path, page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    lines = [line for line in text.splitlines() if line.startswith("curl ")]
+    variables = {"U": demo.ready["url"], "T": demo.ready["tokens"]["member"]}
+    assert len(lines) >= 7
+    for line in lines:
+        command = ["sh", "-c", line.replace("curl ", "curl --fail-with-body ", 1)]
+        run = subprocess.run(
+            command, capture_output=True, cwd=tmp_path, env=os.environ | variables, check=False
+        )
+        assert (run.returncode, run.stderr) == (0, b""), (line, run.stdout)
+
+
 async def test_each_token_reads_what_its_holder_may(
     demo: Demo, admin: asyncpg.Connection, tenants: dict[str, str]
 ) -> None:

@@ -62,7 +62,7 @@ def test_numbers_of_decisions_are_unique() -> None:
 @pytest.mark.parametrize("name", [file.name for file in DECISION_FILES])
 def test_a_decision_has_its_number_its_context_and_what_was_decided(name: str) -> None:
     text = (DECISIONS / name).read_text()
-    assert text.startswith(f"# {name[:4]}: ")
+    assert re.match(rf"# {name[:4]}[:.] \S", text)
     assert "**Context.**" in text
     assert "**Decision.**" in text
 
@@ -77,4 +77,4 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 def _title(text: str) -> str:
     """A decision's title without its number."""
-    return text.partition("\n")[0].partition(": ")[2]
+    return re.sub(r"^# \d{4}[:.] ", "", text.partition("\n")[0])

@@ -1,4 +1,4 @@
-"""Pages whose rows exceed 4 MiB: README says that they are streamed, without ETag and Link."""
+"""Pages whose rows exceed 4 MiB are streamed, without ETag and Link, as docs/feeds.md says."""
 
 import json
 from collections.abc import AsyncIterator

@@ -33,7 +33,7 @@ KEYS: Final[dict[Name, Sequence[str]]] = {
     "stamps": ("code", "seq"),
     "notices": ("id",),
 }
-# The columns of each order with its key, as README.md has it, and whether they descend.
+# The columns of each order with its key, as docs/feeds.md has it, and whether they descend.
 _ORDERS: Final[dict[tuple[Name, Order], tuple[Sequence[str], bool]]] = {
     ("letters", "key"): (("id",), False),
     ("letters", "sorted"): (("sorted_by", "id"), False),
