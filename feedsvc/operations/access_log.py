@@ -15,7 +15,7 @@ class AccessLog:
     """Observes the ends of requests."""
 
     def observe(self, ended: RequestEnded) -> None:
-        """Adds the line. Nothing in it is anybody's: a route's pattern, no path and no address."""
+        """Add the line, which has no path, address or id: a route's pattern instead."""
         if _LOGGER.isEnabledFor(logging.INFO):
             logs.add_line(partial(_line, ended))
 

@@ -14,12 +14,12 @@ Entry = dict[str, Any]
 
 @dataclass(slots=True)
 class Refusals:
-    """Counts what needs no entry of its own, by address and minute."""
+    """Counts of refusals without an entry of their own, by address and minute."""
 
     _counts: dict[tuple[float, str | None], int] = field(default_factory=dict)
 
     def is_counted(self, ended: RequestEnded) -> bool:
-        """Whether the request is one that is counted alone; every other one is written down."""
+        """Count a further refusal of an address and minute. False: it needs an entry of its own."""
         if ended.principal is not None or ended.status != 401:
             return False
         place = ended.at // _MINUTE * _MINUTE, ended.address
@@ -32,7 +32,7 @@ class Refusals:
         return True
 
     def over(self, now: float) -> list[Entry]:
-        """Takes the entries of the minutes that are over at this time."""
+        """Take the entries of the minutes that are over at this time."""
         ends = [place for place in self._counts if place[0] + _MINUTE <= now]
         counted = [(place, self._counts.pop(place)) for place in ends]
         return [_entry(place, count) for place, count in counted if count]

@@ -1,4 +1,4 @@
-"""What all workers of a service tell, and do, as one."""
+"""Reports and repairs of all workers of a service as one."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from feedsvc.operations.health.health import HealthMonitor
 from feedsvc.operations.health.repairs import DEADLINE, REPAIRS, Repairs
 from feedsvc.operations.peers import Message, Reply
 
-_SOON: Final = 0.03  # seconds for what nobody should wait for
-_LATE: Final = 1.0  # seconds beyond the deadline of what was asked for
+_SOON: Final = 0.03  # seconds for answers that a request does not wait for
+_LATE: Final = 1.0  # seconds beyond the repairs' own deadlines
 
 
 class Fleet:
-    """One worker's side of it."""
+    """One worker's part of the fleet."""
 
     def __init__(self, parts: HealthContext, drain: Drain) -> None:
         self.health = HealthMonitor(parts, checks_of(parts.settings.health))
@@ -29,33 +29,33 @@ class Fleet:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Answers the other workers for as long as the block runs."""
-        self._parts.colleagues.answer = self._answer
-        await self._parts.colleagues.open()
+        """Answer the other workers while the block runs."""
+        self._parts.peers.answer = self._answer
+        await self._parts.peers.open()
         try:
             yield
         finally:
             await self._parts.close()
 
     async def pools(self) -> list[dict[str, Any]]:
-        """The pools of all workers that answer at once, as one."""
-        replies = await self._parts.colleagues.ask({"do": "tell"}, _SOON)
+        """The pools of all workers that answer at once, merged."""
+        replies = await self._parts.peers.ask({"do": "tell"}, _SOON)
         seen = [pool.seen() for pool in self._parts.pools.all()]
         for reply in replies:
-            if reply.said is not None and not reply.said["leaving"]:
-                seen += [PoolFigures(**plain) for plain in reply.said["pools"]]
+            if reply.message is not None and not reply.message["leaving"]:
+                seen += [PoolFigures(**plain) for plain in reply.message["pools"]]
         return report(seen)
 
     async def repair(self, names: Collection[str], *, dry: bool) -> list[dict[str, Any]]:
-        """Has each worker make these repairs; those of the database are made once."""
+        """Make these repairs in each worker; those of the database once."""
         each = [repair.name for repair in REPAIRS if repair.name in names and not repair.once]
         question = {"do": "repair", "repairs": each, "dry": dry}
         patience = DEADLINE * len(each) + _LATE
-        others = self._parts.colleagues.ask(question, patience) if each else _nobody()
+        others = self._parts.peers.ask(question, patience) if each else _no_replies()
         own, replies = await asyncio.gather(self.repairs.run(names, dry=dry), others)
         outcomes = list(own)
         for reply in replies:
-            outcomes += _silent(reply, each) if reply.said is None else reply.said["repairs"]
+            outcomes += _silent(reply, each) if reply.message is None else reply.message["repairs"]
         return outcomes
 
     async def _answer(self, question: Message) -> Message:
@@ -78,5 +78,5 @@ def _silent(reply: Reply, names: Collection[str]) -> list[dict[str, Any]]:
     ]
 
 
-async def _nobody() -> list[Reply]:
+async def _no_replies() -> list[Reply]:
     return []

@@ -1,7 +1,7 @@
 """The other workers of this service, asked through sockets in the folder that all of them share.
 
-Requests reach one worker, whichever it is, and an operator means all of them. Each worker answers
-its colleagues' questions on a socket of its own: a JSON object a line, one question a connection.
+A request reaches one worker, and an operator means all of them. Each worker answers its peers on a
+socket of its own: one question a connection, one JSON object a line.
 """
 
 import asyncio
@@ -27,23 +27,23 @@ _PATIENCE: Final = 5.0  # seconds that a question gets to arrive, and its answer
 
 
 class Reply(NamedTuple):
-    """What a colleague said; None where it said nothing in time."""
+    """A peer's answer; None where there was none in time."""
 
     pid: int
-    said: Message | None
+    message: Message | None
 
 
 class Peers:
-    """Asks them, and answers them with what `answer` makes of a question."""
+    """A client of the peers, and the server of this worker: `answer` makes its answers."""
 
     def __init__(self, workplace: WorkerContext) -> None:
-        self.answer: Callable[[Message], Awaitable[Message]] = _nothing_to_say
+        self.answer: Callable[[Message], Awaitable[Message]] = _no_answer
         self._folder = workplace.folder
         self._own = f"worker_{workplace.slot}_{os.getpid()}.sock"
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
-        """Begins to answer; where that can't be, this worker is alone for all that it knows."""
+        """Start to answer. Without a shared folder this worker has no peers."""
         if self._folder is None:
             return
         try:
@@ -54,14 +54,14 @@ class Peers:
             logger.warning("other workers can't reach this one: %s", error)
 
     async def close(self) -> None:
-        """Answers nobody any more."""
+        """Stop answering."""
         if self._server is not None:
             self._server.close()
         if self._folder is not None:
             (self._folder / self._own).unlink(missing_ok=True)
 
     async def ask(self, question: Message, timeout: float) -> list[Reply]:
-        """What each of the others says within so many seconds."""
+        """The answers of all peers within so many seconds."""
         asked = [self._ask(path, pid, question, timeout) for path, pid in self._others()]
         replies = await asyncio.gather(*asked)
         return [reply for reply in replies if reply is not None]
@@ -75,7 +75,7 @@ class Peers:
                 yield path, int(name[1])
 
     async def _ask(self, path: Path, pid: int, question: Message, timeout: float) -> Reply | None:
-        """None where there is nobody any more."""
+        """None where the peer has ended."""
         try:
             async with asyncio.timeout(timeout):
                 reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST)
@@ -94,18 +94,18 @@ class Peers:
         try:
             async with asyncio.timeout(_PATIENCE):
                 question = orjson.loads(await reader.readuntil(b"\n"))
-            said = await self.answer(question)
-            writer.write(orjson.dumps(said) + b"\n")
+            answer = await self.answer(question)
+            writer.write(orjson.dumps(answer) + b"\n")
             async with asyncio.timeout(_PATIENCE):
                 await writer.drain()
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-            logger.debug("a colleague's question was not heard to its end")
+            logger.debug("a peer's question did not arrive whole")
         except Exception:
-            logger.exception("a colleague's question could not be answered")
+            logger.exception("a peer's question could not be answered")
         finally:
             with suppress(OSError):
                 writer.close()
 
 
-async def _nothing_to_say(_question: Message) -> Message:
+async def _no_answer(_question: Message) -> Message:
     return {}

@@ -1,4 +1,4 @@
-"""How closely is looked: less while the event loop is behind, for looking costs time as well."""
+"""Sampling of stages: fewer requests are timed while the event loop is behind."""
 
 import logging
 from typing import Final
@@ -9,7 +9,7 @@ _CALM: Final = 5.0  # seconds without a lag until everything is looked at again
 
 
 class Sampling:
-    """Of how many requests one has its stages timed; all are counted, whatever this says.
+    """The sampling rate: one of `weight` requests has its stages timed; all are counted.
 
     Above a lag of `shed_above` seconds (0: never) it is one of `shed_to`, until the loop has been
     on time for a while.

@@ -1,4 +1,4 @@
-"""What looks on in a worker, put together for `feedsvc.server.app`."""
+"""Metrics, tracker and alerts of a worker, assembled for `feedsvc.server.app`."""
 
 import logging
 import socket
@@ -32,12 +32,12 @@ from feedsvc.settings import Settings
 logger = logging.getLogger(__name__)
 
 _OFF: Final = "metrics.enabled is false, so nothing is counted."
-_NO_PLACE: Final = "There is no place here for what workers share; the log says why."
+_NO_PLACE: Final = "The workers have no shared folder for metrics; see the log."
 
 
 @dataclass(frozen=True, slots=True)
 class TelemetryContext:
-    """What is looked at, and from where."""
+    """The settings, the worker and the names that are observed."""
 
     settings: Settings
     workplace: WorkerContext
@@ -46,7 +46,7 @@ class TelemetryContext:
 
 
 class Telemetry:
-    """Metrics, tracker and alerts, and the signs of life that go into them."""
+    """Metrics, tracker and alerts, and the samples that they read."""
 
     def __init__(self, scene: TelemetryContext, pool: Pool, observers: Observers) -> None:
         """`pool` is for the service's own tables."""
@@ -84,7 +84,7 @@ class Telemetry:
         return self._alerts.desk
 
     def work(self, parts: SampledParts) -> Iterator[Coroutine[Any, Any, None]]:
-        """What is to be done in the background for as long as the worker runs."""
+        """The background tasks of the worker."""
         if self._enabled:
             yield StatsSampler(parts, self._observers, self._sampling).run()
             yield self._store.outbox.run()
@@ -96,14 +96,14 @@ class Telemetry:
         self._cells.write()
 
     async def close(self) -> None:
-        """Leaves the last figures to the other workers."""
+        """Leave the last figures to the other workers."""
         if self._enabled:
             await self._tracker.close()
         self._cells.close()
 
 
 class _AlertParts:
-    """Everything that concerns alerts."""
+    """The parts of alerts."""
 
     def __init__(
         self, scene: TelemetryContext, pool: Pool, tracker: Tracker, observers: Observers
@@ -126,7 +126,7 @@ class _AlertParts:
         self.desk = AlertService(rules, boards, history, self._errands, instance)
 
     def work(self, drain: Drain) -> Iterator[Coroutine[Any, Any, None]]:
-        """Nothing where there is no alert."""
+        """The background tasks; none where no alert is set up."""
         if self.desk.rules:
             yield self._evaluator.run(drain)
             yield self._errands.deliver()
@@ -134,7 +134,7 @@ class _AlertParts:
 
 
 def _opened(cells: Cells, workplace: WorkerContext) -> Path | None:
-    """Where the metrics of all workers are; None where this one's can't be kept."""
+    """The folder of all workers' metrics; None where this one's can't be kept."""
     if workplace.folder is None:
         return None
     try:

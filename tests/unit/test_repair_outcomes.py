@@ -34,7 +34,7 @@ async def test_a_repair_without_an_answer_ends_and_the_next_one_begins(
     async with asyncio.timeout(60):
         made = await repairs.Repairs(PARTS).run(["statistics", "indexes"], dry=False)
     assert [(one["name"], one["outcome"], one["what"]) for one in made] == [
-        ("indexes", "failed", "There was no answer in time."),
+        ("indexes", "failed", "No answer in time."),
         ("statistics", "done", "It is mended."),
     ]
 
@@ -63,7 +63,7 @@ async def test_a_long_repair_is_started_once_and_the_log_says_how_it_ends(
 
     assert (await made.run("statistics", long)).outcome == "started"
     again = await made.run("statistics", long)
-    assert again == RepairResult("started", "It is under way already; the log says how it ends.")
+    assert again == RepairResult("started", "It is under way already; its end will be in the log.")
     assert (begun, caplog.text) == (1, "")
     may_end.set()
     async with asyncio.timeout(60):

@@ -1,1 +1,1 @@
-"""How everything is that the service needs: looked at in the background, and mended by name."""
+"""Checks of the service and its dependencies in the background, and repairs by name."""

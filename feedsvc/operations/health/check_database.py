@@ -24,11 +24,11 @@ _LONG_LOCK: Final = 1.0  # seconds
 _MOST_LOCKS: Final = 50
 
 SILENCE: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable)
-"""What a question is answered with where PostgreSQL is of no use."""
+"""The errors of a query where PostgreSQL is of no use."""
 
 
 async def primary(parts: HealthContext) -> CheckResult:
-    """Whether PostgreSQL answers, in time, and as the primary."""
+    """Check that PostgreSQL answers, in time, and as the primary."""
     try:
         answer = await parts.primary.answer()
     except asyncpg.TooManyConnectionsError:
@@ -48,7 +48,7 @@ async def primary(parts: HealthContext) -> CheckResult:
 
 
 def _of_two(parts: HealthContext, figures: dict[str, Any]) -> CheckResult | None:
-    """What is wrong where an old primary came back."""
+    """The result where an old primary came back."""
     primaries = parts.pools.servers.primaries()
     if len(primaries) < 2:
         return None
@@ -66,7 +66,7 @@ def _of_one(answer: PrimaryRow, figures: dict[str, Any]) -> CheckResult:
 
 
 async def connections(parts: HealthContext) -> CheckResult:
-    """Whether there are as many connections left as the pools may still open."""
+    """Check that as many connections are left as the pools may still open."""
     answer = await _answer(parts)
     if isinstance(answer, CheckResult):
         return answer
@@ -86,7 +86,7 @@ async def connections(parts: HealthContext) -> CheckResult:
 
 
 async def transactions(parts: HealthContext) -> CheckResult:
-    """Whether no transaction has run for so long that it holds back vacuum, or locks."""
+    """Check that no transaction has run for so long that it holds back vacuum, or locks."""
     answer = await _answer(parts)
     if isinstance(answer, CheckResult):
         return answer
@@ -109,7 +109,7 @@ async def transactions(parts: HealthContext) -> CheckResult:
 
 
 async def replicas(parts: HealthContext) -> CheckResult:
-    """Whether every standby can be read from."""
+    """Check that every standby can be read from."""
     everyone = parts.replicas.all
     if not everyone:
         return CheckResult("ok", "No standbys are set up.")
@@ -117,12 +117,12 @@ async def replicas(parts: HealthContext) -> CheckResult:
     out = [replica for replica in everyone if not replica.is_usable]
     if not out:
         return CheckResult("ok", f"All {len(everyone)} standbys are read from.", figures)
-    named = "; ".join(f"{r.name}: {r.fault or 'nothing was heard of it lately'}" for r in out)
+    named = "; ".join(f"{r.name}: {r.fault or 'no answer lately'}" for r in out)
     return CheckResult("degraded", f"The primary stands in, for {named}.", figures, ("breakers",))
 
 
 async def locks(parts: HealthContext) -> CheckResult:
-    """Whether no session of the service waits for another session's lock."""
+    """Check that no session of the service waits for another session's lock."""
     try:
         rows = [dict(row) for row in await _fetched(parts, _LOCKS)]
     except SILENCE:
@@ -143,7 +143,7 @@ async def locks(parts: HealthContext) -> CheckResult:
 
 
 async def indexes(parts: HealthContext) -> CheckResult:
-    """Whether no index of a table that is read is invalid."""
+    """Check that no index of a table that is read is invalid."""
     try:
         rows = await _fetched(parts, _INDEXES)
     except SILENCE:
@@ -160,7 +160,7 @@ async def indexes(parts: HealthContext) -> CheckResult:
 
 
 async def statistics(parts: HealthContext) -> CheckResult:
-    """Whether the planner knows enough of the tables that are read."""
+    """Check the age of the planner's statistics of the tables that are read."""
     try:
         rows = await _fetched(parts, _STATISTICS)
     except SILENCE:
@@ -173,7 +173,7 @@ async def statistics(parts: HealthContext) -> CheckResult:
 
 
 async def clock(parts: HealthContext) -> CheckResult:
-    """Whether this machine's clock agrees with PostgreSQL's, and was not set just now."""
+    """Check that this machine's clock agrees with PostgreSQL's, and was not set just now."""
     bound, stepped = parts.settings.health.clock_offset, parts.clock.stepped()
     step = {"stepped_s": round(stepped, 3)}
     if stepped:
@@ -207,13 +207,13 @@ async def _answer(parts: HealthContext) -> PrimaryRow | CheckResult:
 
 
 async def _fetched(parts: HealthContext, sql: str) -> list[asyncpg.Record]:
-    """What takes longer, on a connection that others need as well."""
+    """The rows of a slow query, on a connection that others need as well."""
     async with asyncio.timeout(_DEADLINE), parts.pools["write"].lease() as connection:
         return await connection.fetch(sql)
 
 
 def _not_known() -> CheckResult:
-    return CheckResult("degraded", "It is not known, for PostgreSQL does not answer.")
+    return CheckResult("degraded", "Unknown: PostgreSQL does not answer.")
 
 
 def _named(names: list[str]) -> str:

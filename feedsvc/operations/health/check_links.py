@@ -1,4 +1,4 @@
-"""Checks of what the service is connected to beside PostgreSQL."""
+"""Checks of connections other than PostgreSQL's."""
 
 import time
 from typing import Final
@@ -15,7 +15,7 @@ _MOST_NAMED: Final = 3
 
 
 async def redis(parts: HealthContext) -> CheckResult:
-    """Whether Redis answers, where there is one."""
+    """Check that Redis answers, where one is set up."""
     if parts.link is None:
         return CheckResult("ok", "No Redis is set up.")
     began = time.perf_counter()
@@ -34,36 +34,36 @@ async def redis(parts: HealthContext) -> CheckResult:
 
 
 async def listener(parts: HealthContext) -> CheckResult:
-    """Whether PostgreSQL tells of changes, without which nothing is shown from the cache."""
+    """Check that PostgreSQL's notifications arrive, without which no page is cached."""
     if not parts.settings.cache.enabled:
-        return CheckResult("ok", "Nothing is cached, so nobody has to listen.")
+        return CheckResult("ok", "Nothing is cached, so no listener is needed.")
     figures = {"kept_out": dict(parts.pages.kept_out or {})}
     if not parts.pages.listening and parts.changes.is_beginning:
-        # A worker that has only just begun is not ill; were it, each start would look like a fault.
+        # A worker that has just started is ok; else each start would look like a fault.
         return CheckResult(
-            "ok", "Changes will be heard in a moment: the worker has just begun.", figures
+            "ok", "The listener is connecting: the worker has just started.", figures
         )
     if not parts.pages.listening:
-        what = "Changes are not heard, so nothing is shown from the cache."
+        what = "The listener is not connected, so no page is answered from the cache."
         return CheckResult("degraded", what, figures, ("listener",))
     if figures["kept_out"]:
         named = ", ".join(sorted(figures["kept_out"]))
-        return CheckResult("ok", f"Changes are heard, but not those of {named}.", figures)
-    return CheckResult("ok", "Changes are heard.", figures)
+        return CheckResult("ok", f"The listener is connected; not cached are {named}.", figures)
+    return CheckResult("ok", "The listener is connected.", figures)
 
 
 async def triggers(parts: HealthContext) -> CheckResult:
-    """Whether the triggers of every dataset that is to be cached tell of its changes."""
+    """Check that triggers report the changes of every dataset that is to be cached."""
     if not parts.settings.cache.enabled:
         return CheckResult("ok", "Nothing is cached, so no trigger is needed.")
     kept_out = parts.pages.kept_out
     if kept_out is None:
-        return CheckResult("ok", "The triggers have not been looked at yet.")
+        return CheckResult("ok", "The triggers have not been checked yet.")
     untold = {
         name: kept_out[name] for name in sorted(parts.pages.coverage.untold) if name in kept_out
     }
     if not untold:
-        return CheckResult("ok", "The triggers tell of every change of what is cached.")
+        return CheckResult("ok", "The triggers report every change of the cached datasets.")
     # Each reason names the trigger, what is wrong with it, and the remedy.
     listed = [f"{name} is not cached: {why}" for name, why in untold.items()]
     more = f"; and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
@@ -71,7 +71,7 @@ async def triggers(parts: HealthContext) -> CheckResult:
 
 
 async def keys(parts: HealthContext) -> CheckResult:
-    """Whether tokens can be verified."""
+    """Check that tokens can be verified."""
     fault = parts.tokens.fault
     if fault is not None:
         return CheckResult("down", f"No token can be verified: {fault}.")
@@ -79,7 +79,7 @@ async def keys(parts: HealthContext) -> CheckResult:
 
 
 async def http(given: HttpCheck, _parts: HealthContext) -> CheckResult:
-    """Whether an address answers as the settings want it."""
+    """Check that an address answers with the status of the settings."""
     timeout = aiohttp.ClientTimeout(total=given.timeout)
     began = time.perf_counter()
     try:

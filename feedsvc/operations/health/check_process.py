@@ -15,7 +15,7 @@ _NO_ROOM: Final = 1 << 20  # bytes
 
 
 async def pools(parts: HealthContext) -> CheckResult:
-    """Whether nobody lacked a connection lately, and none was lost."""
+    """Check that no request lacked a connection lately, and none was lost."""
     now = time.monotonic()
     figures: dict[str, Any] = {}
     faults = []
@@ -32,11 +32,11 @@ async def pools(parts: HealthContext) -> CheckResult:
     if faults:
         what = f"{'; '.join(faults)}."
         return CheckResult("degraded", what[0].upper() + what[1:], figures, ("connections",))
-    return CheckResult("ok", "Nobody lacked a connection lately.", figures)
+    return CheckResult("ok", "No request lacked a connection lately.", figures)
 
 
 async def loop(parts: HealthContext) -> CheckResult:
-    """Whether the event loop is on time."""
+    """Check that the event loop is on time."""
     bound, lag = parts.settings.health.loop_lag, parts.loop.worst()
     figures = {"worst_lag_ms": round(lag * 1e3)}
     if lag > bound:
@@ -46,7 +46,7 @@ async def loop(parts: HealthContext) -> CheckResult:
 
 
 async def files(parts: HealthContext) -> CheckResult:
-    """Whether more files and connections can be opened."""
+    """Check that more files and connections can be opened."""
     most = parts.machine.most_open_files
     try:
         used = parts.machine.open_files()
@@ -55,18 +55,18 @@ async def files(parts: HealthContext) -> CheckResult:
     figures = {"open": used, "most": most}
     if most is None or used < _MANY_FILES * most:
         return CheckResult("ok", f"{used} files and connections are open.", figures)
-    what = f"{used} files and connections are open, and {most} is all that may be."
+    what = f"{used} files and connections are open, and the limit is {most}."
     return CheckResult("degraded", what, figures)
 
 
 async def disk(parts: HealthContext) -> CheckResult:
-    """Whether there is room on the file systems that the settings name."""
+    """Check the room on the file systems of the settings."""
     found, figures = [], {}
     for path in parts.disks.paths:
         try:
             room = await parts.disks.room(path)
         except OSError as error:
-            found.append(CheckResult("down", f"{path} can't be looked at: {error.strerror}"))
+            found.append(CheckResult("down", f"{path} can't be checked: {error.strerror}"))
             continue
         figures[str(path)] = {"size": room.size, "free": room.free, "files_free": room.files_free}
         if room.free < min(_NO_ROOM, room.size // 20) or room.files_free == 0:
@@ -77,4 +77,4 @@ async def disk(parts: HealthContext) -> CheckResult:
     if found:
         what = "; ".join(finding.what for finding in found)
         return CheckResult(worst(finding.state for finding in found), f"{what}.", figures)
-    return CheckResult("ok", "There is room on every disk that is watched.", figures)
+    return CheckResult("ok", "Every disk that is checked has room.", figures)

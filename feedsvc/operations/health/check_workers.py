@@ -1,4 +1,4 @@
-"""Whether all workers of this service are there, and well."""
+"""The check of the other workers."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,10 +11,10 @@ _DEADLINE: Final = 0.6  # seconds
 
 
 async def workers(parts: HealthContext) -> CheckResult:
-    """Whether every other worker answers, and what is not well with it."""
-    replies = await parts.colleagues.ask({"do": "tell"}, _DEADLINE)
-    staying = [reply for reply in replies if reply.said is None or not reply.said["leaving"]]
-    figures: dict[str, Any] = {"others": [_told(reply) for reply in replies]}
+    """Check that every other worker answers, and that its components are ok."""
+    replies = await parts.peers.ask({"do": "tell"}, _DEADLINE)
+    staying = [reply for reply in replies if reply.message is None or not reply.message["leaving"]]
+    figures: dict[str, Any] = {"others": [_described(reply) for reply in replies]}
     faults = [*_missing(len(staying) + 1, parts.settings.server.workers), *_faults(staying)]
     if faults:
         return CheckResult("degraded", f"{'; '.join(faults)}.", figures)
@@ -32,16 +32,16 @@ def _missing(there: int, wanted: int) -> Sequence[str]:
 def _faults(replies: Sequence[Reply]) -> list[str]:
     faults = []
     for reply in replies:
-        if reply.said is None:
+        if reply.message is None:
             faults.append(f"Worker {reply.pid} does not answer")
-        elif reply.said["faults"]:
-            named = ", ".join(reply.said["faults"])
-            faults.append(f"Worker {reply.pid} is {reply.said['state']} ({named})")
+        elif reply.message["faults"]:
+            named = ", ".join(reply.message["faults"])
+            faults.append(f"Worker {reply.pid} is {reply.message['state']} ({named})")
     return faults
 
 
-def _told(reply: Reply) -> dict[str, Any]:
-    if reply.said is None:
+def _described(reply: Reply) -> dict[str, Any]:
+    if reply.message is None:
         return {"worker": reply.pid, "state": "down", "leaving": False, "faults": {}}
-    said = reply.said
-    return {"worker": reply.pid} | {name: said[name] for name in ("state", "leaving", "faults")}
+    message = reply.message
+    return {"worker": reply.pid} | {name: message[name] for name in ("state", "leaving", "faults")}

@@ -1,4 +1,4 @@
-"""Every check. A new one is a function and a line here; the runbook has a section for each."""
+"""The list of checks. A new one is a function and a line here, and a section of the runbook."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ _OFTEN: Final = 0.75  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A look at one component, taken so often, and for whoever asks once it is so old, in seconds.
+    """A check of one component: run `every` seconds, and on request once it is `fresh` seconds old.
 
-    `section` is the runbook's. Where a vital one is down the service is; any other is a matter of
-    quality. `of_others`: what it looks at is no part of this worker.
+    `section` is the runbook's. The service is down where a vital one is, and degraded where another
+    is. `of_others`: the component is no part of this worker.
     """
 
     name: str
@@ -52,7 +52,7 @@ CHECKS: Final = (
 
 
 def checks_of(settings: Health) -> tuple[Check, ...]:
-    """Those that there always are, and one for each address that the settings name."""
+    """The checks above, and one for each address of the settings."""
     extra = (
         Check(
             f"http.{name}",

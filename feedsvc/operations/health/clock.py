@@ -1,4 +1,4 @@
-"""Whether this machine's clock was set while we ran: tokens are judged by it."""
+"""Steps of this machine's clock, by which tokens are judged."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _REMEMBERED: Final = 60.0  # seconds
 
 
 class Clock:
-    """The wall clock beside one that nobody can set."""
+    """The wall clock, held against the monotonic one."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Clock:
         self._stepped_at = -float("inf")
 
     def stepped(self) -> float:
-        """By how many seconds it was set in the last minute, 0 where it was not."""
+        """The seconds by which it was set within the last minute, or 0."""
         now = self._steady()
         apart = self._wall() - now
         if abs(apart - self._apart) > _NOTABLE:

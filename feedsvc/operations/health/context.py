@@ -1,4 +1,4 @@
-"""What the checks look at, and the repairs mend."""
+"""The parts of a worker that checks read and repairs act on."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from feedsvc.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class HealthContext:
-    """Those of one worker, and what is kept for looking at it alone."""
+    """The parts, and the state that health keeps beside them."""
 
     settings: Settings
     workplace: WorkerContext
@@ -33,7 +33,7 @@ class HealthContext:
     changes: ChangeListener
     tokens: Tokens
     link: RedisLink | None
-    colleagues: Peers = field(init=False)
+    peers: Peers = field(init=False)
     primary: Primary = field(init=False)
     disks: Disks = field(init=False)
     loop: EventLoopMonitor = field(default_factory=EventLoopMonitor, init=False)
@@ -43,12 +43,12 @@ class HealthContext:
 
     def __post_init__(self) -> None:
         disks = self.settings.health.disks or (Path(tempfile.gettempdir()),)
-        object.__setattr__(self, "colleagues", Peers(self.workplace))
+        object.__setattr__(self, "peers", Peers(self.workplace))
         object.__setattr__(self, "primary", Primary(self.pools.servers))
         object.__setattr__(self, "disks", Disks(disks))
 
     async def close(self) -> None:
-        """Ends what is under way."""
-        await self.colleagues.close()
+        """End what is under way."""
+        await self.peers.close()
         await self.jobs.close()
         await self.primary.close()

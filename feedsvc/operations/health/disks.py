@@ -1,4 +1,4 @@
-"""Room on file systems, asked for in threads, for one that hangs never answers."""
+"""Room on file systems, looked up in threads, since one that hangs never answers."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Room(NamedTuple):
-    """Bytes, and how many more files there can be; None where the file system does not count."""
+    """Bytes, and the number of files that can be added (None: the file system does not count)."""
 
     size: int
     free: int
@@ -15,14 +15,14 @@ class Room(NamedTuple):
 
 
 class Disks:
-    """The file systems on which these paths are."""
+    """The file systems of these paths."""
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self.paths = paths
         self._looking: dict[Path, asyncio.Future[Room]] = {}
 
     async def room(self, path: Path) -> Room:
-        """What is left there. Raises OSError. No second thread looks where one still does."""
+        """The room left. Raises OSError. At most one thread looks at a path."""
         looking = self._looking.get(path)
         if looking is None:
             looking = asyncio.ensure_future(asyncio.to_thread(_room, path))
@@ -33,7 +33,7 @@ class Disks:
     def _done(self, path: Path, done: "asyncio.Future[Room]") -> None:
         del self._looking[path]
         if not done.cancelled():
-            done.exception()  # whoever waited has it
+            done.exception()  # those that waited have it
 
 
 def _room(path: Path) -> Room:

@@ -1,4 +1,4 @@
-"""Has every check look again and again, so that whoever asks is answered from what is known."""
+"""The health monitor: runs every check in the background, and answers from the last results."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ from feedsvc.operations.health.result import CheckResult, HealthState, worst
 logger = logging.getLogger(__name__)
 
 _TICK: Final = 0.25  # seconds
-_PATIENCE: Final = 0.03  # seconds that whoever asks waits for looks that are under way
+_PATIENCE: Final = 0.03  # seconds that a request waits for checks under way
 DEADLINE: Final = 0.8
-"""Seconds that one look may take, whatever it looks at."""
+"""Seconds that one check may take."""
 
-_UNSEEN: Final = CheckResult("degraded", "Nobody has looked yet.")
+_UNSEEN: Final = CheckResult("degraded", "Not checked yet.")
 
 
 @dataclass(slots=True)
 class _Watched:
-    """One check, what its last look came to, and the look that is under way."""
+    """One check, its last result, and the run under way."""
 
     check: Check
     finding: CheckResult = _UNSEEN
@@ -35,12 +35,12 @@ class _Watched:
     began: float = -float("inf")
 
     def age(self, now: float) -> float:
-        """Seconds since the last look was over."""
+        """Seconds since the last run ended."""
         return float("inf") if self.at is None else now - self.at
 
 
 class HealthMonitor:
-    """The state of one worker and of all that it needs. Times are monotonic."""
+    """The state of one worker and of its dependencies. Times are monotonic."""
 
     def __init__(self, parts: HealthContext, checks: Sequence[Check]) -> None:
         self.parts = parts
@@ -48,7 +48,7 @@ class HealthMonitor:
         self._watched = [_Watched(check) for check in checks]
 
     async def run(self) -> NoReturn:
-        """Looks until it is cancelled."""
+        """Run due checks until cancelled."""
         on_time = asyncio.create_task(self.parts.loop.run())
         try:
             while True:
@@ -62,7 +62,7 @@ class HealthMonitor:
             await asyncio.gather(on_time, *looking, return_exceptions=True)
 
     async def freshen(self) -> None:
-        """Has those look again whose last look is no longer fresh, and hardly waits for them."""
+        """Re-run the checks whose result is stale, and wait for them 30 ms at most."""
         now = time.monotonic()
         looking = self._look_at(w for w in self._watched if w.age(now) > w.check.fresh)
         if looking:
@@ -74,22 +74,22 @@ class HealthMonitor:
         return worst(map(_weight, self._watched))
 
     def own_state(self) -> HealthState:
-        """This worker's, whatever its colleagues say of theirs.
+        """The state of this worker alone.
 
-        What it has not looked at yet, for it has only just begun, is nothing to call it ill for.
+        A check that has not run yet, since the worker has just started, does not count.
         """
         return worst(map(_weight, self._own()))
 
     def states(self) -> dict[str, HealthState]:
-        """Each component's, of those that were looked at."""
+        """The state of each component that was checked."""
         return {w.check.name: w.finding.state for w in self._watched if w.at is not None}
 
     def faults(self) -> dict[str, str]:
-        """What is not well with this worker, by component."""
+        """The sentences of components that are not ok, of this worker alone."""
         return {w.check.name: w.finding.what for w in self._own() if w.finding.state != "ok"}
 
     def report(self) -> dict[str, Any]:
-        """All that is known, as plain values; nothing is waited for."""
+        """All last results as plain values."""
         now = time.monotonic()
         return {
             "state": self.state,
@@ -114,7 +114,7 @@ class HealthMonitor:
         }
 
     def _look_at(self, wanted: Iterable[_Watched]) -> list[asyncio.Task[None]]:
-        """Has these look, where they are not at it already."""
+        """Start those that are not running. The tasks of all of them."""
         looking = []
         for watched in wanted:
             if watched.looking is None or watched.looking.done():
@@ -129,10 +129,10 @@ class HealthMonitor:
             async with asyncio.timeout(DEADLINE):
                 found = await watched.check.look(self.parts)
         except TimeoutError:
-            found = CheckResult("down", f"There was no answer within {DEADLINE} s.")
+            found = CheckResult("down", f"No answer within {DEADLINE} s.")
         except Exception as error:
             logger.exception("the check %s failed", watched.check.name)
-            found = CheckResult("down", f"It could not be looked at ({redacted(error)}).")
+            found = CheckResult("down", f"The check failed ({redacted(error)}).")
         before = "ok" if watched.at is None else watched.finding.state
         watched.at = time.monotonic()
         watched.took = watched.at - began
@@ -143,6 +143,6 @@ class HealthMonitor:
 
 
 def _weight(watched: _Watched) -> HealthState:
-    """What a check's state means for the whole."""
+    """The check's state as the whole counts it."""
     state = watched.finding.state
     return "degraded" if state == "down" and not watched.check.vital else state

@@ -1,4 +1,4 @@
-"""What PostgreSQL says of itself, asked once for all the checks that want to know."""
+"""The primary's own figures, by one query for all checks that read them."""
 
 import asyncio
 import time
@@ -28,39 +28,39 @@ class Primary:
     """The primary, on a connection that is kept, so that it answers when no more can be made."""
 
     def __init__(self, database: Database | Servers) -> None:
-        self._inquiry = ProbeConnection(database, "feedsvc health", _DEADLINE)
+        self._probe = ProbeConnection(database, "feedsvc health", _DEADLINE)
         self._asking: asyncio.Task[PrimaryRow] | None = None
         self._last: PrimaryRow | None = None
         self._oldest_writer: tuple[int, float] | None = None
 
     async def answer(self) -> PrimaryRow:
-        """A fresh one. Raises TimeoutError, OSError and what asyncpg raises."""
+        """A row that is fresh. Raises TimeoutError, OSError and asyncpg's errors."""
         if self._last is not None and time.time() - self._last.asked <= _FRESH:
             return self._last
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask())
-        # Whoever stops waiting leaves it to the others.
+        # A check that stops waiting does not cancel it for the others.
         return await asyncio.shield(self._asking)
 
     def oldest_writer_age(self) -> float | None:
-        """For how long, in seconds, the oldest transaction that has written has been seen.
+        """The seconds for which the oldest transaction that has written has been seen.
 
-        Whoever runs it may be hidden from us; its number is not. None where there is none.
+        Its session may be hidden from this login; its number is not. None where there is none.
         """
         if self._oldest_writer is None:
             return None
         return time.monotonic() - self._oldest_writer[1]
 
     async def close(self) -> None:
-        """Ends the connection."""
+        """End the connection."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
-        self._inquiry.close()
+        self._probe.close()
 
     async def _ask(self) -> PrimaryRow:
         asked, began = time.time(), time.perf_counter()
-        row = await self._inquiry.ask(_QUESTION)
+        row = await self._probe.ask(_QUESTION)
         self._last = PrimaryRow(row, asked, time.perf_counter() - began)
         self._note_oldest_writer(row["oldest_writer"], row["next_writer"])
         return self._last

@@ -1,4 +1,4 @@
-"""Readiness: the reasons why another instance would do better with the next request.
+"""Readiness: the reasons to send the next request to another instance.
 
 PostgreSQL is none of them unless the settings say so. It is away for all instances at once, and a
 balancer that takes all of them out answers for none, where each could still show its stale pages.

@@ -27,7 +27,7 @@ GRACE: Final = 10.0  # seconds that a cancelled query gets to end
 
 
 async def connections(parts: HealthContext, dry: bool) -> RepairResult:
-    """Ends the idle connections of every pool, and the leased ones that PostgreSQL knows not of.
+    """End the idle connections of every pool, and leased ones without a session in PostgreSQL.
 
     Idle ones may be dead without a word, behind a firewall that forgot them; they are made anew
     when they are next needed. A leased one is left alone as long as the server has its session.
@@ -41,7 +41,7 @@ async def connections(parts: HealthContext, dry: bool) -> RepairResult:
     except _SILENCE:
         known = None
     lost = [] if known is None else [c for c in leased if _pid(c) not in known]
-    beside = "" if known is not None else "; it is not known which of those in use are lost"
+    beside = "" if known is not None else "; which of those in use are lost is unknown"
     if not idle and not lost:
         return RepairResult("nothing", f"No connection is idle, and none is lost{beside}.")
     what = f"{len(idle)} idle connections and {len(lost)} lost ones{beside}."
@@ -55,39 +55,39 @@ async def connections(parts: HealthContext, dry: bool) -> RepairResult:
 
 
 async def listener(parts: HealthContext, dry: bool) -> RepairResult:
-    """Has the listener connect anew."""
+    """Connect the listener anew."""
     if not parts.settings.cache.enabled:
-        return RepairResult("nothing", "Nothing is cached, so nobody listens.")
+        return RepairResult("nothing", "Nothing is cached, so there is no listener.")
     if dry:
-        state = "hears" if parts.pages.listening else "does not hear"
-        what = f"The listener {state} changes; would end its connection and make another."
+        state = "connected" if parts.pages.listening else "not connected"
+        what = f"The listener is {state}; would end its connection and make another."
         return RepairResult("would", what)
     parts.changes.restart()
     if await _soon(lambda: parts.pages.listening):
-        return RepairResult("done", "Changes are heard on a new connection.")
-    return RepairResult("failed", "Changes are not heard yet; the listener goes on trying.")
+        return RepairResult("done", "The listener has a new connection.")
+    return RepairResult("failed", "The listener is not connected yet; it goes on trying.")
 
 
 async def breakers(parts: HealthContext, dry: bool) -> RepairResult:
-    """Asks at once what is otherwise asked again only after a pause: Redis and the standbys."""
+    """Ask Redis and the standbys at once, without the pause after a fault."""
     if dry:
         return RepairResult("would", "Would ask Redis and every standby at once.")
-    said = []
+    found = []
     if parts.link is not None:
         parts.link.retry()
         answers = await _soon_answers(parts.link)
-        said.append(f"Redis {'answers' if answers else 'does not answer'}")
+        found.append(f"Redis {'answers' if answers else 'does not answer'}")
     if parts.replicas.all:
         await parts.replicas.look()
         usable = sum(replica.is_usable for replica in parts.replicas.all)
-        said.append(f"{usable} of {len(parts.replicas.all)} standbys can be read from")
-    if not said:
+        found.append(f"{usable} of {len(parts.replicas.all)} standbys can be read from")
+    if not found:
         return RepairResult("nothing", "There is neither a Redis nor a standby.")
-    return RepairResult("done", f"{'; '.join(said)}.")
+    return RepairResult("done", f"{'; '.join(found)}.")
 
 
 async def sessions(parts: HealthContext, dry: bool) -> RepairResult:
-    """Ends sessions of the service's own login that no living feedsvc can still be using."""
+    """End sessions of the service's login that no living feedsvc can still be using."""
     async with _connected(parts) as (connection, there):
         if not there:
             return RepairResult("refused", "A pooler stands between, whose sessions are its own.")

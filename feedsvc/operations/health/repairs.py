@@ -1,4 +1,4 @@
-"""Every repair, and who may ask for how many. A new one is a function and a line here."""
+"""The list of repairs, and their rate limit. A new one is a function and a line here."""
 
 import asyncio
 import logging
@@ -26,9 +26,9 @@ DEADLINE: Final = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Mends one thing, or says what it would do. Raises what asyncpg raises, and Problem.
+    """A repair, or its dry run. Raises Problem and asyncpg's errors.
 
-    `once`: it concerns the database, so that one worker's doing it is enough.
+    `once`: it concerns the database, so one worker makes it for all.
     """
 
     name: RepairName
@@ -48,7 +48,7 @@ NAMES: Final[tuple[str, ...]] = tuple(repair.name for repair in REPAIRS)
 
 
 class Repairs:
-    """One worker's."""
+    """The repairs of one worker."""
 
     def __init__(self, parts: HealthContext) -> None:
         self._parts = parts
@@ -57,7 +57,7 @@ class Repairs:
         self._bucket = Bucket()
 
     def admit(self) -> None:
-        """Counts a request for repairs. Raises RateLimited."""
+        """Count a request for repairs. Raises RateLimited."""
         now, cost = time.monotonic(), self._policy.seconds(1)
         excess = self._bucket.excess(cost, self._policy, now)
         if excess > 0:
@@ -69,7 +69,7 @@ class Repairs:
         self._bucket.add(cost, now)
 
     async def run(self, names: Collection[str], *, dry: bool) -> list[dict[str, Any]]:
-        """Makes these repairs, one after the other, and says what came of each."""
+        """Make these repairs one after the other. The outcome of each, as plain values."""
         return [await self._made(repair, dry=dry) for repair in REPAIRS if repair.name in names]
 
     async def _made(self, repair: Repair, *, dry: bool) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Repairs:
             async with asyncio.timeout(DEADLINE):
                 outcome, what = await repair.mend(self._parts, dry)
         except TimeoutError:
-            outcome, what = "failed", "There was no answer in time."
+            outcome, what = "failed", "No answer in time."
         except (Problem, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             outcome, what = "failed", f"It failed ({redacted(error)})."
         if not dry:

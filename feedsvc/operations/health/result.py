@@ -1,4 +1,4 @@
-"""What a look at one component comes to."""
+"""Results of checks and repairs."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
@@ -29,8 +29,10 @@ RepairOutcome: TypeAlias = Literal["done", "nothing", "started", "would", "refus
 
 
 class RepairResult(NamedTuple):
-    """`nothing`: there was nothing to do; `would`: a dry run; `refused`: it needs something else
-    first; `started`: it goes on, and the log says how it ends.
+    """An outcome and a sentence about it.
+
+    `nothing`: there was nothing to do; `would`: a dry run; `refused`: it needs something else
+    first; `started`: it goes on, and its end is in the log.
     """
 
     outcome: RepairOutcome
