@@ -17,13 +17,13 @@ class Sampling:
 
     def __init__(self, shed_above: float, shed_to: int) -> None:
         self.weight = 1
-        """For how many requests one stands."""
+        """The number of requests for which one stands."""
         self._shed_above = shed_above
         self._shed_to = shed_to
         self._late_at = 0.0
 
     def woke_late(self, seconds: float, now: float) -> None:
-        """The event loop was so many seconds late; `now` is its own time."""
+        """Adapt to a lag of so many seconds; `now` is the loop's own time."""
         if not self._shed_above:
             return
         if seconds > self._shed_above:
@@ -46,7 +46,7 @@ class Turns:
         self._skipped = 0
 
     def next(self) -> int:
-        """For how many requests this one stands; 0 where it is not its turn."""
+        """The number of requests for which this one stands; 0 where it is not its turn."""
         weight = self._sampling.weight
         if weight == 1:
             return 1

@@ -191,6 +191,6 @@ def _traces(endpoint: str) -> str:
 def _resource(name: str | None) -> Resource:
     """The service, as the settings or else OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say."""
     found = Resource.create()
-    said = str(found.attributes.get(_NAME, _NAMELESS))
-    named = name or ("feedsvc" if said.startswith(_NAMELESS) else said)
+    default = str(found.attributes.get(_NAME, _NAMELESS))
+    named = name or ("feedsvc" if default.startswith(_NAMELESS) else default)
     return found.merge(Resource({_NAME: named}))

@@ -1,1 +1,1 @@
-"""What wakes somebody: rules over the figures of the last minute or two, and who is told."""
+"""Alerts: rules over the figures of the last minute or two, and their messages."""

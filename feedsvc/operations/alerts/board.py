@@ -1,8 +1,8 @@
-"""What all workers of a service know of its alerts: a file in the folder that they share.
+"""The alerts' board: a file in the folder that all workers of a service share.
 
 One worker is its owner, evaluates and sends; the others read it. An owner that has not been seen
-for a while, for it is dead or frozen, loses it to whoever looks next. No database is asked for
-that: the one that is away is what somebody has to be told of.
+for a while, dead or frozen, loses it to the next worker that looks. No database takes part, since
+an alert must report one that is away.
 """
 
 import fcntl
@@ -32,12 +32,12 @@ class AlertBoard:
     """`at` is when it was last evaluated, seconds since 1970.
 
     `undelivered` and `unwritten` are messages for the webhook and events for PostgreSQL, the oldest
-    first: whoever owns the board next goes on with them. `silences` are the latest ones by alert,
+    first: the next owner goes on with them. `silences` are the latest ones by alert,
     `alone` the alerts that were sent without asking the group, for PostgreSQL was away.
     """
 
     owner: str = ""
-    beat: float = 0.0  # by a clock that nobody sets, and that all processes of a machine share
+    beat: float = 0.0  # by the monotonic clock, which all processes of a machine share
     at: float = 0.0
     restored: bool = False
     states: dict[str, AlertState] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class AlertBoard:
     alone: list[str] = field(default_factory=list)
 
     def silence(self, alert: str, now: float) -> Json | None:
-        """The silence that is upon this alert, if there is one."""
+        """The silence of this alert, if there is one."""
         found = self.silences.get(alert)
         return found if found is not None and found["until"] > now else None
 
@@ -62,7 +62,7 @@ class AlertStore:
         interval: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` is one that nobody sets, and that all processes of a machine share."""
+        """`clock` is monotonic, and all processes of a machine share it."""
         self.clock = clock
         self.worker = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._file = None if folder is None else folder / "alerts.now"
@@ -78,11 +78,11 @@ class AlertStore:
             try:
                 self._own = self._load(self._file)
             except OSError as error:
-                self._say(error)
+                self._log(error)
         return self._own
 
     def owned_by_other(self, board: AlertBoard) -> bool:
-        """Whether another worker evaluates."""
+        """Tell whether another worker evaluates."""
         if not self._may_own:
             return True
         is_dead = self.clock() - board.beat > self._dead_after
@@ -92,7 +92,7 @@ class AlertStore:
     def changing(self) -> Iterator[AlertBoard | None]:
         """The board, to be changed in the block, which may not wait.
 
-        None while another worker changes it, or where it can't be had.
+        None while another worker changes it, or where the file can't be used.
         """
         if self._file is None or self._lock is None:
             yield self._own
@@ -104,7 +104,7 @@ class AlertStore:
                 board = self._load(self._file)
             except OSError as error:
                 if not isinstance(error, BlockingIOError):
-                    self._say(error)
+                    self._log(error)
                 yield None
                 return
             yield board
@@ -112,7 +112,7 @@ class AlertStore:
 
     @staticmethod
     def _load(file: Path) -> AlertBoard:
-        """Raises OSError. One that makes no sense begins anew."""
+        """Raises OSError. A file that can't be read starts anew."""
         try:
             plain = orjson.loads(file.read_bytes())
             states = {name: AlertState.parse(state) for name, state in plain["states"].items()}
@@ -120,7 +120,7 @@ class AlertStore:
         except FileNotFoundError:
             return AlertBoard()
         except (AttributeError, KeyError, TypeError, ValueError):
-            logger.exception("alerts: their board makes no sense, and begins anew")
+            logger.exception("alerts: the board's file can't be read and starts anew")
             return AlertBoard()
 
     def _write(self, file: Path, board: AlertBoard) -> None:
@@ -130,10 +130,10 @@ class AlertStore:
             unfinished.replace(file)
             self._failed = False
         except OSError as error:
-            self._say(error)
+            self._log(error)
 
-    def _say(self, error: OSError) -> None:
+    def _log(self, error: OSError) -> None:
         """Once, until it can be written again: it is tried every second."""
         if not self._failed:
-            logger.error("alerts: their board can't be had: %s", error.strerror)
+            logger.error("alerts: the board's file can't be used: %s", error.strerror)
         self._failed = True

@@ -1,4 +1,4 @@
-"""What the board's owner does for it: messages to the webhook, events to PostgreSQL and back."""
+"""Deliveries by the board's owner: messages to the webhook, events to PostgreSQL."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ _HOLD: Final = 2.0
 _JUDGE_PATIENCE: Final = 2.0
 _STALE: Final = 3_600.0  # seconds after which a message that can't be delivered is of no use
 _TRIM_EVERY: Final = 3_600.0
-_SAY_EVERY: Final = 600.0  # seconds between lines about one and the same lack
+_LOG_EVERY: Final = 600.0  # seconds between two lines about the same fault
 _LOCK_PAUSE: Final = 0.02
 _LOCK_PATIENCE: Final = 2.0
 
@@ -53,7 +53,7 @@ class Timing(NamedTuple):
 
 
 class AlertDelivery:
-    """Two of them, side by side, for neither the webhook nor PostgreSQL may hold up the other."""
+    """Two loops side by side: neither the webhook nor PostgreSQL may hold up the other."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class AlertDelivery:
         self._target = target
         self._observers = observers
         self.timing = Timing()
-        self._said_at = -_SAY_EVERY
+        self._logged_at = -_LOG_EVERY
         self._trimmed = time.monotonic()
 
     async def deliver(self) -> NoReturn:
-        """Sends messages in their order, each until it is delivered, until it is cancelled."""
+        """Send messages in their order, each until it is delivered, until cancelled."""
         pause = _TICK
         while True:
             await self.timing.sleep(pause)
@@ -90,7 +90,7 @@ class AlertDelivery:
                 pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
 
     async def remember(self, interval: float) -> NoReturn:
-        """Writes events down and learns of silences, every so many seconds."""
+        """Write events and read silences every `interval` seconds, until cancelled."""
         while True:
             await asyncio.sleep(interval)
             if not self._is_mine(self._boards.read()):
@@ -103,12 +103,12 @@ class AlertDelivery:
                     self._trimmed = time.monotonic()
                     await self._history.trim()
             except Problem as problem:
-                self._say(problem)
+                self._log(problem)
             else:
                 await self.change(lambda board: self._learn(board, standing))  # noqa: B023
 
     async def write_down(self) -> None:
-        """Writes what is not in PostgreSQL yet. Raises Problem."""
+        """Write what is not in PostgreSQL yet. Raises Problem."""
         events = self._boards.read().unwritten
         if not events:
             return
@@ -117,7 +117,7 @@ class AlertDelivery:
         except (Unavailable, Timeout):
             raise
         except Problem as problem:
-            # They would be refused for ever, and hold up all that comes behind them.
+            # They would be refused forever, and hold up all events behind them.
             cause = redacted(problem.__cause__ or problem)
             logger.error("alerts: %d events were refused: %s", len(events), cause)  # noqa: TRY400
         written = {each["id"] for each in events}
@@ -128,7 +128,7 @@ class AlertDelivery:
         await self.change(forget)
 
     async def change(self, change: Callable[[AlertBoard], None]) -> None:
-        """Changes the board, waiting a moment for whoever changes it just now."""
+        """Change the board, after waiting up to two seconds for another worker's change."""
         deadline = time.monotonic() + _LOCK_PATIENCE
         while time.monotonic() < deadline:
             with self._boards.changing() as board:
@@ -136,13 +136,13 @@ class AlertDelivery:
                     change(board)
                     return
             await asyncio.sleep(_LOCK_PAUSE)
-        logger.warning("alerts: another worker does not let go of the board")
+        logger.warning("alerts: another worker holds the lock of the board")
 
     def _is_mine(self, board: AlertBoard) -> bool:
         return board.owner == self._boards.worker
 
     async def _renew(self) -> None:
-        """Says to the group what fires here. Raises Problem."""
+        """Renew this instance's firing alerts in the group. Raises Problem."""
         if self._target is not None and self._target.group is not None:
             board = self._boards.read()
             firing = {name for name, state in board.states.items() if state.phase == "firing"}
@@ -154,7 +154,7 @@ class AlertDelivery:
             if group is None or message.get("claimed"):
                 return message
             if any(later["alert"] == message["alert"] for later in board.undelivered[place + 1 :]):
-                verdict: Verdict = "drop"  # what came after it says how things are
+                verdict: Verdict = "drop"  # a later message supersedes it
             else:
                 verdict = await self._judged(group, message, board)
             if verdict == "send":
@@ -165,7 +165,7 @@ class AlertDelivery:
         return None
 
     async def _judged(self, group: Group, message: Json, board: AlertBoard) -> Verdict:
-        """Without PostgreSQL rather a message of each instance than none."""
+        """The group's verdict. Without PostgreSQL each instance sends: many messages beat none."""
         alert, begins = message["alert"], message["event"] == "firing"
         if not begins and alert in board.alone:
             await self.change(lambda board: _be_alone(board, alert, alone=False))
@@ -180,7 +180,7 @@ class AlertDelivery:
         return "send"
 
     async def _claim(self, message: Json) -> None:
-        """Notes that the message is ours, so that nobody is asked again before it arrives."""
+        """Mark the message as this instance's, so that the group is not asked again."""
         message["claimed"] = True
 
         def note(board: AlertBoard) -> None:
@@ -191,7 +191,7 @@ class AlertDelivery:
         await self.change(note)
 
     async def _deliver(self, target: Target, message: Json) -> bool:
-        """Whether there is nothing left to be done about the message."""
+        """Send the message. True: it is done with, delivered or refused for good."""
         outcome = await target.webhook.deliver(target.addressed(message))
         self._observers.tell(WebhookTried(outcome))
         if outcome == "failed":
@@ -221,14 +221,14 @@ class AlertDelivery:
             if name in self._rules and (known is None or known.phase != "firing"):
                 board.states[name] = state
 
-    def _say(self, problem: Problem) -> None:
-        if time.monotonic() - self._said_at >= _SAY_EVERY:
-            self._said_at = time.monotonic()
+    def _log(self, problem: Problem) -> None:
+        if time.monotonic() - self._logged_at >= _LOG_EVERY:
+            self._logged_at = time.monotonic()
             what = "alerts: their history can't be kept: %s"
             level = logging.INFO if isinstance(problem, NotSetUp) else logging.WARNING
             logger.log(level, what, problem.detail)
 
 
 def _be_alone(board: AlertBoard, alert: str, *, alone: bool) -> None:
-    """Notes whether the alert's message was sent without asking the group."""
+    """Mark the alert as sent, or no longer sent, without the group."""
     board.alone = [each for each in board.alone if each != alert] + [alert] * alone

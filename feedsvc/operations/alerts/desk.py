@@ -1,4 +1,4 @@
-"""What any worker shows of the alerts, and how an admin silences one."""
+"""Reports of the alerts by any worker, and silences."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ _PATIENCE: Final = 2.0  # seconds: what fires can be shown without PostgreSQL
 
 
 class AlertService:
-    """Reads the board and the history."""
+    """A reader of the board and the history."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class AlertService:
         }
 
     async def report(self) -> Json:
-        """The states, and the latest events; `lacking` says why there are none of those."""
+        """The states, and the latest events; `lacking` is the reason where those are missing."""
         history: list[Json] = []
         lacking: str | None = None
         try:
@@ -60,7 +60,7 @@ class AlertService:
         return {**self.states(), "history": history, "lacking": lacking}
 
     async def silence(self, alert: str, seconds: float, reason: str, principal: Principal) -> Json:
-        """Nobody is told that this alert fires for so many seconds; 0 ends that. Raises Problem."""
+        """Send no message of this alert for so many seconds; 0 ends a silence. Raises Problem."""
         now = time.time()
         silence = {"until": round(now + seconds, 3), "reason": reason, "at": round(now, 3)}
         event: Json = {

@@ -1,4 +1,4 @@
-"""Looks at every alert's figure now and then, and notes what somebody is to be told of."""
+"""The evaluator: reads every alert's figure at an interval, and queues messages."""
 
 import asyncio
 import logging
@@ -26,7 +26,7 @@ _AFTER_A_FAULT: Final = 10.0
 
 
 class Task(NamedTuple):
-    """For whom, how often, of how many workers, and whether there is a webhook to be told."""
+    """The instance, the interval in seconds, the number of workers, whether there is a webhook."""
 
     instance: str
     interval: float
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
 
 class Evaluator:
-    """Evaluates while this worker owns the board."""
+    """Evaluation while this worker owns the board."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class Evaluator:
         self._owned = False
 
     async def run(self, drain: Drain) -> NoReturn:
-        """Looks until it is cancelled; a worker that is to end leaves it to the others."""
+        """Evaluate until cancelled; a worker that drains leaves it to the others."""
         while True:
             await asyncio.sleep(min(_TICK, self._task.interval))
             try:
                 await (self.leave() if drain.begun else self.look())
             except Exception:
-                logger.exception("alerts: they could not be evaluated")
+                logger.exception("alerts: the evaluation failed")
                 await asyncio.sleep(_AFTER_A_FAULT)
 
     async def look(self) -> None:
-        """Evaluates, if it is time and nobody else does."""
+        """Evaluate, if it is due and no other worker does."""
         board = self._boards.read()
         if self._boards.owned_by_other(board):
             self._give_up()
@@ -77,7 +77,7 @@ class Evaluator:
             recent(present, now), [each.vitals for each in present], self._task.workers
         )
         with self._boards.changing() as changed:
-            # Between the first look at the board and this one somebody else may have come.
+            # Another worker may have taken the board since the first look at it.
             if changed is None or self._boards.owned_by_other(changed):
                 return
             self._evaluate(changed, seen, now)
@@ -86,7 +86,7 @@ class Evaluator:
         self._observers.tell(AlertStates(firing))
 
     async def leave(self) -> None:
-        """Lets another worker have the board at once; its rules may be newer than ours."""
+        """Release the board at once to another worker, whose rules may be newer."""
         if self._owned:
             with self._boards.changing() as board:
                 if board is None:
@@ -96,14 +96,14 @@ class Evaluator:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Whoever owns the board now tells what fires."""
+        """Report which alerts fire, if this worker owns the board."""
         if self._owned:
             self._owned = False
             self._observers.tell(AlertStates(dict.fromkeys(self._rules, False)))
 
     def _evaluate(self, board: AlertBoard, seen: AlertInput, now: float) -> None:
         beat = self._boards.clock()
-        # While nobody looked nobody knows how it was.
+        # Without an evaluation in between the state is unknown.
         passed = min(beat - board.beat, 2 * self._task.interval) if board.owner else 0.0
         before = board.states
         board.states = {
@@ -151,6 +151,6 @@ def _note(board: AlertBoard, turn: Turn, *, silenced: bool) -> None:
 def _read(name: str, rule: Rule, seen: AlertInput) -> float | None:
     try:
         return FIGURES[rule.figure].read(seen, rule.selector)
-    except Exception:  # one figure that can't be had must not silence the others
-        logger.exception("alerts: the figure of %s could not be had", name)
+    except Exception:  # one figure that fails must not silence the others
+        logger.exception("alerts: the figure of %s could not be read", name)
         return None

@@ -1,6 +1,6 @@
 """The figures that an alert can be about: of this service's workers, over the last minute or two.
 
-None is a figure that can't be known just now, such as the error rate while nobody asks anything.
+None is a figure that can't be known just now, such as the error rate while there are no requests.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ from feedsvc.operations.performance.sketch import Sketch
 
 
 class Selector(NamedTuple):
-    """Of what a figure is; None is everything. `least`: with fewer requests there is no figure."""
+    """The scope of a figure; None is everything. With fewer requests than `least` it is None."""
 
     dataset: str | None = None
     route: str | None = None
@@ -23,16 +23,16 @@ class Selector(NamedTuple):
 
 
 class AlertInput(NamedTuple):
-    """What is looked at: the last minute or two, and every worker at this moment."""
+    """The input: the last minute or two, and every worker at this moment."""
 
     recent: Span
     present: Sequence[ProcessStats]
     workers: int
-    """How many there should be."""
+    """The number of workers of the settings."""
 
 
 class Figure(NamedTuple):
-    """How a figure is read, what it is, and what may be picked out of it."""
+    """A figure: its reader, its description, and the selectors that it takes."""
 
     read: Callable[[AlertInput, Selector], float | None]
     what: str
@@ -122,7 +122,7 @@ def _pools(seen: AlertInput, selector: Selector) -> list[PoolState]:
 def _away(
     answers: Callable[[ProcessStats], bool | None],
 ) -> Callable[[AlertInput, Selector], float | None]:
-    """The part of the workers for which it is so; none of whom it does not concern."""
+    """The share of workers for which it holds, among those that it concerns."""
 
     def read(seen: AlertInput, _: Selector) -> float | None:
         found = [answer for each in seen.present if (answer := answers(each)) is not None]

@@ -1,8 +1,8 @@
 """One message of all instances that share a cause, agreed on through PostgreSQL.
 
 The first instance of a group for which an alert fires opens an incident and sends; the last one for
-which it is over closes it and sends. What an instance has claimed and can't send, for it died, the
-next one takes over.
+which it is over closes it and sends. The next instance takes over what a
+dead one has claimed and not sent.
 """
 
 from collections.abc import Collection
@@ -17,10 +17,10 @@ from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.json_object import Json
 
 Verdict: TypeAlias = Literal["send", "hold", "drop"]
-"""`hold`: to be asked again, for another instance is at it, or the alert still fires there."""
+"""`hold`: ask again later, since another instance is sending, or the alert still fires there."""
 
 _LEASE: Final = timedelta(seconds=180)
-"""How long an instance counts after its last word; each says it anew with every look."""
+"""The time that an instance counts after its last renewal, which comes with every look."""
 _MEMBERS, _JOIN, _OPEN, _INCIDENT, _DELIVERED, _CLOSE, _LEAVE = (
     (files("feedsvc.operations.alerts") / f"group_{name}.sql").read_text()
     for name in ("members", "join", "open", "incident", "delivered", "close", "leave")
@@ -34,7 +34,7 @@ class _Incident(NamedTuple):
 
 
 class Group:
-    """This instance's part in its group. Everything here raises Problem."""
+    """This instance's part in its group. Every method raises Problem."""
 
     def __init__(self, pool: Pool, name: str, instance: str) -> None:
         self._pool = pool
@@ -42,7 +42,7 @@ class Group:
         self._instance = instance
 
     async def judge(self, message: Json) -> Verdict:
-        """Whether this instance is the one that sends the message."""
+        """Decide whether this instance sends the message."""
         alert = str(message["alert"])
         async with write_transaction(self._pool) as connection:
             await connection.execute(_LOCK, f"feedsvc alerts {self.name}")
@@ -51,12 +51,12 @@ class Group:
             return await self._resolved(connection, alert)
 
     async def delivered(self, alert: str) -> None:
-        """Notes that the incident is known, so that nobody sends it again."""
+        """Mark the incident as delivered, so that no instance sends it again."""
         async with write_transaction(self._pool) as connection:
             await connection.execute(_DELIVERED, self.name, alert, self._instance)
 
     async def renew(self, alerts: Collection[str]) -> None:
-        """Says that these alerts still fire here."""
+        """Renew these alerts, which still fire here."""
         if alerts:
             async with write_transaction(self._pool) as connection:
                 await connection.execute(_JOIN, self.name, sorted(alerts), self._instance)
@@ -90,5 +90,5 @@ class Group:
 
 
 def _is_left(incident: _Incident, members: Collection[str]) -> bool:
-    """Whether its sender is gone, and nobody knows of it yet."""
+    """Tell whether its sender is gone before it was delivered."""
     return not incident.delivered and incident.sender not in members

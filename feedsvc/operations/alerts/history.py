@@ -1,4 +1,4 @@
-"""What became of alerts, in PostgreSQL."""
+"""The alerts' history in PostgreSQL."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -20,21 +20,21 @@ _ADD, _LATEST, _STANDING, _TRIM = (
 
 
 class StandingAlerts(NamedTuple):
-    """Alerts that fired last, and silences, by alert."""
+    """Firing alerts and silences as of the history, by alert."""
 
     firing: dict[str, AlertState]
     silences: dict[str, Json]
 
 
 class AlertHistory:
-    """Events of alerts. Everything here raises Problem."""
+    """Events of alerts. Every method raises Problem."""
 
     def __init__(self, pool: Pool, instance: str) -> None:
         self._pool = pool
         self._instance = instance
 
     async def add(self, events: Sequence[Json]) -> None:
-        """Adds events; one that is there already is not added again."""
+        """Add events; one that is there already is not added again."""
         async with write_transaction(self._pool) as connection:
             await connection.execute(_ADD, orjson.dumps(events).decode())
 
@@ -44,10 +44,10 @@ class AlertHistory:
             return [dict(row) for row in await connection.fetch(_LATEST, most)]
 
     async def standing(self) -> StandingAlerts:
-        """How things stand as far as it was written down."""
+        """The alerts that fire and the silences, by their latest events."""
         async with write_transaction(self._pool) as connection:
             rows = await connection.fetch(_STANDING, self._instance)
-        # Whoever was told that an alert fires is to be told that it is over, also by a service
+        # A message that an alert fires is followed by one that it is over, also from a service
         # that was started again in between.
         firing = {
             row["alert"]: AlertState("firing", row["at"], row["value"], told=True)
@@ -62,6 +62,6 @@ class AlertHistory:
         return StandingAlerts(firing, silences)
 
     async def trim(self) -> None:
-        """Forgets what is old."""
+        """Delete events older than `KEPT`."""
         async with write_transaction(self._pool) as connection:
             await connection.execute(_TRIM, KEPT)

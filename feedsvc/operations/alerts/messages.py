@@ -1,4 +1,4 @@
-"""What is said when an alert begins and when it is over."""
+"""Messages, events and log lines of an alert that begins or is over."""
 
 import logging
 from typing import Final, Literal, NamedTuple
@@ -29,7 +29,7 @@ class Turn(NamedTuple):
 
 
 def message(turn: Turn) -> Json:
-    """What a webhook gets. `id` is the same however often it is sent."""
+    """The message for a webhook. `id` stays the same when it is sent again."""
     rule = turn.rule
     return {
         **event(turn),
@@ -45,7 +45,7 @@ def message(turn: Turn) -> Json:
 
 
 def event(turn: Turn) -> Json:
-    """What the history keeps."""
+    """The event for the history."""
     return {
         "id": identifiers.new_uuid(),
         "at": round(turn.at, 3),
@@ -58,7 +58,7 @@ def event(turn: Turn) -> Json:
 
 
 def log(turn: Turn, *, silenced: bool) -> None:
-    """A line for it."""
+    """Log the turn."""
     rule, value = turn.rule, turn.state.value
     shown = "unknown" if value is None else f"{value:.4g}"
     if turn.event == "resolved":

@@ -1,4 +1,4 @@
-"""`config/alerts.toml`: which figure means trouble, from when on, and what is to be done then."""
+"""`config/alerts.toml`: figures, their thresholds and durations, and the first thing to do."""
 
 import operator
 import re
@@ -36,7 +36,7 @@ class AlertsError(Exception):
 
 
 class KnownNames(NamedTuple):
-    """What a selector may name."""
+    """The names that a selector may have."""
 
     datasets: Collection[str]
     routes: Collection[str]
@@ -74,7 +74,7 @@ class Rule(BaseModel):
     clear: _Number | None = None
     clear_for: Duration = 60.0
     severity: Literal["critical", "warning", "info"]
-    # What whoever is woken does first: a line of the runbook.
+    # The first thing to do: a line of the runbook.
     todo: Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
     # With fewer requests than this in the minute or two there is no figure: one in two is no rate.
     least: int = Field(1, ge=1, le=1_000_000)
@@ -95,15 +95,15 @@ class Rule(BaseModel):
 
     @property
     def selector(self) -> Selector:
-        """Of what the figure is."""
+        """The scope of the figure."""
         return Selector(self.dataset, self.route, self.pool, self.least, self.check)
 
     def holds(self, value: float | None) -> bool:
-        """Whether this is trouble; what can't be known is none."""
+        """Tell whether this value is trouble; None is not."""
         return value is not None and _COMPARE[self.comparison](value, self.threshold)
 
     def is_clear(self, value: float | None) -> bool:
-        """Whether trouble is over at this value."""
+        """Tell whether trouble is over at this value."""
         if value is None or self.clear is None:
             return not self.holds(value)
         return not _COMPARE[self.comparison](value, self.clear)
@@ -131,7 +131,7 @@ def load(file: Path, known: KnownNames) -> dict[str, Rule]:
 
 
 def _of(rule: Rule, known: KnownNames) -> Iterator[str]:
-    """What is wrong with a rule, each beginning with the key to mend."""
+    """The faults of a rule, each beginning with the key to mend."""
     figure = FIGURES.get(rule.figure)
     if figure is None:
         yield f"figure: there is no {rule.figure!r}; there are {', '.join(FIGURES)}"

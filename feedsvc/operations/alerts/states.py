@@ -24,12 +24,12 @@ class AlertState:
     told: bool = False
 
     def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The plain form, for JSON."""
         return asdict(self)
 
     @classmethod
     def parse(cls, plain: Mapping[str, Any]) -> "AlertState":
-        """What `plain` made. Raises TypeError."""
+        """The state from its plain form. Raises TypeError."""
         return cls(**plain)
 
 

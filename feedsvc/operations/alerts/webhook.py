@@ -1,8 +1,8 @@
-"""Messages to somebody else's address: signed, under a deadline, tried again until they arrive.
+"""Messages to a webhook: signed, under a deadline, tried again until they arrive.
 
-The signature is HMAC-SHA256 (RFC 2104) over the timestamp, a dot and the body, so that whoever has
-the key can tell that a message is ours and of now. A message may arrive twice, for an answer can
-be lost; its `id` is then the same.
+The signature is HMAC-SHA256 (RFC 2104) over the timestamp, a dot and the body, so that a holder
+of the key can verify the sender and the time. A message may arrive twice, since an answer can be
+lost; its `id` is then the same.
 """
 
 import hmac
@@ -19,13 +19,13 @@ from feedsvc.settings import Alerts
 logger = logging.getLogger(__name__)
 
 DeliveryOutcome: TypeAlias = Literal["delivered", "refused", "failed"]
-"""`refused` messages would be refused for ever, `failed` ones are tried again."""
+"""`refused` messages would be refused forever, `failed` ones are tried again."""
 
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 
 
 class Webhook:
-    """One address, and the key that it knows."""
+    """One address, and the key that it shares."""
 
     def __init__(self, settings: Alerts) -> None:
         if settings.webhook_url is None or settings.webhook_key is None:
@@ -35,7 +35,7 @@ class Webhook:
         self._timeout = settings.webhook_timeout
 
     async def deliver(self, message: Mapping[str, Any]) -> DeliveryOutcome:
-        """Sends the message once. Raises nothing that the other side could cause."""
+        """Send the message once. Raises nothing that the other side could cause."""
         body = orjson.dumps(message)
         headers = {
             "Content-Type": "application/json",

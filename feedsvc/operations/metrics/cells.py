@@ -1,4 +1,4 @@
-"""Where figures are counted, and how they come into the files that every worker can read.
+"""Cells: counters in memory, and the files through which every worker can read them.
 
 A count is a Python number, for a write into a file with each request would cost as much as the
 rest of its observation. What has changed goes into the files once a second. They are those of
@@ -75,7 +75,7 @@ class Cells:
         return made
 
     def open(self, folder: Path, slot: int) -> None:
-        """Begins to keep the figures in files, on from what the slot's last worker had counted.
+        """Keep the figures in files, on from the counts of the slot's last worker.
 
         Raises OSError. The room is taken at once: a disk that fills up later would end the
         process, for that is what becomes of a write into a file that is mapped (mmap(2), SIGBUS).
@@ -94,7 +94,7 @@ class Cells:
         self._go_on()
 
     def write(self) -> None:
-        """Puts what has changed into the files."""
+        """Write what has changed into the files."""
         for count in self._counts:
             if count.value != count.written and count.file in self._files:
                 self._files[count.file].write_value(count.key, count.value, 0.0)
@@ -109,12 +109,12 @@ class Cells:
                 histogram.written = [*histogram.counts]
 
     def close(self) -> None:
-        """Writes for the last time."""
+        """Write for the last time."""
         self.write()
         self._close_files()
 
     def series(self) -> Iterator[str]:
-        """The key of everything that is kept."""
+        """The keys of all series."""
         for count in self._counts:
             yield count.key
         for histogram in self._histograms:
@@ -144,7 +144,7 @@ def _key(metric: Metric, sample: str, values: Sequence[str], *more_labels: str) 
 
 
 def _opened(path: Path, keys: Sequence[str]) -> MmapedDict:
-    """The file with a place for each key, there for others only once it is whole."""
+    """The file with room for each key, renamed to its name once it is whole."""
     if path.exists():
         return MmapedDict(str(path))
     unfinished = path.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""Every metric that there is. The dashboard and the alert rules under `config/` name no other.
+"""The declaration of every metric. The dashboard and the alert rules under `config/` name no other.
 
 No label is ever a path, a tenant or an id: each has a fixed set of values, so the number of series
 is fixed as well.
@@ -20,7 +20,7 @@ _SHORT_SECONDS: Final = (
 
 STAGES: Final = ("auth", "limits", "cache", "pool", "db", "encode", "write")
 OUTCOMES: Final = ("complete", "refused", "failed", "broken", "cancelled")
-"""How a request ended; `broken` is a body that broke off behind its head."""
+"""Outcomes of a request; `broken` is a body that broke off behind its head."""
 LOOKUPS: Final = ("hit", "miss", "stale", "bypass")
 TIERS: Final = ("memory", "redis", "none")
 PREFETCHES: Final = ("read", "used", "wasted")
@@ -33,7 +33,7 @@ STATES: Final = ("ok", "degraded", "down")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `across` says how the workers' gauges make one, `bounds` are a histogram's."""
+    """One metric. `across` merges the workers' gauges, `bounds` are a histogram's upper edges."""
 
     name: str
     kind: MetricKind
@@ -43,7 +43,7 @@ class Metric:
     bounds: tuple[float, ...] = ()
 
     def samples(self) -> Iterator[str]:
-        """The names that its series have."""
+        """The names of its series."""
         match self.kind:
             case "counter":
                 yield f"{self.name}_total"

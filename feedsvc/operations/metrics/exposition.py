@@ -17,17 +17,17 @@ _DEADLINE: Final = 10.0
 
 
 class ExpositionText(NamedTuple):
-    """What to answer with."""
+    """The text and its media type."""
 
     body: bytes
     content_type: str
 
 
 class Exposition:
-    """Makes the text in a thread, once for everybody who asks within a second."""
+    """The text, made in a thread, and at most once a second."""
 
     def __init__(self, folder: Path | None, why_not: str, write: Callable[[], None]) -> None:
-        """`why_not` is for whoever asks where there is no folder; `write` is this worker's."""
+        """`why_not`: the problem's text where there is no folder; `write`: writes the cells."""
         self._folder = folder
         self._why_not = why_not
         self._write = write

@@ -1,6 +1,6 @@
-"""Observations counted. Every label's values are known beforehand, so nothing is made on the way.
+"""The observer that counts for Prometheus. All label values are known beforehand.
 
-What was not foreseen, such as a route that nobody declared, is counted without those labels.
+Values that were not declared, such as another route, are counted without those labels.
 """
 
 import platform
@@ -47,7 +47,7 @@ _BROKE_OFF: Final = 200  # the status of an answer that failed behind its head
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What labels can be: routes' patterns, names of datasets, formats and pools.
+    """The values of labels: routes' patterns, names of datasets, formats and pools.
 
     And the severities of alerts by name. `publishes`: an issuer's keys are fetched.
     """
@@ -63,7 +63,7 @@ class Domain:
 
 
 class _EndpointCells:
-    """What is counted of the requests for one route, dataset and format."""
+    """The cells of requests for one route, dataset and format."""
 
     __slots__ = ("first_byte", "outcomes", "rows", "seconds", "size", "stages")
 
@@ -81,7 +81,7 @@ class _EndpointCells:
 
 
 class MetricsObserver:
-    """Counts observations in cells; those are written with each sign of life."""
+    """Counters in cells, which are written with each sample of the process."""
 
     def __init__(self, cells: Cells, domain: Domain, sampling: Sampling) -> None:
         self._cells = cells
@@ -114,7 +114,7 @@ class MetricsObserver:
         self._state = _StateCells(cells, domain)
 
     def observe(self, observers: Observers) -> None:
-        """Counts from now on."""
+        """Count from now on."""
         observers.add(RequestEnded, self._ended)
         observers.add(CacheLookup, self._cache.looked_up)
         observers.add(CacheLoad, self._cache.loaded)
@@ -315,7 +315,7 @@ class _PoolCells:
 
 
 class _StateCells:
-    """What health knows."""
+    """The cells of health's states."""
 
     def __init__(self, cells: Cells, domain: Domain) -> None:
         self._checks = _each(cells.count, d.HEALTH, (), domain.checks)

@@ -1,1 +1,1 @@
-"""What happened over the last hour, day and week: merged from every worker's minutes."""
+"""Reports of the last hour, day and week, merged from every worker's minutes."""

@@ -1,4 +1,4 @@
-"""Everything that one worker saw in a minute, or all workers in any time: it merges."""
+"""Figures of one worker's minute or of all workers in any time: they merge."""
 
 import logging
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import zstandard
 from feedsvc.operations.performance.sketch import Sketch
 
 FigureKey: TypeAlias = tuple[str, ...]
-"""What is figured, and of what: see `feedsvc.operations.performance.recorder`."""
+"""The figure's name and its labels: see `feedsvc.operations.performance.recorder`."""
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _MOST_BYTES: Final = 64 << 20  # of a packed row, unpacked
 
 
 class FiguresError(ValueError):
-    """These bytes are no figures of this release's."""
+    """Bytes that are no figures of this release."""
 
 
 class Figures:
@@ -33,11 +33,11 @@ class Figures:
         self.sketches: dict[FigureKey, Sketch] = {}
 
     def add(self, key: FigureKey, number: float) -> None:
-        """Adds to a sum."""
+        """Add to a sum."""
         self.counts[key] = self.counts.get(key, 0) + number
 
     def peak(self, key: FigureKey, value: float) -> None:
-        """Takes the larger of this and what there was."""
+        """Keep the larger of the two."""
         self.peaks[key] = max(value, self.peaks.get(key, value))
 
     def sketch(self, key: FigureKey) -> Sketch:
@@ -48,7 +48,7 @@ class Figures:
         return found
 
     def merge(self, other: "Figures") -> None:
-        """Takes in all that the other has."""
+        """Merge the other's figures into these."""
         for key, number in other.counts.items():
             self.add(key, number)
         for key, value in other.peaks.items():
@@ -61,7 +61,7 @@ class Figures:
         return sum(n for key, n in self.counts.items() if key[0] == name and _fits(key[1:], rest))
 
     def merged(self, name: str, *rest: str | None) -> Sketch:
-        """All sketches of such keys in one."""
+        """The merged sketch of such keys."""
         made = Sketch()
         for key, sketch in self.sketches.items():
             if key[0] == name and _fits(key[1:], rest):
@@ -74,7 +74,7 @@ class Figures:
         return max(found, default=None)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The plain form, for JSON."""
         return {
             "counts": [[*key, round(number, 6)] for key, number in self.counts.items()],
             "peaks": [[*key, value] for key, value in self.peaks.items()],
@@ -83,7 +83,7 @@ class Figures:
 
     @classmethod
     def parse(cls, plain: Mapping[str, Any]) -> "Figures":
-        """What `plain` wrote. Raises FiguresError."""
+        """The figures from their plain form. Raises FiguresError."""
         made = cls()
         try:
             made.counts = {tuple(key): float(number) for *key, number in plain["counts"]}
@@ -94,12 +94,12 @@ class Figures:
         return made
 
     def pack(self) -> bytes:
-        """As a row keeps it."""
+        """The bytes of a row."""
         return zstandard.ZstdCompressor(_LEVEL).compress(orjson.dumps(self.plain()))
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Figures":
-        """What `pack` wrote. Raises FiguresError."""
+        """The figures from a row's bytes. Raises FiguresError."""
         try:
             plain = zstandard.ZstdDecompressor().decompress(packed, max_output_size=_MOST_BYTES)
             return cls.parse(orjson.loads(plain))
@@ -108,7 +108,7 @@ class Figures:
 
 
 def readable(name: str, packed: bytes) -> Figures:
-    """The figures of a row of this name; none, and a line in the log, where it makes no sense."""
+    """The figures of a row of this name; none, and a log line, where it can't be read."""
     try:
         return Figures.unpack(packed)
     except FiguresError:

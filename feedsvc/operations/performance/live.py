@@ -1,4 +1,4 @@
-"""The present, as workers of one service tell each other: a file of each in their shared folder.
+"""The present of all workers of a service: a file of each in their shared folder.
 
 It has the minute under way, the one before it, which PostgreSQL may not have yet, and the latest
 signs of life. So any worker can show all of them, two seconds old at most, whether PostgreSQL
@@ -28,7 +28,7 @@ _DEAD: Final = 15.0  # seconds after which a file's worker is dead, or so late t
 
 
 class Present(NamedTuple):
-    """One worker's: `rows` has the minute under way last."""
+    """The present of one worker; the last of `rows` is the minute under way."""
 
     vitals: ProcessStats
     rows: list[StoredFigures]
@@ -43,11 +43,11 @@ class LiveFile:
         self._failed = False
 
     def closed(self, row: StoredFigures) -> None:
-        """Takes the minute that is over."""
+        """Take the minute that is over."""
         self._before = row.id, orjson.Fragment(_written(row))
 
     def write(self, vitals: ProcessStats, minute: Minute) -> None:
-        """Writes all of it anew; a reader finds the old file or the new one."""
+        """Write the file anew; a reader finds the old one or the new one."""
         now = StoredFigures(UNDER_WAY, minute.at, MINUTE, minute.figures)
         rows: list[Any] = [] if self._before is None else [self._before[1]]
         rows.append(orjson.Fragment(_written(now)))
@@ -59,14 +59,14 @@ class LiveFile:
             unfinished.replace(self._path)
         except OSError as error:
             if not self._failed:
-                logger.warning("other workers can't be told of this one's figures: %s", error)
+                logger.warning("this worker's figures can't be shared: %s", error)
             self._failed = True
         else:
             self._failed = False
 
 
 def present(folder: Path) -> list[Present]:
-    """Every worker's, of those that live."""
+    """The present of every worker that is alive."""
     return [found for file in folder.glob("live_*.now") if (found := _read(file)) is not None]
 
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL has of a range and of the one before it, merged.
+"""The figures in PostgreSQL of a range and of the one before it, merged.
 
 Most of it is what it was when it was last asked for, so it is kept here by blocks of time, packed,
 and only blocks in which a row has come or gone are read anew.
@@ -12,7 +12,7 @@ from feedsvc.operations.performance.figures import Figures, readable
 from feedsvc.operations.performance.store import Store
 
 _IN_A_RANGE: Final = 24
-"""Into so many blocks a range and the one before it are parted, more or less."""
+"""The number of blocks of a range and the one before it, more or less."""
 
 _Block: TypeAlias = tuple[int, bool]
 """Its number, and whether it is of the range itself."""
@@ -27,7 +27,7 @@ class PastFigures(NamedTuple):
 
 
 class PastRange:
-    """One range's, so many seconds long."""
+    """A range of so many seconds."""
 
     def __init__(self, store: Store, seconds: int) -> None:
         self._store = store
@@ -36,7 +36,7 @@ class PastRange:
         self._kept: dict[_Block, tuple[frozenset[str], bytes]] = {}
 
     async def read(self, begins: float) -> PastFigures:
-        """What there is from `begins` on, and in as many seconds before. Raises Problem."""
+        """The figures from `begins` on, and of as many seconds before. Raises Problem."""
         async with self._store.reading() as reader:
             rows = await reader.listed(begins - self._seconds)
             blocks: dict[_Block, set[str]] = {}

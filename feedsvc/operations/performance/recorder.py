@@ -35,7 +35,7 @@ _AWAY: Final = ("database", "redis", "listener")
 
 
 class Minute(NamedTuple):
-    """What was seen from `at` on, in seconds since 1970: for a minute, or until now."""
+    """The figures from `at` on, in seconds since 1970: of a minute, or until now."""
 
     at: int
     figures: Figures
@@ -65,7 +65,7 @@ class Recorder:
         self, sampling: Sampling, counters: TrackedCounters, closed: Callable[[Minute], None]
     ) -> None:
         self.vitals: ProcessStats | None = None
-        """The latest signs of life."""
+        """The latest sample of the process."""
         self._turns = Turns(sampling)
         self._counters = counters
         self._closed = closed
@@ -75,7 +75,7 @@ class Recorder:
         self._seen = 0.0
 
     def observe(self, observers: Observers) -> None:
-        """Records from now on."""
+        """Record from now on."""
         observers.add(RequestEnded, self._ended)
         observers.add(CacheLoad, self._loaded)
         observers.add(PoolLease, self._leased)
@@ -105,7 +105,7 @@ class Recorder:
         return Minute(self._at, figures)
 
     def close(self) -> None:
-        """Hands over what there is, for the worker ends."""
+        """Hand over the minute under way, for the worker ends."""
         minute = self.so_far()
         if minute is not None:
             self._closed(minute)
@@ -151,7 +151,7 @@ class Recorder:
 
     def _endpoint(self, key: tuple[str, str, str | None]) -> _RequestFigures:
         if key[1] == "unknown" or len(self._endpoints) >= _MOST_ENDPOINTS:
-            # Where there is no route, the method can be any word that somebody thought of.
+            # Where there is no route, the method can be any word of a client's.
             key = ("*", "unknown", None)
         return self._endpoints.setdefault(key, _RequestFigures())
 
@@ -195,7 +195,7 @@ class Recorder:
 
 
 def peaks(vitals: ProcessStats) -> dict[tuple[str, ...], float]:
-    """What is of interest at its highest; shares are of what there is."""
+    """The figures kept at their highest; shares are of what there is."""
     found: dict[tuple[str, ...], float] = {
         ("memory",): vitals.memory,
         ("cpu_share",): vitals.cpu_share,

@@ -1,4 +1,4 @@
-"""What merged figures say, as plain values: times are milliseconds, shares and errors 0 to 1."""
+"""Reports of merged figures as plain values: times are milliseconds, shares and errors 0 to 1."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -23,7 +23,7 @@ COLUMNS: Final = (
 
 
 class Span(NamedTuple):
-    """Figures of so many seconds."""
+    """Figures, and the seconds that they cover."""
 
     figures: Figures
     seconds: float
@@ -44,7 +44,7 @@ def slowest(listed: Sequence[Json]) -> list[Json]:
 
 
 def totals(span: Span, before: Span) -> Json:
-    """All endpoints together."""
+    """The totals of all endpoints."""
     return _asked(span, before, (None, None, None))
 
 
@@ -54,7 +54,7 @@ def problems(figures: Figures) -> dict[str, int]:
 
 
 def database(figures: Figures) -> Json:
-    """What PostgreSQL did for requests."""
+    """PostgreSQL's part of requests."""
     return {
         "query": _times(figures.merged("query")),
         "faults": _by_last(figures, "faults"),
@@ -63,7 +63,7 @@ def database(figures: Figures) -> Json:
 
 
 def cache(figures: Figures) -> Json:
-    """What the cache was worth, together and by dataset."""
+    """The cache's hits and misses, in all and by dataset."""
     names = sorted({key[1] for key in figures.counts if key[0] == "cache"})
     return {
         **_cached(figures, None),
@@ -121,7 +121,7 @@ def csv_rows(listed: Sequence[Json]) -> Iterator[list[Any]]:
 
 
 def now(present: Sequence[ProcessStats], recent: Span) -> Json:
-    """All workers at this moment, and requests of the last minute or two."""
+    """The state of all workers now, and requests of the last minute or two."""
     lags = [lag for each in present for lag in each.lags]
     return {
         "workers": sum(not each.leaving for each in present),
@@ -176,7 +176,7 @@ def _machine(present: Sequence[ProcessStats]) -> Json | None:
 
 
 def _all_of(answers: Sequence[bool | None]) -> bool | None:
-    """Whether it is so for everybody; None where it concerns nobody."""
+    """Tell whether it holds for all workers that it concerns; None where it concerns none."""
     concerned = [answer for answer in answers if answer is not None]
     return all(concerned) if concerned else None
 
@@ -207,7 +207,7 @@ def _asked(span: Span, before: Span, key: tuple[str | None, ...]) -> Json:
 
 
 def _trend(span: Span, before: Span, key: tuple[str | None, ...]) -> Json | None:
-    """By what part of what it was each figure has grown, the error rate by how much.
+    """The relative growth of each figure, and the absolute one of the error rate.
 
     None where there was nothing before.
     """

@@ -15,14 +15,14 @@ from math import log
 from typing import Any, Final
 
 ACCURACY: Final = 0.01
-"""By what part of itself a percentile may be off."""
+"""The relative error of a percentile."""
 
 _GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
 LEAST: Final = 1e-6
 """Seconds; what is less counts as this."""
 SCALE: Final = 1 / log(_GAMMA)
 OFFSET: Final = 1 - log(LEAST) * SCALE
-"""A value's bin is `int(log(value) * SCALE + OFFSET)`, for whoever can't afford a call of `add`."""
+"""A value's bin is `int(log(value) * SCALE + OFFSET)`, for callers that can't afford `add`."""
 
 
 class Sketch:
@@ -36,17 +36,17 @@ class Sketch:
 
     @property
     def count(self) -> int:
-        """How many values were added."""
+        """The number of values."""
         return sum(self.bins.values())
 
     def add(self, value: float, weight: int = 1) -> None:
-        """Counts a value, so many times."""
+        """Count a value, so many times."""
         place = int(log(value) * SCALE + OFFSET) if value > LEAST else 1
         self.bins[place] = self.bins.get(place, 0) + weight
         self.total += value * weight
 
     def merge(self, other: "Sketch") -> None:
-        """Counts everything that the other has counted, too."""
+        """Add the other's counts."""
         bins = self.bins
         for place, count in other.bins.items():
             bins[place] = bins.get(place, 0) + count
@@ -80,7 +80,7 @@ class Sketch:
 
     @classmethod
     def parse(cls, plain: Iterable[Any]) -> "Sketch":
-        """What `plain` wrote. Raises TypeError and ValueError."""
+        """The sketch from its plain form. Raises TypeError and ValueError."""
         made = cls()
         total, *rest = plain
         made.total = float(total)

@@ -28,7 +28,7 @@ RANGES: Final[dict[ReportRange, tuple[int, int, float]]] = {
 
 
 class Tracker:
-    """Records this worker, keeps it, and reports of all."""
+    """The record of this worker, and reports of all."""
 
     def __init__(
         self,
@@ -48,17 +48,17 @@ class Tracker:
         self._lock = asyncio.Lock()
 
     def observe(self, observers: Observers) -> None:
-        """Records from now on."""
+        """Record from now on."""
         self._recorder.observe(observers)
         observers.add(ProcessStats, self._publish)  # behind the recorder, which must have seen them
 
     async def close(self) -> None:
-        """Keeps what there is, for the worker ends."""
+        """Keep the minute under way, for the worker ends."""
         self._recorder.close()
         await self._store.close()
 
     async def present(self) -> list[live.Present]:
-        """Every worker of this service as it is now, this one at least."""
+        """The present of every worker of this service, this one at least."""
         found: list[live.Present] = []
         if self._folder is not None:
             found = await asyncio.to_thread(live.present, self._folder)
@@ -74,8 +74,8 @@ class Tracker:
     async def report(self, wanted: ReportRange) -> dict[str, Any]:
         """The figures of the range, and by how much they differ from the range before it.
 
-        While PostgreSQL is away it is made of what this machine's workers still have, and says so
-        under `lacking`. Raises NotSetUp where the database was never migrated.
+        While PostgreSQL is away it is made of what this machine's workers still have, with the
+        reason under `lacking`. Raises NotSetUp where the database was never migrated.
         """
         async with self._lock:
             at, made = self._made.get(wanted, (0.0, None))
@@ -117,7 +117,7 @@ class Tracker:
         row = self._store.keep(minute)
         if self._file is not None:
             self._file.closed(row)
-            self._written = 0.0  # or it would be told as under way until the next writing, too
+            self._written = 0.0  # or it would count as under way until the next writing, too
 
     def _publish(self, vitals: ProcessStats) -> None:
         minute = self._recorder.so_far()

@@ -1,1 +1,1 @@
-"""Handlers that answer operators."""
+"""Handlers for operators and orchestrators."""

@@ -1,4 +1,4 @@
-"""Live events for whoever watches the service itself, as server-sent events."""
+"""Live figures of the service for operators, as server-sent events."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ _LAST_WORDS: Final = 1.0  # seconds that the reason for an end gets to be sent
 
 
 class Event(NamedTuple):
-    """What is sent, as JSON."""
+    """An event whose data is sent as JSON."""
 
     event: str
     data: Any
@@ -34,10 +34,10 @@ class Event(NamedTuple):
 async def send_events(
     request: web.Request, principal: Principal, events: AsyncGenerator[Event, None]
 ) -> web.StreamResponse:
-    """Sends them as they come, until the client leaves, its token expires or they end.
+    """Send events as they come, until the client leaves, its token expires or they end.
 
     They are to end when the process stops. What fails before the first event is a real 4xx or
-    5xx; later an `error` event says why, and the connection breaks off.
+    5xx; later an `error` event has the problem, and the connection breaks off.
     """
     service = request.app[SERVICE]
     timeout, ping = (
@@ -59,7 +59,7 @@ async def send_events(
                     await _send(response, first)
                     async for event in events:
                         await _send(response, event)
-                    await _say_goodbye(request, response)
+                    await _send_draining(request, response)
             return response
     except Exception as error:
         if response is None or not response.prepared:
@@ -68,7 +68,7 @@ async def send_events(
 
 
 async def ticks(drain: Drain, pause: float) -> AsyncIterator[None]:
-    """Now, and every so many seconds, until the process stops."""
+    """Ticks: now, and every `pause` seconds, until the process stops."""
     loop = asyncio.get_running_loop()
     while not drain.begun:
         yield
@@ -97,7 +97,7 @@ async def _break_off(
     raise BrokenOffError("broken off") from error
 
 
-async def _say_goodbye(request: web.Request, response: EventSourceResponse) -> None:
+async def _send_draining(request: web.Request, response: EventSourceResponse) -> None:
     stopping = Draining("This process is stopping; another one will answer.")
     await _send_problem(request, response, stopping)
 
@@ -105,6 +105,6 @@ async def _say_goodbye(request: web.Request, response: EventSourceResponse) -> N
 async def _send_problem(
     request: web.Request, response: EventSourceResponse, problem: Problem
 ) -> None:
-    told = orjson.dumps(problem.body(request.path, request[REQUEST_ID])).decode()
+    data = orjson.dumps(problem.body(request.path, request[REQUEST_ID])).decode()
     async with asyncio.timeout(_LAST_WORDS):
-        await response.send(told, event="error", retry=retry_ms())
+        await response.send(data, event="error", retry=retry_ms())

@@ -1,4 +1,4 @@
-"""In which form, and how often, figures of the service itself are wanted."""
+"""The form and the interval of figures for operators."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -15,7 +15,7 @@ _LEAST, _MOST = 1.0, 60.0
 
 
 def form_of(request: web.Request, given: Mapping[str, str], forms: Sequence[str]) -> str:
-    """json, csv or sse: `format`, else what Accept likes best of these. Raises Problem."""
+    """json, csv or sse: `format`, else the best match of Accept. Raises Problem."""
     if "format" in given:
         return parameters.choice(given, "format", {name: name for name in forms}, forms[0])
     accept = ",".join(request.headers.getall("Accept", ()))
@@ -26,7 +26,7 @@ def form_of(request: web.Request, given: Mapping[str, str], forms: Sequence[str]
 
 
 def interval_of(given: Mapping[str, str], form: str) -> float:
-    """Seconds between events. Raises BadParameter."""
+    """The seconds between events. Raises BadParameter."""
     if "interval" not in given:
         return _INTERVAL
     if form != "sse":
