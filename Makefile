@@ -16,7 +16,7 @@ endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: help run test test-redis test-pythons soak lint format fuzz bench bench-peers wheels lock clean
+.PHONY: help run test test-redis test-pythons matrix soak lint format fuzz bench bench-peers wheels lock clean
 .DEFAULT_GOAL := run
 
 # Print this list.
@@ -47,6 +47,10 @@ test-pythons:
 		command -v $$python >/dev/null || { echo "skipped: there is no $$python on PATH"; continue; }; \
 		$(MAKE) VENV=.venv-$$python PYTHON=$$python test ARGS="$(ORDER_TESTS)" || exit 1; \
 	done
+
+# The tests in each supported environment, a cell each; CELLS="no-redis fuzz" for some of them.
+matrix:
+	.ci/matrix $(CELLS)
 
 # Tests that take minutes, and all examples of those that are drawn at random.
 soak: $(VENV)/test.stamp

@@ -68,7 +68,9 @@ def test_a_decision_has_its_number_its_context_and_what_was_decided(name: str) -
 
 
 @pytest.mark.parametrize(
-    "page", sorted((REPOSITORY / "docs").rglob("*.md")), ids=lambda page: str(page.name)
+    "page",
+    sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]),
+    ids=lambda page: str(page.relative_to(REPOSITORY)),
 )
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text())

@@ -15,11 +15,6 @@ def test_it_is_short() -> None:
     assert len(README.splitlines()) <= MOST_LINES
 
 
-def test_its_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!https?:)([^)#\s]+)", README)
-    assert [target for target in targets if not (REPOSITORY / target).exists()] == []
-
-
 def test_each_feature_has_tests_that_exist() -> None:
     """A file's name alone is in the folder of the file before it."""
     table = README.partition("## Features")[2].partition("\n## ")[0]
