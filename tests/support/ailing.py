@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from tests.support.patience import patience
 from tests.support.servers import as_login
 from tests.support.service import bearer
 
@@ -76,7 +75,7 @@ async def becomes(
         found = await component(http, name)
         return bool(found["state"] == state)
 
-    await until(reached, patience(seconds))
+    await until(reached, max(60.0, seconds))
     return found
 
 

@@ -14,7 +14,6 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.support.patience import patience
 from tests.support.servers import LOGIN, as_login
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
@@ -130,7 +129,7 @@ async def test_a_worker_that_is_blocked_is_noticed_by_the_others(service: Runnin
             found = await workers_check(service)
             return found["state"] == "degraded" and str(victim) in found["what"]
 
-        await until(noticed, patience(3))
+        await until(noticed, 60)
         repaired = await repair(service, ["listener"])
         assert {told["worker"]: told["outcome"] for told in repaired} == {
             worker: "failed" if worker == victim else "done" for worker in workers_of(service)
@@ -150,7 +149,7 @@ async def test_a_worker_that_is_not_there_is_missed(service: Running) -> None:
         what = (await workers_check(service))["what"]
         return re.search("Only [12] of 3 workers are there", what) is not None
 
-    await until(missed, patience(3))
+    await until(missed, 60)
     await until(lambda: all_well(service), 30)
 
 

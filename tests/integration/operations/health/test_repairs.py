@@ -191,8 +191,12 @@ async def _written_down(http: aiohttp.ClientSession, admin: asyncpg.Connection) 
                 assert int(answer.headers["Retry-After"]) > 0
     assert statuses[-1] == 429
     sql = "SELECT query, status, result FROM feedsvc.audit WHERE subject = $1 ORDER BY at"
-    await until(lambda: admin.fetchrow(sql + " DESC", name), 5)
-    await asyncio.sleep(1)
+    await until(lambda: admin.fetchrow(sql + " DESC", name), 60)
+
+    async def all_are_written() -> bool:
+        return len(await admin.fetch(sql, name)) >= len(statuses)
+
+    await until(all_are_written, 60)
     rows = [tuple(row) for row in await admin.fetch(sql, name)]
     assert {row[0] for row in rows} == {"repairs=connections%2Cbreakers&dry_run=1"}
     assert [row[1] for row in rows] == statuses

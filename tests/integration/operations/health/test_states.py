@@ -31,7 +31,6 @@ from tests.support.ailing import (
     until,
     url_of,
 )
-from tests.support.patience import patience
 from tests.support.service import Running, bearer, serving
 from tests.support.standby import frozen, lay_out, primary_running
 
@@ -134,7 +133,7 @@ async def test_a_standby_that_lags(
     async def is_taken_back() -> bool:
         return "1 of 1 standbys" in (await repair(http, "breakers"))[1]
 
-    await until(is_taken_back, patience(SOON))
+    await until(is_taken_back, 60)
     await becomes(http, "replicas", "ok")
 
 
@@ -169,7 +168,7 @@ async def test_a_blocked_event_loop(http: aiohttp.ClientSession, service: Runnin
     await asyncio.sleep(1.2)
     os.kill(service.pid, signal.SIGCONT)
     # A machine that is busy may have it stand still for longer than that.
-    await until(lambda: says(http, "loop", "was late by"), patience(SOON))
+    await until(lambda: says(http, "loop", "was late by"), 60)
     found = await component(http, "loop")
     lag = found["figures"]["worst_lag_ms"]
     assert lag > 900
