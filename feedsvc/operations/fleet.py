@@ -30,8 +30,7 @@ class Fleet:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Answer the other workers while the block runs."""
-        self._parts.peers.answer = self._answer
-        await self._parts.peers.open()
+        await self._parts.peers.open(self._answer)
         try:
             yield
         finally:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -34,21 +35,20 @@ class Reply(NamedTuple):
 
 
 class Peers:
-    """A client of the peers, and the server of this worker: `answer` makes its answers."""
+    """A client of the peers, and the server that answers their questions."""
 
     def __init__(self, workplace: WorkerContext) -> None:
-        self.answer: Callable[[Message], Awaitable[Message]] = _no_answer
         self._folder = workplace.folder
         self._own = f"worker_{workplace.slot}_{os.getpid()}.sock"
         self._server: asyncio.AbstractServer | None = None
 
-    async def open(self) -> None:
-        """Start to answer. Without a shared folder this worker has no peers."""
+    async def open(self, answer: Callable[[Message], Awaitable[Message]]) -> None:
+        """Start to answer, by `answer`. Without a shared folder this worker has no peers."""
         if self._folder is None:
             return
         try:
             self._server = await asyncio.start_unix_server(
-                self._serve, self._folder / self._own, limit=_LONGEST
+                partial(self._serve, answer), self._folder / self._own, limit=_LONGEST
             )
         except (OSError, ValueError) as error:
             logger.warning("other workers can't reach this one: %s", error)
@@ -90,12 +90,17 @@ class Peers:
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
             return Reply(pid, None)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self,
+        answer: Callable[[Message], Awaitable[Message]],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
                 question = orjson.loads(await reader.readuntil(b"\n"))
-            answer = await self.answer(question)
-            writer.write(orjson.dumps(answer) + b"\n")
+            reply = await answer(question)
+            writer.write(orjson.dumps(reply) + b"\n")
             async with asyncio.timeout(_PATIENCE):
                 await writer.drain()
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
@@ -105,7 +110,3 @@ class Peers:
         finally:
             with suppress(OSError):
                 writer.close()
-
-
-async def _no_answer(_question: Message) -> Message:
-    return {}

@@ -18,7 +18,7 @@ from feedsvc.access.tokens import Tokens
 from feedsvc.backends.postgres import pool as pools
 from feedsvc.backends.postgres.pool import Pool, PoolSet
 from feedsvc.backends.postgres.probe import ReadinessProbe
-from feedsvc.backends.postgres.replicas import READING, Replicas
+from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.backends.postgres.sessions import SessionRefusedError
 from feedsvc.backends.redis.link import RedisLink
@@ -131,7 +131,7 @@ def _audit_pool(settings: Settings, observers: Observers, servers: Servers) -> P
     of_audit = settings.pools.write.model_copy(
         update={"size": 1, "reserve": 0, "application_name": "feedsvc audit"}
     )
-    return Pool("write", of_audit, settings.database, observers, servers)
+    return Pool("write", of_audit, servers, observers)
 
 
 def _built(
@@ -240,11 +240,8 @@ def _connections(
     settings: Settings, workplace: WorkerContext, observers: Observers
 ) -> tuple[PoolSet, Replicas]:
     servers = Servers(settings.database, workplace.folder)
-    made = PoolSet(settings, observers, servers)
     replicas = Replicas(settings, observers, servers=servers)
-    for operation in READING:
-        made[operation].standby = partial(replicas.choose, operation)
-    return made, replicas
+    return PoolSet(settings, observers, servers, replicas), replicas
 
 
 async def _keep_warm(service: Service) -> None:

@@ -127,7 +127,7 @@ class Admission:
         self.most_large = size - reserve
         self.pressed = asyncio.Event()
         """Set while somebody waits, so that whoever could do without a place gives it up."""
-        self._most_waiting = most_waiting
+        self.most_waiting = most_waiting
         self._clock = clock
         self._taken: set[Slot] = set()
         self._large = self._lent = 0
@@ -190,7 +190,7 @@ class Admission:
         if self.may_have(asker, large=large):
             return self._seat(large=large, waited=0.0, asker=asker)
         wait = self.guess(large=large, asker=asker)
-        if self.waiting >= self._most_waiting + self._lent:
+        if self.waiting >= self.most_waiting + self._lent:
             raise PoolExhaustedError("full", wait)
         own = len(self._lines.get(asker.principal, ()))
         if asker.principal is not None and own >= self._most_own_waiting:

@@ -22,21 +22,18 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from feedsvc.backends.postgres.login import login_findings
-from feedsvc.backends.postgres.pool import Pool
+from feedsvc.backends.postgres.pool import Operation, Pool
 from feedsvc.backends.postgres.probe import ProbeConnection
 from feedsvc.backends.postgres.report import report
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.core.events import Observers
 from feedsvc.core.logs import redacted
-from feedsvc.settings import PoolSettings, Settings
-from feedsvc.settings.pools import PoolName
+from feedsvc.settings import Database, PoolSettings, Settings
 
 logger = logging.getLogger(__name__)
 
 StandbyCondition: TypeAlias = Literal["unknown", "serves", "lags", "away", "unfit"]
 
-READING: Final[tuple[PoolName, ...]] = ("read", "analytics", "bulk")
-"""The operations that a standby can take over."""
 _INTERVAL: Final = 0.5  # seconds
 _DEADLINE: Final = 1.0  # seconds
 _SILENCES: Final = 2  # unanswered questions after which nothing on the way will be answered
@@ -77,7 +74,7 @@ class Replica:
         database = settings.database.model_copy(
             update={"url": type(settings.database.url)(url), "replicas": ()}
         )
-        sizes: Mapping[PoolName, PoolSettings] = {
+        sizes: Mapping[Operation, PoolSettings] = {
             "read": settings.pools.read,
             "analytics": settings.pools.analytics,
             "bulk": settings.pools.bulk,
@@ -87,10 +84,11 @@ class Replica:
         self.state: StandbyCondition = "unknown"
         self.fault: str | None = "it has not answered yet"
         self.lag: float | None = None
-        """Seconds by which it was behind when it was last asked."""
-        self.pools = {name: Pool(name, given, database, observers) for name, given in sizes.items()}
-        for pool in self.pools.values():
-            pool.failed = self.lose
+        """Seconds behind the primary at the last answer."""
+        self.pools = {
+            name: _StandbyPool(self, name, given, database, observers)
+            for name, given in sizes.items()
+        }
         self._bound = settings.database.replica_lag
         self._clock = clock
         self._inquiry = ProbeConnection(database, "feedsvc replica", _DEADLINE, _refuse_unbound)
@@ -103,11 +101,11 @@ class Replica:
         return self.state == "serves" and self._clock() - self._up_to_date_at <= self._bound
 
     def lose(self) -> None:
-        """Somebody's read failed on it: it is left until it has answered again."""
+        """Stop reading from it, after a read that failed, until it has answered again."""
         self._become("away", "a read from it failed")
 
     async def look(self, primary: DatabaseIdentity | None, past: Sequence[LogPosition]) -> None:
-        """Asks it once how far it is. Never raises but for a cancellation."""
+        """Ask once for its position in the log. Raises nothing but CancelledError."""
         try:
             row = await self._inquiry.ask(_POSITION)
         except UnfitError as error:
@@ -122,11 +120,11 @@ class Replica:
             self._judge(row, primary, past)
 
     def close(self) -> None:
-        """Ends the connection that it is asked on."""
+        """Close the connection for these questions."""
         self._inquiry.close()
 
     def figures(self) -> dict[str, Any]:
-        """How it is, as plain values."""
+        """Its state and lag in milliseconds, as a JSON object."""
         return {
             "name": self.name,
             "state": self.state if self.state != "serves" or self.is_usable else "lags",
@@ -173,13 +171,31 @@ class Replica:
         self.state, self.fault = state, fault
 
     def _cut(self) -> None:
-        """Ends what runs on it, which then goes on elsewhere."""
+        """Terminate its connections; reads on them go on elsewhere."""
         for pool in self.pools.values():
             pool.cut()
 
 
+class _StandbyPool(Pool):
+    """A standby's pool, which takes the standby out of use when a read fails."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        name: Operation,
+        settings: PoolSettings,
+        database: Database,
+        observers: Observers | None,
+    ) -> None:
+        super().__init__(name, settings, database, observers)
+        self._replica = replica
+
+    def failed(self) -> None:
+        self._replica.lose()
+
+
 class Replicas:
-    """Every standby that the settings name, looked after in the background."""
+    """The standbys of the settings, monitored in the background."""
 
     def __init__(
         self,
@@ -200,13 +216,13 @@ class Replicas:
         self._lock = asyncio.Lock()
 
     async def open(self) -> None:
-        """Makes their pools usable."""
+        """Make their pools usable."""
         for replica in self.all:
             for pool in replica.pools.values():
                 await pool.open()
 
     async def close(self, timeout: float) -> None:
-        """Closes every connection within so many seconds."""
+        """Close every connection within `timeout` seconds."""
         self._primary.close()
         for replica in self.all:
             replica.close()
@@ -214,13 +230,13 @@ class Replicas:
         await asyncio.gather(*(pool.close(timeout) for pool in pools))
 
     async def run(self) -> None:
-        """Looks after them until it is cancelled."""
+        """Ask all of them for their position every half second, until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(_INTERVAL)
 
     async def look(self) -> None:
-        """Asks the primary, and then all standbys at once."""
+        """Ask the primary for its position, and then all standbys at once."""
         async with self._lock:
             await self._look()
 
@@ -242,10 +258,10 @@ class Replicas:
             self._past.append(LogPosition(at, row["position"]))
         await asyncio.gather(*(replica.look(identity, self._past) for replica in self.all))
 
-    def choose(self, operation: PoolName) -> Pool | None:
-        """The pool of a standby that has room, None where none is fit for it."""
-        pools = [replica.pools[operation] for replica in self.all if replica.is_usable]
-        free = [pool for pool in pools if pool.is_free(large=True)]
+    def choose(self, operation: Operation) -> Pool | None:
+        """The least used pool of a standby that has room, None if none is fit for the operation."""
+        pools = [replica.pools.get(operation) for replica in self.all if replica.is_usable]
+        free = [pool for pool in pools if pool is not None and pool.is_free(large=True)]
         return min(free, key=lambda pool: pool.in_use, default=None)
 
 
@@ -254,6 +270,6 @@ def _identity(row: asyncpg.Record) -> DatabaseIdentity:
 
 
 async def _refuse_unbound(connection: asyncpg.Connection) -> None:
-    """A login that row-level security does not bind must not read here either."""
+    """Raise UnfitError for a login that row-level security does not bind."""
     for finding in await login_findings(connection):
         raise UnfitError(finding.what)

@@ -86,6 +86,7 @@ class Servers:
     """Those of one URL. `folder` is shared by the workers of a service."""
 
     def __init__(self, database: Database, folder: Path | None = None) -> None:
+        self.database = database
         self.lineage = Lineage(folder)
         url = database.url.get_secret_value()
         self.hosts = [Host(each) for each in each_host(url)]

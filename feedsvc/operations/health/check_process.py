@@ -25,7 +25,7 @@ async def pools(parts: HealthContext) -> CheckResult:
             "size": pool.settings.size,
             "waiting": pool.waiting,
         }
-        for what, at in pool.troubles.items():
+        for what, at in pool.statistics.troubles.items():
             if now - at < _LATELY:
                 taken = f"{pool.in_use} of {pool.settings.size} are in use, {pool.waiting} wait"
                 faults.append(f"the {pool.name} pool {what} lately ({taken})")

@@ -220,12 +220,12 @@ async def test_it_is_given_up_at_any_await_and_keeps_nothing(
 
 
 async def test_beside_a_standby_nothing_is_read_by_several(
-    site: Site, url: str, readings: Readings
+    site: Site, url: str, readings: Readings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = Database.model_validate({"url": as_login(url)})
     standby = Pool("bulk", site.pool.settings, database)
     await standby.open()
-    site.pool.standby = lambda: standby
+    monkeypatch.setattr(site.pool, "standby", lambda: standby)
     query = site.query("items", "copy")
     on_standby = replace(query, dataset=replace(query.dataset, replica=True))
     expected = (await site.read(site.query("items", "projection"))).records
