@@ -16,7 +16,7 @@ endif
 
 NATIVE := setup.py $(wildcard streams/encoder/native/*.[ch])
 
-.PHONY: help run test test-redis test-pythons matrix soak lint format fuzz bench bench-peers wheels lock clean
+.PHONY: help run test test-redis test-pythons matrix soak lint format fuzz bench bench-peers wheels lock docs clean
 .DEFAULT_GOAL := run
 
 # Print this list.
@@ -98,6 +98,10 @@ lock: $(VENV)/lock.stamp
 	$(COMPILE) pyproject.toml -c locks/development.txt -o locks/service.txt
 	$(BIN)/python -c '$(REQUIRED_TO_BUILD)' | $(COMPILE) - -o locks/build.txt
 	$(COMPILE) locks/uv.in -o locks/uv.txt
+
+# Write docs/settings.md from the settings' own descriptions.
+docs: $(VENV)/test.stamp
+	$(BIN)/python -m feedsvc.settings.reference > docs/settings.md
 
 # Remove everything that make has made.
 clean:

@@ -6,10 +6,18 @@ and `REDIS_URL` are understood too. Times are seconds, sizes bytes.
 
 from feedsvc.settings.effective import Settings, mask_url
 from feedsvc.settings.loading import SettingsError, load, named_files, settings_file, warnings
-from feedsvc.settings.pools import AnalyticsPool, BulkPool, Pools, PoolSettings, ReadPool, WritePool
-from feedsvc.settings.sections import (
+from feedsvc.settings.operations import (
     Alerts,
     Audit,
+    Health,
+    HttpCheck,
+    Log,
+    Metrics,
+    Queries,
+    Tracing,
+)
+from feedsvc.settings.pools import AnalyticsPool, BulkPool, Pools, PoolSettings, ReadPool, WritePool
+from feedsvc.settings.sections import (
     Auth,
     Cache,
     CallerLimits,
@@ -18,16 +26,10 @@ from feedsvc.settings.sections import (
     Cors,
     Database,
     Datasets,
-    Health,
-    HttpCheck,
     Limits,
-    Log,
-    Metrics,
-    Queries,
     Redis,
     Server,
     Streams,
-    Tracing,
 )
 
 __all__ = [

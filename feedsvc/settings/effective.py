@@ -6,25 +6,27 @@ from typing import Any, Final
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
+from feedsvc.settings.operations import (
+    Alerts,
+    Audit,
+    Health,
+    Log,
+    Metrics,
+    Queries,
+    Tracing,
+)
 from feedsvc.settings.pools import Pools
 from feedsvc.settings.renamed import PREFIX
 from feedsvc.settings.sections import (
-    Alerts,
-    Audit,
     Auth,
     Cache,
     Cors,
     Database,
     Datasets,
-    Health,
     Limits,
-    Log,
-    Metrics,
-    Queries,
     Redis,
     Server,
     Streams,
-    Tracing,
 )
 
 PLAIN_VARIABLES: Final = {

@@ -14,24 +14,30 @@ class PoolSettings(Section):
     """One pool of connections, in each process."""
 
     size: PositiveCount = 4
-    # How many of them exports leave to small requests; a quarter, and at least one, if left out.
+    """Connections of each process."""
     reserve: int | None = Field(None, ge=0)
-    # How many may wait for a connection; whoever comes then gets 503 at once.
+    """Connections of these that exports leave to small requests; a quarter, and at least one, if
+    left out.
+    """
     most_waiting: int = Field(500, ge=0, le=1_000_000)
-    # The part of the connections, rounded up, that one principal or one dataset may have at a time,
-    # and of those that may wait the part that may be one principal's. 1 for no such bound.
+    """Requests that may wait for a connection; more get 503 at once."""
     share: float = Field(0.75, gt=0, le=1)
-    # How long a request may wait for a connection before it gets 503.
+    """The part of the connections, rounded up, that one principal or one dataset may have at a
+    time, and of the waiting requests the part of one principal. 1 for no such bound.
+    """
     acquire_timeout: Seconds = 2.0
-    # How long PostgreSQL may take for the next rows before the request gets 504.
+    """Seconds that a request may wait for a connection; then the answer is 503."""
     query_timeout: Seconds = 15.0
-    # How long it may wait for another session's lock before the request gets 503: a third of
-    # query_timeout, and at most 5 s, if left out.
+    """Seconds for the next rows of PostgreSQL; then the answer is 504."""
     lock_timeout: Seconds | None = None
-    # How long a connection is kept that nobody needs.
+    """Seconds that another session's lock is waited for; then the answer is 503. If left out: a
+    third of `query_timeout`, and at most 5 s.
+    """
     idle_timeout: Seconds = 300.0
-    # What PostgreSQL shows of the sessions; "feedsvc " and the pool's name if left out.
+    """Seconds that an unused connection is kept."""
     application_name: str | None = Field(None, pattern=r"^[ -~]{1,63}$")
+    """The name of the sessions in `pg_stat_activity`; `feedsvc ` and the pool's name if left out.
+    """
 
     @model_validator(mode="after")
     def _leaves_something(self) -> Self:
@@ -46,24 +52,24 @@ class PoolSettings(Section):
         return self
 
     def longest_lock(self) -> float:
-        """How many seconds a lock is waited for."""
+        """The seconds that a lock is waited for."""
         return self.lock_timeout or min(5.0, self.query_timeout / 3)
 
     def kept_for_small(self) -> int:
-        """How many connections are for small requests alone."""
+        """The number of connections for small requests alone."""
         if self.reserve is not None:
             return self.reserve
         return min(self.size - 1, max(1, self.size // 4))
 
 
 class ReadPool(PoolSettings):
-    """One page, one row."""
+    """Pages and single rows."""
 
     size: PositiveCount = 8
 
 
 class BulkPool(PoolSettings):
-    """Exports, whose clients would rather wait than be sent away."""
+    """Exports, whose clients would rather wait than be refused."""
 
     size: PositiveCount = 5
     acquire_timeout: Seconds = 20.0
@@ -77,7 +83,7 @@ class AnalyticsPool(BulkPool):
 
 
 class WritePool(PoolSettings):
-    """The service's own tables: tickets, the audit log. Whoever has no token can reach no other."""
+    """The service's own tables: tickets, figures. Requests without a token reach no other pool."""
 
     size: PositiveCount = 3
     # Nothing here is an export.

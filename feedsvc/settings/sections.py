@@ -1,13 +1,12 @@
-"""Settings by section."""
+"""Settings by section: what is served, from where, and to whom."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr
 
 from feedsvc.settings.values import (
     ClaimPath,
-    FromText,
     Networks,
     Origins,
     PositiveCount,
@@ -16,156 +15,207 @@ from feedsvc.settings.values import (
     Section,
     not_spoofed,
     of_a_primary,
-    of_http,
     of_redis,
 )
 
-_SHORTEST_KEY: Final = 16
-
 
 class Server(Section):
-    """Where and how the service listens."""
+    """The listening socket, its processes, and the bounds of connections and requests."""
 
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = Field(8080, ge=0, le=65_535)
+    """The port to listen on; 0 for any free one."""
     workers: int = Field(1, ge=1, le=256)
-    # Services like this one behind a balancer: without Redis each holds callers to its share.
+    """Processes that serve on the port."""
     instances: int = Field(1, ge=1, le=10_000)
-    # What tickets, cookies and values in Redis are sealed with, the same for all instances. Where
-    # it is left out: the key that signs tokens, or the one that migrations leave in the database.
+    """Services like this one behind the same balancer. Without Redis, or while it is away, each
+    admits its share of the limits.
+    """
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
+    """The secret that seals tickets, cookies and values in Redis, the same for all instances. If
+    left out: the key that signs tokens, or one that migrations leave in the database.
+    """
     max_request_line: int = Field(16_384, ge=1_024, le=1_048_576)
+    """Longest first line of a request, in bytes."""
     max_header: int = Field(16_384, ge=1_024, le=1_048_576)
-    # A request's head as a whole, and those that wait in one connection for their turn.
+    """Longest line of a request's head, in bytes."""
     max_head: int = Field(65_536, ge=4_096, le=1_048_576)
+    """Largest head of a request, in bytes; beyond it the answer is 431."""
     max_pipelined: int = Field(262_144, ge=4_096, le=16_777_216)
-    # An address without its query; Accept, and Accept-Encoding, each in all of its lines.
+    """Most bytes of requests, at most 64, that wait in one connection; one with more is dropped."""
     max_path: int = Field(2_048, ge=256, le=16_384)
+    """Longest path of a URL without its query, in bytes."""
     max_accept: int = Field(1_024, ge=256, le=16_384)
+    """Longest Accept, and longest Accept-Encoding, in bytes, over all of their lines."""
     max_body: int = Field(65_536, ge=1_024, le=67_108_864)
+    """Largest body of a request, in bytes."""
     keepalive_timeout: Seconds = 75.0
-    # How long requests are still answered after SIGTERM while /ready says 503, so that whoever
-    # balances the load has noticed before any are refused.
+    """Seconds that an idle connection is kept between requests."""
     shutdown_delay: float = Field(0.0, ge=0, le=3_600)
-    # From the connection's beginning, or from a later request's first byte, to its last header.
+    """Seconds that requests are still answered after SIGTERM while /ready is 503, so that a
+    balancer notices before any is refused. A second signal ends the delay.
+    The container image sets 5.
+    """
     header_timeout: Seconds = 10.0
+    """Seconds for a request's head to arrive, from the connection's beginning or a later request's
+    first byte.
+    """
     body_timeout: Seconds = 10.0
-    # In each process. Many, for an office or a proxy that nobody listed has a single address.
+    """Seconds for a request's body to arrive."""
     connections_per_address: PositiveCount = 4_096
-    # In each process, from everywhere. None: as many as it may open files, less what it needs.
+    """Most connections of one address to one process. An IPv6 /64 is one address."""
     connections: int | None = Field(None, ge=16, le=10_000_000)
-    # Whose X-Forwarded-For is believed, and whose connections are not counted.
+    """Most connections to one process. If left out: the limit of open files, less those that the
+    service needs; one address gets half of them at most, and a start with too few is refused.
+    """
     trusted_proxies: Networks = ()
-    # The kernel's share of what a client has not read yet. A fixed size bounds what a thousand
-    # stalled clients may hold; over long and fast lines a larger one is quicker.
+    """Networks whose X-Forwarded-For is believed, and whose connections are not counted."""
     send_buffer: int = Field(262_144, ge=16_384, le=16_777_216)
+    """Bytes of the kernel's buffer for each client. It bounds the memory of stalled clients; over
+    fast and long lines a larger one is quicker.
+    """
 
 
 class Cors(Section):
-    """Which web pages of other origins may read the answers; none unless they are listed."""
+    """Web pages of other origins that may read the answers; none unless listed."""
 
     origins: Origins = ()
-    # How long a browser may remember that it asked; browsers have their own upper bounds.
+    """Origins whose pages may read answers, or ["*"] for all."""
     max_age: int = Field(600, ge=0, le=86_400)
+    """Seconds that a browser may remember the answer to a preflight request."""
 
 
 class Database(Section):
     """PostgreSQL, as the service's own login."""
 
-    # Several hosts, with commas between them, are one primary and its standbys in turn.
     url: Annotated[SecretStr, AfterValidator(of_a_primary)] = SecretStr("")
-    # Standbys that exports of datasets with `replica = true` are read from.
+    """The service's own login, as a postgresql:// URL; DATABASE_URL is understood too. Several
+    hosts, separated by commas, are one primary and its standbys.
+    """
     replicas: ReplicaUrls = ()
-    # How far a standby may be behind.
+    """URLs of standbys for exports of datasets with `replica = true`."""
     replica_lag: float = Field(5.0, ge=1, le=3_600)
-    # An owner's login, for migrations, and for repairs that only an owner can make.
+    """Most seconds that a standby may be behind."""
     owner_url: SecretStr | None = None
+    """An owner's login, for migrations and the repairs that need one; MIGRATION_DATABASE_URL is
+    understood too.
+    """
     connect_timeout: Seconds = 2.0
-    # How long the start waits for a database that is itself starting.
+    """Seconds for a new connection."""
     startup_timeout: Seconds = 30.0
-    # How long a connection's return may take before it is thrown away instead.
+    """Seconds that the start waits for a database that is itself starting."""
     release_timeout: Seconds = 1.0
+    """Seconds for a connection's return to its pool before it is closed instead."""
 
 
 class Redis(Section):
     """Redis or Valkey: an accelerator, never needed."""
 
-    # One server, sentinels or a cluster: the shapes are in `feedsvc.redis.address`.
     url: Annotated[SecretStr, AfterValidator(of_redis)] | None = None
-    # How long an answer may take; one that takes longer is not waited for again until it is back.
+    """URL of one server, a socket, sentinels or a cluster (docs/redis.md); REDIS_URL is understood
+    too. Without one each worker has its own cache and share of the limits.
+    """
     timeout: float = Field(0.1, gt=0, le=5)
-    # In each process, to each server; any number of questions share them.
+    """Seconds for an answer. After one that takes longer, Redis is not used until it answers again.
+    """
     connections: PositiveCount = 2
-    # What every key begins with, where several services share one Redis.
+    """Connections of each process to each server, shared by all requests."""
     prefix: str = Field("feedsvc", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Prefix of every key, for services that share one Redis."""
 
 
 class Cache(Section):
     """First pages, in memory and in Redis. A dataset's own bounds stand in the datasets file."""
 
     enabled: bool = True
-    # In each process, keys included; a quarter is for what requests mean that come again. 0 leaves
-    # pages to Redis alone.
+    """Whether first pages are cached."""
     memory_bytes: int = Field(67_108_864, ge=0, le=1 << 40)
-    # Whether pages are kept in Redis too, where there is one.
+    """Bytes of the cache in each process, keys included; a quarter is for remembered requests. 0
+    leaves pages to Redis alone.
+    """
     shared: bool = True
-    # How long a request waits for a page that somebody else is reading before it reads it itself.
+    """Whether pages are kept in Redis too, if there is one."""
     wait_timeout: Seconds = 5.0
-    # How long a dataset that may be shown stale waits for PostgreSQL while nobody listens to it.
+    """Seconds that a request waits for a page that another request is reading before it reads the
+    page itself.
+    """
     stale_patience: Seconds = 0.2
-    # How many of the pages that were asked for most are read anew at a start; 0 for none.
+    """Seconds that a request for a dataset with `stale` waits for PostgreSQL while its changes are
+    not received.
+    """
     warm: int = Field(200, ge=0, le=10_000)
-    # Whether the next page of a caller who is paging is read before it is asked for.
+    """The number of the most requested pages that are read at a start; 0 for none."""
     prefetch: bool = True
-    # How long such a page may wait to be asked for until reading it was for nothing.
+    """Whether the next page is read ahead for a caller that pages through a dataset."""
     prefetch_patience: Seconds = 30.0
+    """Seconds after which a page that was read ahead and not requested counts as wasted."""
 
 
 class Claims(Section):
-    """Where in a token a claim stands; a dot descends into an object."""
+    """The place of each claim in a token; a dot descends into an object."""
 
     tenant: ClaimPath = "tenant"
+    """The claim with the tenant."""
     role: ClaimPath = "role"
+    """The claim with the role, `member` or `admin`."""
     client: ClaimPath = "client"
+    """The claim that narrows a token to one client: a text. Another value there is 401."""
     subject: ClaimPath = "sub"
-    # True where its holder may operate the service, whatever its tenant and role.
+    """The claim that tells one person of a tenant from another, for limits and the audit log."""
     operator: ClaimPath = "operator"
+    """The claim that is true where the holder may operate the service, with any tenant and role."""
 
 
 class Auth(Section):
-    """How tokens are verified."""
+    """The verification of tokens."""
 
     algorithms: tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...] = ("HS256",)
-    # A secret, a PEM key or certificate, an OpenSSH key, or a JWK set.
+    """Accepted algorithms."""
     key: SecretStr | None = None
+    """The key that verifies tokens: a secret, a PEM key or certificate, an OpenSSH key, or a JWK
+    set.
+    """
     key_file: Path | None = None
-    # Where an issuer publishes its keys, beside those of `key` or `key_file` or without them.
+    """A file with such a key."""
     jwks_url: Annotated[str, AfterValidator(not_spoofed)] | None = None
+    """URL of an issuer's published keys, in addition to `key` or `key_file` or without them."""
     jwks_timeout: Seconds = 2.0
+    """Seconds for one fetch of the keys."""
     jwks_refresh: Seconds = 600.0
-    # The least time between two looks for a key that a token names and nobody knows.
+    """Seconds between two fetches."""
     jwks_cooldown: Seconds = 60.0
-    # How many verified tokens are remembered.
+    """Least seconds between two fetches for an unknown key."""
     remember: PositiveCount = 10_000
+    """The number of verified tokens to remember."""
     audience: str = "feedsvc"
+    """The audience that a token must name."""
     issuer: str | None = None
+    """The issuer that a token must name; any if left out."""
     leeway: float = Field(5.0, ge=0, le=300)
+    """Seconds by which the issuer's clock may differ."""
     claims: Claims = Claims()
-    # Roles whose tokens must be narrowed to a client: one without the claim is refused.
     client_required_for: tuple[Literal["member", "admin"], ...] = ()
+    """Roles whose tokens must be narrowed to a client; a token without the claim is refused."""
 
 
 class CallerLimits(Section):
-    """What one principal may ask for; None is without a limit."""
+    """The limits of one principal."""
 
     requests_per_second: float = Field(2_000, gt=0, le=1_000_000)
-    # How many at once, before the rate holds.
+    """Requests a second."""
     burst: int = Field(4_000, ge=1, le=10_000_000)
+    """Requests at once, before the rate applies."""
     tickets_per_second: float = Field(100, gt=0, le=1_000_000)
+    """Tickets a second."""
     tickets_burst: int = Field(500, ge=1, le=10_000_000)
+    """Tickets at once, before the rate applies."""
     streams: int | None = Field(2_000, ge=1)
+    """Streams at a time; unlimited if null."""
     rows_per_hour: int | None = Field(None, ge=1)
+    """Rows an hour; unlimited if left out."""
     bytes_per_hour: int | None = Field(None, ge=1)
+    """Bytes of content an hour; unlimited if left out."""
 
 
 class ClientLimits(CallerLimits):
@@ -182,166 +232,47 @@ class Limits(Section):
     """Limits for each principal, by its kind."""
 
     enabled: bool = True
+    """Whether the limits apply."""
     client: ClientLimits = ClientLimits()
     member: CallerLimits = CallerLimits()
     admin: CallerLimits = CallerLimits()
 
 
-class Audit(Section):
-    """The log of who read what, in `feedsvc.audit`."""
-
-    enabled: bool = True
-    # How many entries may wait for PostgreSQL; what is beyond them is dropped and counted.
-    most_waiting: int = Field(20_000, ge=100, le=1_000_000)
-
-
 class Streams(Section):
-    """A stream's life."""
+    """Pages, streams and exports."""
 
-    # An answer of at most this many rows is one page: buffered, with ETag and Link.
     page_size: int = Field(500, ge=1, le=10_000)
-    # A page that grows beyond this is streamed all the same, without ETag and Link.
+    """Most rows of a page. An answer that needs no more is buffered, with ETag and Link."""
     page_bytes: int = Field(4_194_304, ge=65_536, le=268_435_456)
-    # What is asked from a cursor at a time, and written at a time.
+    """Bytes beyond which a page is streamed after all, without ETag and Link."""
     chunk_bytes: int = Field(262_144, ge=16_384, le=8_388_608)
-    # How much a client must have taken in one go before its rows come by COPY instead of a cursor,
-    # which is quicker and dearer to give up.
+    """Bytes that are fetched from a cursor, and written, at a time."""
     copy_after: int = Field(1_048_576, ge=0, le=1 << 40)
-    # How long the rows of a stream that shows progress may be counted before its first row; 0: they
-    # are not counted, and its `total` is null.
+    """Bytes that a client must have taken at once before its rows come by COPY instead of a cursor,
+    which is quicker, and dearer to give up.
+    """
     count_timeout: float = Field(0.2, ge=0, le=60)
-    # How long a cursor is kept for a client that makes it wait, while nobody else waits for it.
+    """Seconds for counting the rows of a stream that shows progress before its first row; 0 for no
+    count, with a `total` of null. Counting ends at 10,000 rows.
+    """
     patience: float = Field(0.25, ge=0, le=0.8)
+    """Seconds that a cursor is kept for a client that makes it wait, while no request waits for its
+    connection.
+    """
     stall_timeout: Seconds = 30.0
+    """Seconds after which a client that reads nothing is cut."""
     drain_timeout: Seconds = 30.0
-    # What streams get to finish when a reload has others take over.
+    """Seconds for running streams after SIGTERM; a second signal stops at once."""
     handover_timeout: Seconds = 3_600.0
+    """Seconds for running streams after a reload, when other workers have taken over."""
     export_timeout: Seconds = 6 * 3600.0
+    """Most seconds of one export."""
     ping_interval: Seconds = 15.0
-
-
-class HttpCheck(Section):
-    """An address whose answer is part of the service's health."""
-
-    url: Annotated[str, AfterValidator(of_http)]
-    method: Literal["GET", "HEAD"] = "GET"
-    status: int = Field(200, ge=100, le=599)
-    timeout: float = Field(0.5, gt=0, le=0.7)
-    # Seconds from one look to the next.
-    every: Seconds = 10.0
-
-
-class Health(Section):
-    """What counts as well, and what is looked at beside the service's own parts."""
-
-    # Where the runbook is; each component's state points to its section there.
-    runbook: str = "docs/runbook.md"
-    # Places whose file systems must have room: where temporary files go, if none is named.
-    disks: tuple[Path, ...] = ()
-    # The share of a file system that must be free.
-    disk_free: float = Field(0.1, ge=0, lt=1)
-    # By how much the event loop may be late.
-    loop_lag: float = Field(0.25, gt=0, le=60)
-    # How far this machine's clock may be from PostgreSQL's.
-    clock_offset: float = Field(1.0, gt=0, le=3_600)
-    # How old a transaction may get, whoever runs it.
-    oldest_transaction: Seconds = 300.0
-    # What /ready depends on beside this instance itself. With PostgreSQL all instances are unready
-    # at once while it is away, and no balancer lets `stale` pages through.
-    ready_needs: Annotated[tuple[Literal["database"], ...], *FromText] = ()
-    # How many repairs may be asked for, of each process.
-    repairs_per_minute: int = Field(6, ge=1, le=6_000)
-    http: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")], HttpCheck] = Field(
-        default_factory=dict
-    )
-
-
-class Metrics(Section):
-    """What is counted and timed, and where Prometheus finds it."""
-
-    enabled: bool = True
-    # A port of its own, on which /metrics asks for no token; None for no such port, 0 for any.
-    host: str = "127.0.0.1"
-    port: int | None = Field(None, ge=0, le=65_535)
-    # An event loop that is later than this has only one request in `shed_to` timed by stages.
-    # 0: all are timed, whatever happens.
-    shed_above: float = Field(0.1, ge=0, le=60)
-    shed_to: int = Field(16, ge=1, le=10_000)
-
-
-class Alerts(Section):
-    """What wakes somebody, and who is told."""
-
-    # Beside the settings file where it is relative. None: alerts.toml there, if there is one.
-    file: Path | None = None
-    # Seconds between two looks at the figures.
-    interval: float = Field(5.0, ge=0.2, le=60)
-    # What messages and the history call this service; its host and port where it is left out.
-    instance: str | None = Field(None, min_length=1, max_length=200)
-    # Instances that share a cause: of theirs the webhook gets one message that an alert begins, and
-    # one that it is over for all.
-    group: str | None = Field(None, min_length=1, max_length=200)
-    webhook_url: SecretStr | None = None
-    # What messages are signed with; whoever gets them has it too.
-    webhook_key: SecretStr | None = None
-    webhook_timeout: Seconds = 5.0
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            of_http(url.get_secret_value())
-        return url
-
-    @model_validator(mode="after")
-    def _can_be_signed(self) -> "Alerts":
-        key = self.webhook_key.get_secret_value() if self.webhook_key else ""
-        if self.webhook_url is not None and len(key) < _SHORTEST_KEY:
-            raise ValueError(
-                f"webhook_key must be set beside webhook_url, with {_SHORTEST_KEY} characters or"
-                " more: messages are signed with it"
-            )
-        return self
+    """Seconds between two pings of a stream of server-sent events."""
 
 
 class Datasets(Section):
     """Where the datasets are declared, relative to the settings file."""
 
     file: Path = Path("datasets.toml")
-
-
-class Queries(Section):
-    """What is told of the statements that requests send to PostgreSQL."""
-
-    # A query that takes longer is a line in the log, with its request and without values.
-    slow: float = Field(0.25, gt=0, le=3_600)
-    # Whether pages and single rows carry their request's comment too, not only exports and traced
-    # requests: their statements are parsed anew each time then, some 0.4 ms each.
-    comment_pages: bool = False
-
-
-class Tracing(Section):
-    """Spans of requests, for OpenTelemetry; needs the extra `tracing`."""
-
-    # Where a collector takes OTLP over HTTP; `/v1/traces` is added to an address without a path.
-    endpoint: Annotated[str, AfterValidator(of_http)] | None = None
-    # The part of the requests without a `traceparent` that begin a trace; with one, its sampled
-    # flag decides.
-    sample: float = Field(0.01, ge=0, le=1)
-    # How long an export may take, its retries included, and how long a stop waits for the last.
-    timeout: float = Field(2.0, gt=0, le=60)
-    # OTEL_SERVICE_NAME, else `feedsvc`, where it is left out.
-    service_name: str | None = Field(None, min_length=1, max_length=200)
-
-    @property
-    def begun(self) -> float:
-        """The part of the requests without a `traceparent` that begin a trace, if any may."""
-        return 0.0 if self.endpoint is None else self.sample
-
-
-class Log(Section):
-    """The log on standard error."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    # `auto`: text on a terminal, else JSON, an object a line.
-    format: Literal["auto", "text", "json"] = "auto"
+    """The file of the datasets, relative to the settings file."""
