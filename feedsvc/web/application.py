@@ -1,6 +1,7 @@
 """The application, what runs it, and listening sockets whose connections have bounded buffers."""
 
 import socket
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -10,7 +11,7 @@ from feedsvc.web import cors, middleware, routes
 from feedsvc.web.context import SERVICE, SHORTAGES, Service
 from feedsvc.web.openapi import docs_page, document
 from feedsvc.web.protocol.connection import ClientConnection
-from feedsvc.web.protocol.page_answers import PageAnswers
+from feedsvc.web.protocol.page_answers import PageAnswers, answer_first
 from feedsvc.web.protocol.server import FeedServer
 from feedsvc.web.routes import OpenRoute, ProtectedRoute, add
 
@@ -60,6 +61,16 @@ class Runner(web.AppRunner):
         )
         self._settings = settings
 
+    async def setup(self) -> None:
+        """Prepare the server, whose requests are answered from the cache where that is possible."""
+        await super().setup()
+        if self.server is not None:
+            answers = PageAnswers(self.app[SERVICE])
+            # Public, and copied by each connection as it is made.
+            self.server.request_handler = partial(
+                answer_first, answers, self.server.request_handler
+            )
+
     async def answer_on(self, listener: socket.socket) -> None:
         """Begins to answer on a listening socket."""
         await web.SockSite(self, listener, backlog=_BACKLOG).start()
@@ -71,8 +82,7 @@ class Runner(web.AppRunner):
         return [each for each in present if isinstance(each, ClientConnection)]
 
     async def _make_server(self) -> web.Server:
-        shortcut = PageAnswers(self.app[SERVICE])
-        return FeedServer(await super()._make_server(), self._settings, shortcut)
+        return FeedServer(await super()._make_server(), self._settings)
 
 
 def listen(host: str, port: int, settings: Server) -> socket.socket:

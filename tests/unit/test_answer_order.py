@@ -5,13 +5,15 @@ The transport is a fake, for no real one lets a test choose the turn: with a rea
 """
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
 
 from feedsvc.settings import Server
-from feedsvc.web.protocol.page_answers import PageAnswers, RequestHead
+from feedsvc.web.protocol.finished_response import FinishedResponse
+from feedsvc.web.protocol.page_answers import PageAnswers, answer_first
 from feedsvc.web.protocol.server import FeedServer
 
 FROM_MEMORY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Answer: memory\r\n\r\n"
@@ -46,22 +48,13 @@ class Transport(asyncio.Transport):
 
 
 class Memory:
-    """A shortcut that has an answer for `/warm`."""
+    """Answers from memory for `/warm`, none else."""
 
-    def said_before(self, head: bytes) -> RequestHead | None:
-        return None
+    async def answer(self, request: web.BaseRequest) -> FinishedResponse | None:
+        return FinishedResponse(200, FROM_MEMORY) if request.path == "/warm" else None
 
-    def learn(self, head: bytes, said: RequestHead) -> None:
-        """Forget it."""
-
-    def remember(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Forget it."""
-
-    def ask(self, said: RequestHead, peer: str | None) -> RequestHead | None:
-        return said if said.words[0] == "/warm" else None
-
-    def at_once(self, asked: RequestHead) -> tuple[bytes, bytes]:
-        return FROM_MEMORY, b""
+    def may_remember(self, request: web.BaseRequest) -> bool:
+        return False
 
 
 @pytest.mark.parametrize("turns", range(8))
@@ -74,8 +67,8 @@ async def test_an_answer_from_memory_waits_its_turn(turns: int, waits: bool) -> 
             await release.wait()
         return web.Response(headers={"X-Answer": "handler"})
 
-    door = FeedServer(web.Server(handler), Server(), cast("PageAnswers", Memory()))
-    connection, transport = door(), Transport()
+    front = partial(answer_first, cast("PageAnswers", Memory()), handler)
+    connection, transport = FeedServer(web.Server(front), Server())(), Transport()
     connection.connection_made(transport)
     try:
         for _ in range(2):  # the handler's first request, and one when it has waited before
@@ -91,7 +84,7 @@ async def test_an_answer_from_memory_waits_its_turn(turns: int, waits: bool) -> 
             async with asyncio.timeout(30):
                 while len(transport.order()) < 3:
                     await asyncio.sleep(0)
-            assert transport.order()[0] == "handler"
+            assert transport.order() == ["handler", "memory", "memory"]
     finally:
         connection.connection_lost(None)
         await _settle()

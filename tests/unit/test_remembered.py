@@ -1,15 +1,13 @@
 """What is kept in memory is bounded in bytes, with all that belongs to it."""
 
 import gc
-from typing import cast
 
 from aiohttp import web
 
 from feedsvc.cache.memory import CacheEntry, Memory, pages_share, requests_share
 from feedsvc.core.bounded_mapping import BoundedMapping
 from feedsvc.settings import Server
-from feedsvc.web.protocol.fast_path import FastPathConnection
-from feedsvc.web.protocol.page_answers import PageAnswers
+from feedsvc.web.protocol.connection import ClientConnection
 from feedsvc.web.protocol.server import FeedServer
 from tests.unit import test_answer_order as order
 from tests.unit.test_page import page
@@ -60,11 +58,11 @@ async def test_a_connection_that_is_lost_waits_for_no_collector() -> None:
         return web.Response(body=await request.read())
 
     server = web.Server(handler, handler_cancellation=True)
-    door = FeedServer(server, Server(), cast("PageAnswers", order.Memory()))
+    front = FeedServer(server, Server())
     gc.collect()
     gc.disable()
     try:
-        connection = door()
+        connection = front()
         connection.connection_made(order.Transport())
         await order._settle()
         body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
@@ -72,6 +70,6 @@ async def test_a_connection_that_is_lost_waits_for_no_collector() -> None:
         connection.connection_lost(None)
         del connection
         await order._settle()
-        assert not [each for each in gc.get_objects() if isinstance(each, FastPathConnection)]
+        assert not [each for each in gc.get_objects() if isinstance(each, ClientConnection)]
     finally:
         gc.enable()

@@ -13,7 +13,7 @@ from feedsvc.feeds.query import FeedQuery
 from feedsvc.settings import Settings
 from feedsvc.web.context import Service
 from feedsvc.web.feeds.rendering import REPEATABLE, PageForm, Repeatable
-from feedsvc.web.protocol.page_answers import PageAnswers, RequestHead
+from feedsvc.web.protocol.page_answers import PageAnswers
 from feedsvc.web.record import RECORD, RequestRecord
 from tests.support.datasets import DATASET
 
@@ -39,7 +39,6 @@ def test_words_mean_nothing_once_the_cache_is_another(changed: dict[str, Any]) -
     known.principal = PRINCIPAL
     answer = SimpleNamespace(status=200, reason="OK", keep_alive=True, headers={})
     shortcut.remember(request, cast("web.Response", answer))
-    said = RequestHead((PATH, ("*/*",), ()), "Bearer x", None, None, None, request.headers)
-    assert shortcut.ask(said, None) is not None
+    assert shortcut.ask(request) is not None
     vars(pages).update(changed)
-    assert shortcut.ask(said, None) is None
+    assert shortcut.ask(request) is None

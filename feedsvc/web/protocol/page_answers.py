@@ -1,26 +1,26 @@
 """Cached pages, for requests that were answered before in the same words.
 
-Most requests are for a few pages, in words that come again and again. What such words mean was
-judged when they first came, the long way (`web/routes.py`); it is remembered here, with the lines
-of the answer's head that don't change. So who has asked before is answered as soon as its request
-is read: from memory without a task, in a sixth of the time; from Redis with one question for all
-who ask at a time. A request that comes again byte by byte is not even parsed.
+Most requests are for a few pages, in words that come again and again. The application judges such
+words when they first come (`web/routes.py`); their meaning is kept here, with the lines of the
+response's head that stay the same. A request in known words is answered from memory without
+router, middlewares and serialisation, and from Redis by one question for all that wait for it.
 
-Nothing is left out for that: the token is verified, the page must be up to date, the request
-counts, and everybody who observes requests hears of it. This way refuses nobody. Whatever is not
-plainly the same as before goes the long way, and so does whatever would be refused.
+No rule is left out: the token is verified, the page must be up to date, the limits count the
+request, and every observer receives it. Nothing is refused here: a request that is not plainly the
+same as before, or that would be refused, goes to the application.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion11, RawRequestMessage
-from multidict import CIMultiDictProxy, istr
+from aiohttp.http import HttpVersion11
+from multidict import istr
 
 from feedsvc.cache.envelope import PageRequest
 from feedsvc.cache.memory import CacheEntry, requests_share
@@ -36,36 +36,35 @@ from feedsvc.web import headers
 from feedsvc.web.client_address import client_address
 from feedsvc.web.context import Service
 from feedsvc.web.feeds.rendering import REPEATABLE, PageForm
+from feedsvc.web.protocol.finished_response import FinishedResponse
 from feedsvc.web.record import RECORD, request_id
 
+logger = logging.getLogger(__name__)
+
 _LONGEST_WORDS: Final = 2_048  # bytes; what is longer hardly comes again
-_LONGEST_HEAD: Final = 4_096
-# Bytes that Python needs for what is remembered, beside the text itself.
-_A_MEANING: Final = 3_072
-_A_HEAD: Final = 1_536
-_COPIES: Final = 3  # of a head: as it came, as bytes of each field, and as text
+_A_MEANING: Final = 3_072  # bytes that Python needs for what is remembered, beside the text
+_COPIES: Final = 3  # of the words: in the key, and in what is remembered
 _X_REQUEST_ID: Final = istr("X-Request-ID")
 _TRACEPARENT: Final = istr("traceparent")
-# What follows from the page, and what is made anew for each answer; all else of a head stays.
+# Lines that follow from the page, and lines of one response; all others of a head stay the same.
 _OF_THE_PAGE: Final = frozenset({"content-length", "etag", "link"})
-_OF_THE_ANSWER: Final = frozenset({
+_OF_THE_RESPONSE: Final = frozenset({
     "cache-status", "date", "feed-export", "ratelimit", "ratelimit-policy", "server-timing",
     "x-request-id",
 })  # fmt: skip
 
 CacheableTarget: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...]]
-"""All of a request that decides what it asks for: its target, Accept and Accept-Encoding."""
+"""What decides which page a request asks for: its target, Accept and Accept-Encoding."""
 Scope: TypeAlias = tuple[str, str, str]
 CacheScope: TypeAlias = tuple[str, Mapping[str, str] | None]
-"""Which database the cache is of, and which datasets it may not have."""
-FinishedAnswer: TypeAlias = tuple[bytes, bytes]
-"""Head and body."""
+"""The database of the cache, and the datasets that it may not hold."""
+RequestHandler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class _RememberedRequest(NamedTuple):
-    """What words of one scope mean, for as long as the cache is as it was then.
+    """The meaning of words in one scope, valid while the cache is of the same `cache`.
 
-    `lines` are those of the head that stay, by status.
+    `lines` are the lines of the head that stay the same, by status.
     """
 
     words: CacheableTarget
@@ -77,30 +76,18 @@ class _RememberedRequest(NamedTuple):
     lines: dict[int, bytes]
 
 
-class RequestHead(NamedTuple):
-    """What the head of a plain request says, as far as it matters here."""
-
-    words: CacheableTarget
-    authorization: str | None
-    if_none_match: str | None
-    request_id: str | None
-    traceparent: str | None
-    fields: CIMultiDictProxy[str]
-
-
 class FastRequest(NamedTuple):
-    """One request: when it began, what it says, who asks and what that means."""
+    """One request in known words: its beginning (`time.perf_counter`), sender and meaning."""
 
     began: float
-    said: RequestHead
-    peer: str | None
+    request: web.BaseRequest
     principal: Principal
     known: _RememberedRequest
     stages: dict[str, float]
 
 
 class _Payload(NamedTuple):
-    """What is sent: `size` is that of the rows before compression."""
+    """A body to send; `size` is that of the rows before compression, in bytes."""
 
     status: int
     body: bytes = b""
@@ -113,88 +100,88 @@ _GONE: Final = _Payload(499)  # nginx's number for a client that left
 
 
 class PageAnswers:
-    """Remembers what was answered the long way, and answers it when it is asked again."""
+    """The meaning of words that the application has answered, and responses by it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._trusted = service.settings.server.trusted_proxies
         self._begun = service.settings.tracing.begun
-        share = requests_share(service.settings.cache.memory_bytes) // 2
         self._known: BoundedMapping[tuple[CacheableTarget, Scope], _RememberedRequest] = (
-            BoundedMapping(share)
+            BoundedMapping(requests_share(service.settings.cache.memory_bytes))
         )
-        self._heads: BoundedMapping[bytes, RequestHead] = BoundedMapping(share)
 
-    def said_before(self, head: bytes) -> RequestHead | None:
-        """What was learned of these bytes, which are all of a request."""
-        return self._heads.get(head)
+    async def answer(self, request: web.BaseRequest) -> FinishedResponse | None:
+        """The response from memory or Redis; None where the application must answer."""
+        if not _is_writable(request.transport) or (asked := self.ask(request)) is None:
+            return None
+        response = self._from_memory(asked)
+        if response is None and self._may_be_in_redis(asked):
+            try:
+                response = await self._from_redis(asked)
+            except Exception:
+                logger.exception("the lookup of a page failed unexpectedly")
+        return response
 
-    def learn(self, head: bytes, said: RequestHead) -> None:
-        """These bytes, which are all of a request, say this: they need not be parsed again."""
-        if len(head) <= _LONGEST_HEAD:
-            self._heads.put(head, said, _A_HEAD + _COPIES * len(head))
+    def may_remember(self, request: web.BaseRequest) -> bool:
+        """Tell whether the application's response to this request can be remembered."""
+        # A ticket is good for one request.
+        return REPEATABLE in request and _is_plain(request) and "ticket=" not in request.raw_path
 
     def remember(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """Takes note of an answer that has just left the long way."""
+        """Keep the meaning of a request, and the constant lines of its prepared response."""
         repeatable = request.get(REPEATABLE)
-        if (
-            repeatable is None
-            or response.status not in (200, 304)
-            or not response.keep_alive
-            or not _may_come(request)
-        ):
+        if repeatable is None or response.status not in (200, 304) or not response.keep_alive:
             return
-        known = request[RECORD]
-        if known.principal is None:
+        record, words = request[RECORD], _words(request)
+        if record.principal is None or _size_of(words) > _LONGEST_WORDS:
             return
-        words, (wanted, form) = _words(request.raw_path, request.headers), repeatable
-        place = words, known.principal.scope
-        before, cache = self._known.get(place), self._cache()
+        wanted, form = repeatable
+        place, cache = (words, record.principal.scope), self._cache()
+        before = self._known.get(place)
         if before is None or before.cache != cache:
-            before = _RememberedRequest(words, wanted, form, cache, known.route, known.query, {})
+            before = _RememberedRequest(words, wanted, form, cache, record.route, record.query, {})
             size = _A_MEANING + _COPIES * _size_of(words) + len(wanted.key)
             self._known.put(place, before, size)
-        before.lines[response.status] = _staying(response)
+        before.lines[response.status] = _constant_lines(response)
 
-    def ask(self, said: RequestHead, peer: str | None) -> FastRequest | None:
-        """What a request asks for; None where it must go the long way."""
+    def ask(self, request: web.BaseRequest) -> FastRequest | None:
+        """The meaning of a request; None where the application must answer it."""
         began = time.perf_counter()
-        if self._service.drain.begun:
+        if self._service.drain.begun or not _is_plain(request):
             return None
         try:
-            principal = self._service.tokens.verify(said.authorization)
+            principal = self._service.tokens.verify(request.headers.get(hdrs.AUTHORIZATION))
         except Unauthorized:
             return None
         stages = {"auth": time.perf_counter() - began}
-        known = self._known.get((said.words, principal.scope))
+        known = self._known.get((_words(request), principal.scope))
         if known is None or known.cache != self._cache():
             return None
-        return FastRequest(began, said, peer, principal, known, stages)
+        return FastRequest(began, request, principal, known, stages)
 
-    def at_once(self, asked: FastRequest) -> FinishedAnswer | None:
-        """The answer from memory; None where the page is not there or may not be shown."""
+    def _from_memory(self, asked: FastRequest) -> FinishedResponse | None:
+        """The response from memory; None where the page is absent or may not be shown."""
         found = self._service.pages.at_hand(asked.known.wanted, quietly=True)
-        return None if found is None else self._answered(asked, found)
+        return None if found is None else self._response(asked, found)
 
-    def may_be_in_redis(self, asked: FastRequest) -> bool:
-        """Whether it is worth while to wait for `from_redis`."""
+    def _may_be_in_redis(self, asked: FastRequest) -> bool:
         return self._service.pages.shared_state == "answers" and bool(asked.known.lines)
 
-    async def from_redis(self, asked: FastRequest) -> FinishedAnswer | None:
-        """The answer from Redis; None as above."""
+    async def _from_redis(self, asked: FastRequest) -> FinishedResponse | None:
+        """The response from Redis; None as above."""
         try:
             async with self._service.drain.running(short=True):
                 found = await self._service.pages.from_redis(asked.known.wanted)
         except asyncio.CancelledError:
             self._service.observers.tell(self._ended(asked, _GONE))
             raise
-        return None if found is None else self._answered(asked, found)
+        return None if found is None else self._response(asked, found)
 
-    def _answered(self, asked: FastRequest, found: CacheHit) -> FinishedAnswer | None:
-        """The answer, of which everybody then knows; None, and nobody does, where it can't be."""
-        service, (_, said, _, principal, known, stages) = self._service, asked
-        held, form, if_none_match = found.held, known.form, said.if_none_match
-        tag = form.entity_tag(held)
+    def _response(self, asked: FastRequest, found: CacheHit) -> FinishedResponse | None:
+        """The response, of which all observers are notified; None where there can't be one."""
+        service, (_, request, principal, known, stages) = self._service, asked
+        held, form = found.held, known.form
+        tag, if_none_match = form.entity_tag(held), request.headers.get(hdrs.IF_NONE_MATCH)
         is_same = if_none_match is not None and headers.matches(if_none_match, tag)
         lines = known.lines.get(304 if is_same else 200)
         standing = None if lines is None else service.limits.admit_at_once(principal, "requests")
@@ -212,14 +199,16 @@ class PageAnswers:
         service.pages.tell_hit(known.wanted, found)
         service.warmth.note(known.wanted, form.query.format.name, form.given, principal)
         service.observers.tell(ended)
-        return head + _of_the_answer(found, ended, standing), made.body
+        rest = _of_the_response(found, ended, standing)
+        return FinishedResponse(made.status, b"".join((head, rest, made.body)))
 
     def _ended(self, asked: FastRequest, made: _Payload) -> RequestEnded:
-        began, said, peer, principal, known, stages = asked
+        began, request, principal, known, stages = asked
+        fields = request.headers
         seconds = time.perf_counter() - began
         return RequestEnded(
             at=time.time(),
-            request_id=request_id(said.request_id),
+            request_id=request_id(fields.get(_X_REQUEST_ID)),
             method="GET",
             route=known.route,
             guarded=True,
@@ -229,18 +218,36 @@ class PageAnswers:
             seconds=seconds,
             first_byte=None if made is _GONE else seconds,
             stages=stages,
-            address=client_address(peer, said.fields, self._trusted),
+            address=client_address(request.remote, fields, self._trusted),
             principal=principal,
             dataset=known.wanted.dataset.name,
             format=known.form.query.format.name,
             query=known.query,
             rows=made.rows,
             size=made.size,
-            trace=trace_of(said.traceparent, self._begun),
+            trace=trace_of(fields.get(_TRACEPARENT), self._begun),
         )
 
     def _cache(self) -> CacheScope:
         return self._service.pages.origin, self._service.pages.kept_out
+
+
+async def answer_first(
+    answers: PageAnswers, handler: RequestHandler, request: web.BaseRequest
+) -> web.StreamResponse:
+    """The response of `answers` if there is one, else that of the application's `handler`.
+
+    A response that can be remembered is prepared here, which completes its head, so that the head
+    is known; aiohttp sends it afterwards.
+    """
+    found = await answers.answer(request)
+    if found is not None:
+        return found
+    response = await handler(request)
+    if answers.may_remember(request):
+        await response.prepare(request)
+        answers.remember(request, response)
+    return response
 
 
 def _made(form: PageForm, held: CacheEntry) -> _Payload:
@@ -248,47 +255,40 @@ def _made(form: PageForm, held: CacheEntry) -> _Payload:
     return _Payload(200, rendered.body, len(held.page.records), rendered.rows_size)
 
 
-def _may_come(request: web.BaseRequest) -> bool:
-    """Whether a request like this would be looked for here. A ticket does not come again."""
+def _is_plain(request: web.BaseRequest) -> bool:
+    """Tell whether nothing in a request makes its page, or the response, another one.
+
+    Behind an upgrade or a body the connection may have to end.
+    """
+    fields = request.headers
+    # Not a loop, for it runs for every request.
     return (
         request.method == "GET"
         and request.version == HttpVersion11
-        and _size_of(_words(request.raw_path, request.headers)) <= _LONGEST_WORDS
-        and "ticket=" not in request.raw_path
-        and _asks_for_no_more(request.headers)
+        and request.keep_alive
+        and not request.can_read_body
+        and not (
+            hdrs.CACHE_CONTROL in fields
+            or hdrs.EXPECT in fields
+            or hdrs.ORIGIN in fields
+            or hdrs.UPGRADE in fields
+        )
     )
 
 
-def said_by(message: RawRequestMessage) -> RequestHead | None:
-    """What a request without a body says; None where it must go the long way."""
-    fields = message.headers
-    if (
-        message.method != "GET"
-        or message.version != HttpVersion11
-        or message.should_close
-        or message.upgrade
-        or not _asks_for_no_more(fields)
-    ):
-        return None
-    return RequestHead(
-        _words(message.path, fields),
-        fields.get(hdrs.AUTHORIZATION),
-        fields.get(hdrs.IF_NONE_MATCH),
-        fields.get(_X_REQUEST_ID),
-        fields.get(_TRACEPARENT),
-        fields,
-    )
-
-
-def _asks_for_no_more(fields: CIMultiDictProxy[str]) -> bool:
-    """Whether nothing in the head has a page made, or answered, in another way."""
-    # Not a loop, for it runs for every request.
-    return not (hdrs.CACHE_CONTROL in fields or hdrs.EXPECT in fields or hdrs.ORIGIN in fields)
-
-
-def _words(path: str, fields: CIMultiDictProxy[str]) -> CacheableTarget:
+def _is_writable(transport: asyncio.Transport | None) -> bool:
+    """Tell whether bytes that are written now leave at once."""
     return (
-        path,
+        transport is not None
+        and not transport.is_closing()
+        and not transport.get_write_buffer_size()
+    )
+
+
+def _words(request: web.BaseRequest) -> CacheableTarget:
+    fields = request.headers
+    return (
+        request.raw_path,
         tuple(fields.getall(hdrs.ACCEPT, ())),
         tuple(fields.getall(hdrs.ACCEPT_ENCODING, ())),
     )
@@ -299,9 +299,9 @@ def _size_of(words: CacheableTarget) -> int:
     return len(path) + sum(map(len, accept)) + sum(map(len, coding))
 
 
-def _staying(response: web.StreamResponse) -> bytes:
-    """The beginning of the head, with the lines that stay."""
-    changing = _OF_THE_PAGE | _OF_THE_ANSWER
+def _constant_lines(response: web.StreamResponse) -> bytes:
+    """The beginning of the head, with the lines that stay the same."""
+    changing = _OF_THE_PAGE | _OF_THE_RESPONSE
     lines = [f"HTTP/1.1 {response.status} {response.reason}"]
     lines += [f"{n}: {v}" for n, v in response.headers.items() if n.lower() not in changing]
     return "".join(f"{line}\r\n" for line in lines).encode()
@@ -314,8 +314,8 @@ def _of_the_page(tag: str, link: str | None, length: int | None) -> bytes:
     return lines.encode()
 
 
-def _of_the_answer(found: CacheHit, ended: RequestEnded, standing: Mapping[str, str]) -> bytes:
-    """The lines that are of this answer alone, and the head's end."""
+def _of_the_response(found: CacheHit, ended: RequestEnded, standing: Mapping[str, str]) -> bytes:
+    """The lines of this response alone, and the head's end."""
     lines = (
         f"Date: {_date(int(ended.at))}\r\n"
         f"Feed-Export: {identifiers.new_uuid()}\r\n"
