@@ -21,7 +21,7 @@ class Compressor(Protocol):
     """Compresses one body, chunk by chunk. Not for two threads at once."""
 
     def compress(self, chunk: Pieces) -> Pieces:
-        """All of the chunk, flushed: whoever has these bytes can read it to its end."""
+        """The whole chunk, flushed: a reader of these bytes can decode it to its end."""
         ...
 
     def finish(self) -> bytes:

@@ -16,7 +16,7 @@ _FORMULA_WITHIN: Final = re.compile(r"[,;\t|]\ufeff*[=@\t\r\n\uff1d\uff0b\uff0d\
 
 @dataclass(frozen=True, slots=True)
 class CsvStyle:
-    """How a CSV file is written.
+    """The style of a CSV file.
 
     `guard` disarms formulas. With a `zone` timestamps are in it, as spreadsheets read them, and
     without are as in JSON.

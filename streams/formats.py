@@ -2,7 +2,7 @@
 
 An encoder is an object with one method, `encode(frame) -> Pieces`. It keeps what a body needs to
 know of itself: whether a record came before, and how many bytes it has made. It never waits and
-never fails, so whoever drives it has no generator to close when a client vanishes.
+never fails, so its caller has no generator to close when a client vanishes.
 
 Rows come joined, and leave as they came: what a format puts before and behind them are pieces of
 their own, for to put all of it in one would be to copy it.
@@ -21,7 +21,7 @@ from streams.csv_record import PLAIN_CSV, CsvStyle, csv_record
 from streams.frames import End, Failure, Frame, Joined, Open, Ping, Progress, Rows
 
 Pieces: TypeAlias = Sequence[Joined]
-"""What is sent as it stands, one piece behind the other."""
+"""Pieces of memory that are sent as they are, one behind the other."""
 
 END_ID: Final = "end"
 """The id of an SSE feed's last event: a client that comes back with it has everything."""
@@ -29,7 +29,7 @@ END_ID: Final = "end"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a request chose of a format: `frames` is NDJSON's, the others are CSV's."""
+    """The options of a format: `frames` is NDJSON's, the others are CSV's."""
 
     columns: tuple[str, ...]
     frames: bool = False
@@ -49,7 +49,7 @@ class Encoder(Protocol):
 
 
 def size_of(pieces: Pieces) -> int:
-    """How many bytes the pieces are."""
+    """The bytes of all pieces."""
     return sum(map(len, pieces))
 
 
@@ -244,7 +244,7 @@ def _event(kind: str, data: Mapping[str, Any], ident: str | None = None) -> byte
 class Format:
     """A format by its public name. The first of the media types is the one that is sent.
 
-    `between` tells what joins records, which a layout with frames has something else for.
+    `between` has the bytes that join records, which differ in a layout with frames.
     """
 
     name: str
@@ -254,7 +254,7 @@ class Format:
     _framed_between: bytes | None = None
 
     def between(self, layout: Layout) -> bytes:
-        """What stands between two records of one `Rows`."""
+        """The bytes between two records of one `Rows`."""
         if layout.frames and self._framed_between is not None:
             return self._framed_between
         return self._between

@@ -1,4 +1,4 @@
-"""What flows through a stream, from the first frame to the last.
+"""The frames of a stream, from the first to the last.
 
 A stream is `Open`, then any number of `Rows`, `Progress` and `Ping`, then exactly one of `End`
 or `Failure`. Only `End` says that everything was sent.
@@ -46,7 +46,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the stream is. The encoder adds the bytes, for only it knows them."""
+    """The progress of the stream. The encoder adds the bytes, for only it knows them."""
 
     rows: int
     total: int | None
@@ -70,7 +70,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The stream breaks off here. `retry_ms` tells an SSE client when to come back."""
+    """The break of a stream. `retry_ms`: the milliseconds after which an SSE client comes back."""
 
     problem: Mapping[str, Any]
     after: str | None
@@ -79,7 +79,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Nothing to say, but the connection lives."""
+    """A sign of life."""
 
 
 Frame: TypeAlias = Open | Rows | Progress | End | Failure | Ping

@@ -1,8 +1,8 @@
-"""Resume tokens: where in an order a row stands.
+"""Resume tokens: the place of a row in an order.
 
 A token is the row's order columns and key as text, each percent-encoded (RFC 3986, section 2.1),
 joined with `,`. The same string stands behind `after=`, in SSE ids, in `Link` and in a row's URL,
-so whoever holds the last row holds the token.
+so the holder of the last row holds the token.
 """
 
 import re

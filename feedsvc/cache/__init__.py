@@ -1,1 +1,1 @@
-"""First pages, kept in memory and in Redis, and never older than what PostgreSQL has told."""
+"""First pages, kept in memory and in Redis, and never older than the last reported change."""

@@ -1,4 +1,4 @@
-"""What the cache is worth: counted from observations, by dataset and tier."""
+"""Figures of the cache, counted from events, by dataset and tier."""
 
 import os
 import time
@@ -21,8 +21,6 @@ from feedsvc.datasets.tags import all_under, exactly
 
 @dataclass(slots=True)
 class _Counts:
-    """One dataset's."""
-
     hits: Counter[str] = field(default_factory=Counter)
     misses: Counter[str] = field(default_factory=Counter)
     bypassed: Counter[str] = field(default_factory=Counter)
@@ -48,7 +46,7 @@ class CacheAnalytics:
         self._names = {item(name): name for name in self._counts for item in (exactly, all_under)}
 
     def observe(self, observers: Observers) -> None:
-        """Counts what concerns the cache from now on."""
+        """Count the events of the cache from now on."""
         observers.add(CacheLookup, self._looked_up)
         observers.add(CacheLoad, self._loaded)
         observers.add(CachePut, self._put)

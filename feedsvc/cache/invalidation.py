@@ -1,4 +1,4 @@
-"""Which datasets' changes are told, and whose database it is: looked at now and then."""
+"""The subscriber that keeps the cache's ledger, and its coverage, up to date."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,13 +34,13 @@ class Invalidation:
         self._declarations = declarations
         self._observers = observers
         self._found: Mapping[str, str] | None = None
-        """What is to be kept out from the next beat on."""
+        """The datasets that are kept out from the next heartbeat on."""
         self._state: str | None = None
         self._missed = False
-        """Whether something changed of which no trigger tells."""
+        """Whether something changed that no trigger reports."""
 
     async def look(self, connection: asyncpg.Connection) -> None:
-        """Finds out what may be cached. Raises what asyncpg raises."""
+        """Find out which datasets may be cached. Raises what asyncpg raises."""
         origin: str = await connection.fetchval(_ORIGIN)
         planned = await triggers.plan(connection, self._declarations)
         drifted = await triggers.drifted(connection, planned)

@@ -1,4 +1,4 @@
-"""What a page is looked up by: everything that its records depend on."""
+"""The key of a page: everything that its records depend on."""
 
 import hashlib
 from typing import Final

@@ -1,7 +1,7 @@
-"""What is known to have changed, and so which snapshots are too old for which pages.
+"""The known changes, by which a snapshot is too old for a page.
 
-The rule that everything rests on: a page may be shown only while somebody listens to PostgreSQL,
-and only if its snapshot sees every transaction that was told for one of the page's tags.
+The rule that everything rests on: a page may be shown only while the service listens to PostgreSQL,
+and only if its snapshot sees every transaction that was reported for one of the page's tags.
 """
 
 import time
@@ -13,7 +13,7 @@ from feedsvc.backends.postgres.snapshot import Snapshot
 _MOST_ITEMS: Final = 200_000
 _MOST_WRITERS: Final = 256
 _NEVER: Final = Snapshot(1 << 64, 1 << 64, frozenset())
-"""What no snapshot covers, for transaction numbers have 64 bits."""
+"""Covered by no snapshot, for transaction numbers have 64 bits."""
 
 
 class _Writers:
@@ -32,7 +32,7 @@ class _Writers:
         self.newest = max(self.newest, xid)
 
     def forget(self, snapshot: Snapshot) -> None:
-        """Forgets the transactions that the snapshot sees, for which it stands from now on."""
+        """Forget the transactions that the snapshot sees, for which it stands from now on."""
         self.xids = {xid for xid in self.xids if not snapshot.sees(xid)}
         self.floor = snapshot
 
@@ -48,10 +48,10 @@ class _Writers:
 
 
 class Ledger:
-    """Who wrote what, for as long as a page from before may be somewhere.
+    """The transactions that changed each item, for as long as an older page may be kept anywhere.
 
-    Items are those of `datasets.tags`. `keep` is how old a page can get, in seconds; `silence` is
-    how long nothing need be heard from PostgreSQL until nothing is believed any more.
+    Items are those of `datasets.tags`. `keep`: the greatest age of a page, in seconds. `silence`:
+    the seconds without a heartbeat after which no page is fresh any more.
     """
 
     def __init__(
@@ -71,33 +71,33 @@ class Ledger:
 
     @property
     def listening(self) -> bool:
-        """Whether what has not been told has not happened."""
+        """Whether a change that was not reported did not happen."""
         return self._begun and self._clock() - self._heard <= self._silence
 
     def start(self, snapshot: Snapshot) -> None:
-        """From here on everything is told; what this snapshot sees may have been missed.
+        """Start with this snapshot: the changes that it sees may have been missed, no others.
 
-        What was told while the snapshot was on its way is kept: it need not see it.
+        Those reported while the snapshot was on its way are kept: it need not see them.
         """
         self._floor = self._next_floor = snapshot
         self._begun = True
         self._heard = self._turned = self._clock()
 
     def disconnect(self) -> None:
-        """Nobody listens any more."""
+        """Stop: no page is fresh until `start`."""
         self._begun = False
 
     def reset(self) -> None:
-        """Whatever is told from here on is of another database, or of another life of it.
+        """Forget everything: from here on changes are of another database, or another life of it.
 
-        Its transactions have numbers of their own, so nothing is believed until `start`.
+        Its transactions have numbers of their own, so no page is fresh until `start`.
         """
         self._begun = False
         self._floor = self._next_floor = _NEVER
         self._writers, self._older = {}, {}
 
     def record(self, xid: int, items: Iterable[str]) -> None:
-        """A committed transaction changed what has these items."""
+        """Record that a committed transaction changed rows with these items."""
         for item in items:
             writers = self._writers.get(item)
             if writers is None:
@@ -105,7 +105,7 @@ class Ledger:
             writers.add(xid)
 
     def confirm(self, snapshot: Snapshot) -> None:
-        """PostgreSQL answered just now, and every change that this snapshot sees has been told."""
+        """Confirm, at this moment, that every change that this snapshot sees was reported."""
         if not self._begun:
             return
         self._heard = self._clock()
@@ -125,7 +125,7 @@ class Ledger:
     def unchanged(self, old: Snapshot, new: Snapshot, items: Sequence[str]) -> bool:
         """Whether a page of the old snapshot is as the new one would have it.
 
-        Only once all that the new one sees has been told.
+        To be asked once all changes that the new one sees are reported.
         """
         if not self.listening or self._floor is None or not old.covers(self._floor):
             return False
@@ -136,7 +136,7 @@ class Ledger:
         )
 
     def has_no_newer_change(self, snapshot: Snapshot, items: Sequence[str]) -> bool:
-        """Whether no change was told that the page lacks, or may lack; later ones may be missed."""
+        """Whether no reported change is missing from the page; later ones may not be reported."""
         return (self._floor is None or snapshot.covers(self._floor)) and all(
             writers is None or writers.all_seen_by(snapshot)
             for told in (self._writers, self._older)
@@ -152,7 +152,7 @@ class Ledger:
 
 
 def _unseen(told: Mapping[str, _Writers], snapshot: Snapshot) -> dict[str, _Writers]:
-    """Of what was told, the part that overtook the snapshot on its way here."""
+    """The reported changes that overtook the snapshot on its way here."""
     left = {}
     for item, writers in told.items():
         xids = [xid for xid in writers.xids if not snapshot.sees(xid)]

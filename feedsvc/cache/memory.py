@@ -16,12 +16,12 @@ _LEAST_FOR_REQUESTS: Final = 2_097_152  # bytes, also where no page is kept in m
 
 
 def pages_share(memory_bytes: int) -> int:
-    """How much of `cache.memory_bytes` pages may take."""
+    """The bytes of `cache.memory_bytes` that pages may take."""
     return memory_bytes - memory_bytes // _REQUESTS
 
 
 def requests_share(memory_bytes: int) -> int:
-    """How much of `cache.memory_bytes` what is remembered of requests may take."""
+    """The bytes of `cache.memory_bytes` that remembered requests may take."""
     return max(memory_bytes // _REQUESTS, _LEAST_FOR_REQUESTS)
 
 
@@ -33,7 +33,7 @@ class Rendered(NamedTuple):
 
 
 class Guess:
-    """That a page would be asked for. It outlives the page, which may be thrown out meanwhile."""
+    """The guess that a page would be asked for. It outlives the page, which may be evicted."""
 
     __slots__ = ("is_open",)
 
@@ -42,9 +42,9 @@ class Guess:
 
 
 class CacheEntry:
-    """A page in memory, with what was made of it: bodies, entity tags, heads of answers.
+    """A page in memory, with the bodies, entity tags and heads of answers that were made of it.
 
-    `guess` is there where it was read before anybody had asked for it.
+    `guess` is set if it was read before a request asked for it.
     """
 
     __slots__ = ("bodies", "entity_tags", "guess", "heads", "key", "page")
@@ -58,7 +58,7 @@ class CacheEntry:
         self.guess = Guess() if page.prefetched else None
 
     def size(self) -> int:
-        """Bytes of memory that it takes, roughly."""
+        """The bytes of memory that it takes, roughly."""
         records = self.page.size() + _A_RECORD * len(self.page.records)
         bodies = sum(len(made.body) for made in self.bodies.values())
         heads = sum(map(len, self.heads.values())) + _A_HEAD * len(self.heads)
@@ -80,14 +80,14 @@ class Memory(LRUCache[PageKey, CacheEntry]):
             return None
 
     def put(self, key: PageKey, held: CacheEntry) -> None:
-        """Keeps it, also anew when it has grown."""
+        """Keep the entry, or count it anew when it has grown."""
         if held.size() > self.maxsize // 16:
             self.pop(key, None)
         else:
             self[key] = held
 
     def popitem(self) -> tuple[PageKey, CacheEntry]:
-        """Throws out the least recently used."""
+        """Evict the least recently used."""
         key, held = super().popitem()
         self.evicted += 1
         return key, held

@@ -39,7 +39,7 @@ _MOST_OVERSIZED: Final = 10_000
 _OVERSIZED_SECONDS: Final = 300.0
 
 CatchUp: TypeAlias = Callable[[], Awaitable[bool]]
-"""Waits until all committed changes are told; false where they can't be."""
+"""Waits until all committed changes are reported; false where they can't be."""
 
 
 class Pages:
@@ -66,12 +66,12 @@ class Pages:
 
     @property
     def listening(self) -> bool:
-        """Whether PostgreSQL tells of changes, without which nothing is shown from the cache."""
+        """Whether PostgreSQL reports changes, without which no page is shown from the cache."""
         return self._policy.listening
 
     @property
     def origin(self) -> str:
-        """Which database this is, and which of its lives."""
+        """The identity of the database, and of its life."""
         return self.coverage.origin
 
     @property
@@ -92,7 +92,7 @@ class Pages:
     def wanted(
         self, query: FeedQuery, principal: Principal, limit: int | None
     ) -> PageRequest | Why:
-        """What to look for, or why there is nothing to be found."""
+        """The request for a page, or the reason why the cache has no part in it."""
         request = self._policy.request(query, principal, limit)
         if isinstance(request, PageRequest) and request.key in self._oversized:
             return "large"
@@ -207,7 +207,7 @@ class Pages:
         return "absent" if held is None else self._policy.fault(wanted, held.page) or "absent"
 
     async def _fresh(self, wanted: PageRequest, load: Load) -> Lookup:
-        """A page that lacks nothing that was told before this request began."""
+        """A page that lacks no change that was reported before this request began."""
         why = self._why_not_in_memory(wanted)
         for _ in range(_MOST_ROUNDS):
             joined = self.loader.is_loading(wanted.key)

@@ -1,7 +1,7 @@
-"""Which datasets are cached, and which of their pages may be shown.
+"""The rules of the cache: which datasets it covers, and which of their pages may be shown.
 
-The rule behind it is the ledger's: a page is shown only while PostgreSQL tells of changes, and only
-if it lacks none of them.
+They rest on the ledger's: a page is shown only while PostgreSQL reports changes, and only if it
+lacks none of them.
 """
 
 from collections.abc import Collection, Mapping
@@ -33,9 +33,9 @@ class Coverage:
         self.kept_out: Mapping[str, str] | None = None
         """The datasets that are not cached, each with the reason; None until it is known."""
         self.untold: Collection[str] = frozenset()
-        """Datasets whose triggers do not tell of every change, which `migrate triggers` mends."""
+        """Datasets whose triggers do not report every change, which `migrate triggers` repairs."""
         self.origin = ""
-        """Which database this is, and which of its lives: no page of another one is shown."""
+        """The identity of the database, and of its life: no page of another one is shown."""
 
     def reasons(self) -> dict[str, KeptOut]:
         """Why each dataset that is kept out is, in a word."""
@@ -44,7 +44,7 @@ class Coverage:
 
 
 class PagePolicy:
-    """What may be looked for, shown and kept."""
+    """The rules for looking pages up, showing them and keeping them."""
 
     def __init__(self, ledger: Ledger, coverage: Coverage, *, enabled: bool) -> None:
         self._ledger = ledger
@@ -53,13 +53,13 @@ class PagePolicy:
 
     @property
     def listening(self) -> bool:
-        """Whether PostgreSQL tells of changes, without which nothing is shown from the cache."""
+        """Whether PostgreSQL reports changes, without which no page is shown from the cache."""
         return self._ledger.listening
 
     def request(
         self, query: FeedQuery, principal: Principal, limit: int | None
     ) -> PageRequest | Why:
-        """What to look for, or why there is nothing to be found."""
+        """The request for a page, or the reason why the cache has no part in it."""
         dataset, coverage = query.dataset, self.coverage
         if not (self._enabled and dataset.cache):
             return "off"
@@ -90,7 +90,7 @@ class PagePolicy:
         return self._ledger.is_fresh(page.snapshot, wanted.items)
 
     def may_be_kept(self, wanted: PageRequest, page: Page) -> bool:
-        """Whether the changes that are told are of the database that the page was read from."""
+        """Whether the reported changes are of the database that the page was read from."""
         return self._ledger.listening and wanted.origin == self.coverage.origin == page.origin
 
     def may_be_shown_stale(self, wanted: PageRequest, page: Page) -> bool:
@@ -103,5 +103,5 @@ class PagePolicy:
         return self._ledger.has_no_newer_change(page.snapshot, wanted.items)
 
     def unchanged(self, wanted: PageRequest, page: Page, snapshot: Snapshot) -> bool:
-        """Whether the page is as this later snapshot would have it, all changes being told."""
+        """Whether the page is as this later snapshot would have it, all changes being reported."""
         return self._ledger.unchanged(page.snapshot, snapshot, wanted.items)

@@ -26,7 +26,7 @@ _PROBE: Final = 20  # of so many chances one is taken all the same, to see wheth
 
 
 class _Record:
-    """How the latest guesses for one dataset turned out."""
+    """The results of the latest guesses for one dataset."""
 
     def __init__(self) -> None:
         self._right: deque[bool] = deque(maxlen=_RECORD)
@@ -38,11 +38,11 @@ class _Record:
         return sum(self._right) / len(self._right) if self._right else None
 
     def guess(self) -> None:
-        """One more guess of which nobody knows yet."""
+        """Count a guess that is not decided yet."""
         self._open += 1
 
     def add(self, *, right: bool) -> None:
-        """How a guess turned out; it may have been another worker's."""
+        """Add the result of a guess, which may have been another worker's."""
         self._right.append(right)
         self._open = max(0, self._open - 1)
 
@@ -58,10 +58,10 @@ class _Record:
 
 
 class Prefetcher:
-    """Reads ahead for whoever is paging.
+    """Reads the next page for callers who are paging.
 
-    `spare` tells whether a connection is to be had, `patience` how many seconds a page may wait
-    until it was a wrong guess.
+    `spare`: whether a connection is to be had. `patience`: the seconds after which a page that was
+    not asked for counts as a wrong guess.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Prefetcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ratios(self) -> dict[str, float | None]:
-        """How often the latest guesses were right, by dataset."""
+        """The ratio of right guesses among the latest, by dataset; None without any."""
         return {name: record.ratio for name, record in self._records.items()}
 
     def consider(self, wanted: PageRequest, load: Load) -> None:
-        """Reads this page for the near future, if that is likely to pay."""
+        """Read this page ahead, if that is likely to pay."""
         self._write_off()
         record = self._records.setdefault(wanted.dataset.name, _Record())
         if len(self._tasks) >= _MOST_AT_ONCE or not self._spare():
@@ -91,12 +91,12 @@ class Prefetcher:
             task.add_done_callback(self._tasks.discard)
 
     def observe(self, prefetch: CachePrefetch) -> None:
-        """Learns which guesses were right."""
+        """Count the guesses that were right."""
         if prefetch.outcome == "used":
             self._records.setdefault(prefetch.dataset, _Record()).add(right=True)
 
     async def close(self) -> None:
-        """Gives up what is being read."""
+        """Cancel what is being read."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -117,7 +117,7 @@ class Prefetcher:
             self._open.append((time.monotonic(), wanted.dataset.name, held.guess))
 
     def _write_off(self) -> None:
-        """What nobody has asked for by now was a wrong guess."""
+        """Count guesses as wrong that were not asked for in time."""
         before = time.monotonic() - self._patience
         while self._open and self._open[0][0] < before:
             _, dataset, guess = self._open.popleft()

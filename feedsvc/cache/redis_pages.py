@@ -33,12 +33,12 @@ class RedisPages:
 
     @property
     def state(self) -> LinkState:
-        """How Redis is."""
+        """The state of Redis."""
         return self._shared.state
 
     @property
     def refusals(self) -> int:
-        """How many questions Redis refused."""
+        """The number of questions that Redis refused."""
         return self._shared.refusals
 
     async def get(self, wanted: PageRequest) -> Page | Missing:
@@ -49,7 +49,7 @@ class RedisPages:
             return "absent"
 
     async def put(self, wanted: PageRequest, page: Page) -> None:
-        """Keeps the page for as long as it can be of use, if Redis is there."""
+        """Keep the page for as long as it can be of use, if Redis is there."""
         seconds = wanted.dataset.fresh + wanted.dataset.stale - page.age()
         envelope = pack(wanted.key, page, self._seal)
         self._observers.tell(CachePut(wanted.dataset.name, page.size(), len(envelope)))
@@ -82,7 +82,7 @@ class RedisPages:
         return None
 
     def holding(self, claim: Claim) -> AbstractAsyncContextManager[None]:
-        """Keeps the claim while the block runs, and gives it up behind it."""
+        """Hold the claim while the block runs, and release it behind it."""
         return self._shared.holding(claim)
 
     def opened(self, wanted: PageRequest, envelope: bytes | None) -> Page | Missing:

@@ -12,7 +12,7 @@ from feedsvc.backends.redis.link import LinkState, RedisAwayError, RedisLink
 from feedsvc.cache.envelope import PageKey
 
 CLAIM_SECONDS: Final = 2.0
-"""How long a claim outlives a worker that died with it."""
+"""The seconds for which a claim outlives a worker that died with it."""
 
 _CLAIM: Final = (files("feedsvc.cache") / "claim.lua").read_text()
 _RENEW: Final = (files("feedsvc.cache") / "renew.lua").read_text()
@@ -25,7 +25,7 @@ class Claim:
         self.name = name
         self.owner = owner
         self.found = found
-        """What was there when the claim was made."""
+        """The envelope that was there when the claim was made."""
         self.is_over = False
 
 
@@ -37,12 +37,12 @@ class RedisStore:
 
     @property
     def state(self) -> LinkState:
-        """How Redis is."""
+        """The state of Redis."""
         return self._link.state
 
     @property
     def refusals(self) -> int:
-        """How many questions Redis refused."""
+        """The number of questions that Redis refused."""
         return self._link.refusals
 
     async def get(self, key: PageKey) -> bytes | None:
@@ -50,12 +50,12 @@ class RedisStore:
         return _bytes(await self._link.ask("GET", self._name(key)))
 
     async def put(self, key: PageKey, envelope: bytes, seconds: float) -> None:
-        """Keeps the envelope for so long."""
+        """Keep the envelope for so many seconds."""
         lifetime = max(1, round(seconds * 1_000))
         await self._link.write("SET", self._name(key), envelope, "PX", lifetime)
 
     async def claim(self, key: PageKey) -> Claim | bytes | None:
-        """A claim to read the page; if somebody else has it, what there is of the page."""
+        """A claim to read the page; if another worker has it, the envelope that there is."""
         name, owner = self._name(key), uuid.uuid4().hex
         lasts = round(CLAIM_SECONDS * 1_000)
         answer = await self._link.write("EVAL", _CLAIM, 2, name, f"{name}:claim", owner, lasts)
@@ -66,7 +66,7 @@ class RedisStore:
 
     @asynccontextmanager
     async def holding(self, claim: Claim) -> AsyncIterator[None]:
-        """Keeps the claim while the block runs, and gives it up behind it."""
+        """Hold the claim while the block runs, and release it behind it."""
         keeping = asyncio.create_task(self._keep(claim))
         try:
             yield

@@ -20,20 +20,20 @@ class _Flight(Generic[T]):
 class Flights(Generic[T]):
     """Loads that are under way, by key.
 
-    A load belongs to nobody: whoever asked first may go, and it goes on for the others. When the
-    last one has gone it is cancelled.
+    A load belongs to no request: the first one may go, and it goes on for the others. When the last
+    one has gone it is cancelled.
     """
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight[T]] = {}
         self._tasks: set[asyncio.Task[T]] = set()
-        """Those that nobody can join any more included, until they have tidied up."""
+        """All loads, also those that can't be joined any more, until they have ended."""
 
     def __contains__(self, key: str) -> bool:
         return key in self._flights
 
     async def join(self, key: str, load: Callable[[], Awaitable[T]]) -> T:
-        """What the load under way gives, or a new one. Raises what it raises."""
+        """The result of the load under way, or of a new one. Raises what it raises."""
         for _ in range(_MOST_LOADS):
             flight = self._flights.get(key) or self._begin(key, load)
             try:
@@ -58,12 +58,12 @@ class Flights(Generic[T]):
                 self._forget(key, flight)
 
     def keep(self, key: str, load: Callable[[], Awaitable[T]]) -> None:
-        """Loads for nobody in particular, unless that is under way already."""
+        """Load in the background, unless that is under way already."""
         flight = self._flights.get(key) or self._begin(key, load)
         flight.waiting += 1  # never taken back: it is finished whoever goes
 
     async def close(self) -> None:
-        """Cancels every load, and waits until all have ended."""
+        """Cancel every load, and wait until all have ended."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()

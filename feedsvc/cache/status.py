@@ -7,15 +7,15 @@ from feedsvc.cache.memory import CacheEntry
 Why: TypeAlias = Literal[
     "absent", "expired", "invalidated", "mismatch", "deaf", "untracked", "off", "request", "large"
 ]
-"""Why a page was not shown from the cache."""
+"""The reason why a page was not shown from the cache."""
 Tier: TypeAlias = Literal["memory", "redis"]
 
 
 class CacheStatus(NamedTuple):
     """A value of Cache-Status behind the cache's name (RFC 9211): a hit, or why it was none.
 
-    `ttl` are the seconds for which a hit is fresh, negative for a stale one. `stored` tells what
-    became of a page that was read: `stored`, or `collapsed` where another request read it.
+    `ttl` are the seconds for which a hit is fresh, negative for a stale one. A page that
+    was read is `stored`, or `collapsed` if another request read it.
     """
 
     fwd: Literal["uri-miss", "stale", "bypass", "request"] | None

@@ -1,4 +1,4 @@
-"""The pages that were asked for most before a restart, read again before anybody asks."""
+"""The pages that were asked for most before a restart, read again right after it."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ _MOST_KEPT: Final = 5_000
 _A_DAY: Final = 86_400
 
 Recipe = dict[str, Any]
-"""What a page is made of, as plain values: `dataset`, `given` and `scope`."""
+"""The request for a page as plain values: `dataset`, `given` and `scope`."""
 
 
 class Warmth:
-    """Keeps in Redis which pages are hot, and gives them back at a start."""
+    """The list of the hottest pages, kept in Redis from one start to the next."""
 
     def __init__(self, link: RedisLink | None, most: int) -> None:
         self._link = link
@@ -36,7 +36,7 @@ class Warmth:
     def note(
         self, wanted: PageRequest, format_name: str, given: Mapping[str, str], principal: Principal
     ) -> None:
-        """The page was asked for once more."""
+        """Count a request for the page."""
         score = self._scores.get(wanted.key)
         if score is not None:
             self._scores[wanted.key] = score + 1.0
@@ -50,7 +50,7 @@ class Warmth:
             }
 
     async def run(self, warm: Callable[[Recipe], Awaitable[None]]) -> None:
-        """Warms once, then notes what is hot until it is cancelled."""
+        """Warm the cache once, then note the hottest pages until cancelled."""
         for recipe in await self._hottest():
             try:
                 await warm(recipe)
@@ -62,7 +62,7 @@ class Warmth:
             self._cool()
 
     async def write(self) -> None:
-        """Notes what is hot."""
+        """Write down the hottest pages."""
         hottest = sorted(self._scores, key=self._scores.__getitem__, reverse=True)[: self._most]
         if self._link is None or not hottest:
             return
@@ -73,10 +73,10 @@ class Warmth:
             await self._link.write("HSET", name, self._own, body)
             await self._link.write("EXPIRE", name, _A_DAY)
         except RedisAwayError:
-            logger.debug("cache: what is hot was not noted")
+            logger.debug("cache: the hottest pages were not noted")
 
     async def _hottest(self) -> list[Recipe]:
-        """What all workers noted, the hottest first. Those that are long gone are struck out."""
+        """The hottest pages of all workers, hottest first. Notes of ended workers are deleted."""
         if self._link is None or not self._most:
             return []
         name = self._name()
@@ -112,7 +112,7 @@ def _pages_of(note: bytes) -> list[tuple[float, Recipe]] | None:
             return None
         return [(float(score), dict(recipe)) for score, recipe in plain["pages"]]
     except (ValueError, TypeError, KeyError):
-        logger.warning("cache: a note of what is hot was passed over, for it is damaged")
+        logger.warning("cache: a damaged note of the hottest pages was passed over")
         return None
 
 

@@ -1,9 +1,9 @@
-"""What PostgreSQL tells of committed writes, on a connection of its own.
+"""Notifications of committed writes, received on a connection of their own.
 
 The triggers of `feedsvc migrate` notify in the transaction that writes, and PostgreSQL delivers
 what was committed, in the order of the commits. A beat, our own note to ourselves, comes back
-behind everything that was told before it. So a connection that is dead, or behind a pooler that
-can't listen, is found out, and whoever asks for a beat knows that nothing is still on its way.
+behind everything that was sent before it. So a connection that is dead, or behind a pooler that
+can't listen, is found out, and after a beat nothing from before it is still on its way.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class ChangeListener:
         return not self._has_tried
 
     async def run(self) -> None:
-        """Listens until it is cancelled; whatever goes wrong, it begins anew."""
+        """Listen until cancelled; after any error, begin anew."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -97,8 +97,8 @@ class ChangeListener:
                     await self._begin(connection)
                     pause = _FIRST_PAUSE
                     await self._beat_until_it_fails(connection)
-            except Exception as error:  # noqa: BLE001 - whatever it was, nobody listens any more
-                logger.warning("changes: not heard, so nothing is cached: %s", redacted(error))
+            except Exception as error:  # noqa: BLE001 - after any error, begin anew
+                logger.warning("changes: not listening, so nothing is cached: %s", redacted(error))
             finally:
                 self._has_tried = True
                 self._present = None
@@ -106,7 +106,7 @@ class ChangeListener:
             pause = await self._rest(pause)
 
     async def catch_up(self) -> bool:
-        """Makes sure that all that is committed now has been told. False if nobody listens."""
+        """Wait until all changes that are committed now are passed on; false if not listening."""
         connection = self._connection
         if connection is None:
             return False
@@ -117,14 +117,14 @@ class ChangeListener:
         return True
 
     def restart(self) -> None:
-        """Has it begin anew on another connection, at once. Until it has, nobody listens."""
+        """Begin anew on another connection, at once. Until then nothing is passed on."""
         self._lost()
         self._restarted.set()
         if self._present is not None:
             self._present.terminate()
 
     async def _rest(self, pause: float) -> float:
-        """Waits until it is time to begin anew, and gives the next pause."""
+        """Wait until it is time to begin anew; the next pause, in seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await self._restarted.wait()
@@ -160,7 +160,7 @@ class ChangeListener:
         self._next_look = asyncio.get_running_loop().time() + _LOOK_INTERVAL
 
     async def _beat(self, connection: asyncpg.Connection) -> Snapshot:
-        """A snapshot of which everything has been told. Raises what asyncpg raises."""
+        """A snapshot of which every change is passed on. Raises what asyncpg raises."""
         async with self._lock, asyncio.timeout(DEADLINE):
             self._beats += 1
             self._note = asyncio.get_running_loop().create_future()
@@ -177,7 +177,7 @@ class ChangeListener:
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         xid, _, items = str(payload).partition(" ")
         if not xid.isdecimal():
-            logger.error("changes: told something that is not of feedsvc's triggers")
+            logger.error("changes: a notification is not of feedsvc's triggers")
             return
         self._subscriber.on_change(int(xid), items.split())
 

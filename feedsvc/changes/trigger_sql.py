@@ -9,7 +9,7 @@ from feedsvc.datasets.dataset import quote_identifier
 from feedsvc.datasets.tags import Template, all_under
 
 _MOST_TAGS: Final = 1_000
-"""Of one kind in one statement; beyond that it is told of what is above them instead."""
+"""Of one kind in one statement; beyond that the items above them are sent instead."""
 _ITEMS_A_PAYLOAD: Final = 500  # of 14 bytes each; NOTIFY takes fewer than 8,000
 _DIGEST: Final = "encode(substring(sha256(convert_to(tag, 'UTF8')) from 1 for 9), 'base64')"
 # pg_trigger.tgtype of statement triggers that fire afterwards, and their transition tables.
@@ -19,7 +19,7 @@ TYPES: Final = {"insert": (4, "", "new_rows"), "update": (16, "old_rows", "new_r
 
 @dataclass(frozen=True, slots=True)
 class TagRule:
-    """What a table's changes say to one dataset: of its own rows exactly, else of all under."""
+    """The items of a table's changes for one dataset: of its own rows exactly, else all under."""
 
     dataset: str
     templates: tuple[Template, ...]
@@ -33,7 +33,7 @@ class TriggeredTable:
 
     schema: str
     name: str
-    sayings: list[TagRule] = field(default_factory=list)
+    rules: list[TagRule] = field(default_factory=list)
 
     @property
     def quoted(self) -> str:
@@ -48,10 +48,10 @@ class TriggeredTable:
 
     def body(self) -> str:
         """The function's source, which `pg_proc.prosrc` holds as it is."""
-        roots = sorted({all_under(saying.dataset) for saying in self.sayings})
+        roots = sorted({all_under(rule.dataset) for rule in self.rules})
         branches = []
         for operation, rows in _ROWS.items():
-            said = [_items(saying, rows) for saying in self.sayings]
+            said = [_items(rule, rows) for rule in self.rules]
             lines = "\n".join(f"    told := told || array({one});" for one in said)
             branches.append(f"  ELSIF TG_OP = '{operation}' THEN\n{lines}")
         return _BODY.format(
@@ -62,7 +62,7 @@ class TriggeredTable:
         )
 
     def statements(self) -> list[str]:
-        """What makes the function and its triggers, whatever was there."""
+        """SQL that makes the function and its triggers, replacing older ones."""
         function = f"feedsvc.{self.function}"
         made = [
             f"CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql\n"
@@ -113,16 +113,16 @@ END
 """
 
 
-def _items(saying: TagRule, rows: Sequence[str]) -> str:
-    """SQL that gives the items to be told, for the rows of these transition tables."""
-    root = _literal(all_under(saying.dataset))
-    if not saying.templates:
+def _items(rule: TagRule, rows: Sequence[str]) -> str:
+    """SQL for the items to be sent, of the rows of these transition tables."""
+    root = _literal(all_under(rule.dataset))
+    if not rule.templates:
         some = " OR ".join(f"EXISTS (SELECT FROM {table})" for table in rows)
         return f"SELECT {root} WHERE {some}"
-    if not saying.own:
-        tags = _tags(saying.templates, rows)
+    if not rule.own:
+        tags = _tags(rule.templates, rows)
         # A row that fills in no tag may show in anybody's rows.
-        none = f"coalesce({', '.join(map(_filled, saying.templates))}) IS NULL"
+        none = f"coalesce({', '.join(map(_filled, rule.templates))}) IS NULL"
         some = " OR ".join(f"EXISTS (SELECT FROM {r} AS changed WHERE {none})" for r in rows)
         return (
             f"WITH tags AS MATERIALIZED ({tags} LIMIT {_MOST_TAGS + 1}) "
@@ -130,10 +130,10 @@ def _items(saying: TagRule, rows: Sequence[str]) -> str:
             f"WHERE (SELECT count(*) FROM tags) <= {_MOST_TAGS} "
             f"UNION ALL SELECT {root} WHERE (SELECT count(*) FROM tags) > {_MOST_TAGS} OR {some}"
         )
-    tenant = {saying.tenant} if saying.tenant else set()
-    whole = [t for t in saying.templates if not t.columns]
-    wide = [t for t in saying.templates if t.columns and set(t.columns) <= tenant]
-    narrow = [t for t in saying.templates if not set(t.columns) <= tenant]
+    tenant = {rule.tenant} if rule.tenant else set()
+    whole = [t for t in rule.templates if not t.columns]
+    wide = [t for t in rule.templates if t.columns and set(t.columns) <= tenant]
+    narrow = [t for t in rule.templates if not set(t.columns) <= tenant]
     nothing = "SELECT NULL::text AS tag WHERE false"
     bound = f" LIMIT {_MOST_TAGS + 1}"
     return (

@@ -28,7 +28,7 @@ _MODES: Final = {
     "O": "is not enabled as ALWAYS, but as ORIGIN, which tells nothing of replicated writes",
     "R": "is not enabled as ALWAYS, but as REPLICA, which tells of replicated writes alone",
 }
-"""What is wrong with a trigger, by pg_trigger's `tgenabled`."""
+"""The fault of a trigger, by pg_trigger's `tgenabled`."""
 REMEDY: Final = "run `feedsvc migrate triggers`"
 
 
@@ -44,8 +44,8 @@ class TriggerPlan:
 
     def sql(self) -> str:
         """A script that makes them all, to be read and run by the tables' owner."""
-        lines = ["-- What tells feedsvc's cache of changes. Run by the tables' owner; it can be "
-                 "run again.", "BEGIN;", f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
+        lines = ["-- Triggers that report changes to the cache, for the tables' owner to run. "
+                 "It can be run again.", "BEGIN;", f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
                  "CREATE SCHEMA IF NOT EXISTS feedsvc;"]  # fmt: skip
         for table in self.tables.values():
             lines.append(f"\n-- {one_line(table.quoted)}")
@@ -55,7 +55,7 @@ class TriggerPlan:
 
 
 async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> TriggerPlan:
-    """What the datasets call for. Raises what asyncpg raises."""
+    """The triggers that the datasets need. Raises what asyncpg raises."""
     complete, _ = await resolved(connection, declared)
     cached = {name: declaration for name, declaration in complete.items() if declaration.cache}
     asked = [_WatchedRelation(name, d, d.relation_parts(), own=True) for name, d in cached.items()]
@@ -79,10 +79,10 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
         if why is not None:
             impossible[one.name] = why
         elif row["kind"] in _TABLE_KINDS:
-            saying = _saying(one, row)
+            rule = _tag_rule(one, row)
             table = tables.setdefault(place, TriggeredTable(*place))
-            if saying not in table.sayings:
-                table.sayings.append(saying)
+            if rule not in table.rules:
+                table.rules.append(rule)
             used[one.name].add(place)
     found = {row["ordinal"] for row in rows}
     for ordinal, one in enumerate(asked, 1):
@@ -98,7 +98,7 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
 
 
 async def install(connection: asyncpg.Connection, wanted: TriggerPlan) -> list[str]:
-    """Makes what is missing and takes away what nobody needs; the tables that it touched.
+    """Make missing triggers and drop those that are not needed; the tables that changed.
 
     Raises what asyncpg raises, among it LockNotAvailableError for a table that is long in use.
     """
@@ -124,19 +124,19 @@ async def install(connection: asyncpg.Connection, wanted: TriggerPlan) -> list[s
 
 
 async def install_for(connection: asyncpg.Connection, file: Path) -> list[str]:
-    """Makes those that the datasets of this file call for. Raises DatasetsError, and as above."""
+    """Make those that the datasets of this file need. Raises DatasetsError, and as above."""
     return await install(connection, await plan(connection, declarations(file)))
 
 
 async def remove(connection: asyncpg.Connection) -> None:
-    """Takes away all triggers of this kind, with their functions."""
+    """Drop all triggers of this kind, with their functions."""
     await install(connection, TriggerPlan({}, {}, {}))
 
 
 async def untracked(
     connection: asyncpg.Connection, declared: Mapping[str, Declaration]
 ) -> dict[str, str]:
-    """The datasets that may not be cached, for not every change of theirs is told, and why."""
+    """The datasets that may not be cached, for not every change is reported, and why."""
     return await untold(connection, await plan(connection, declared))
 
 
@@ -171,7 +171,7 @@ class _WatchedRelation:
 
 
 def _impossible(asked: _WatchedRelation, row: asyncpg.Record) -> str | None:
-    """Why not every change of what was reached can be told."""
+    """The reason why not every change of the relations can be reported."""
     place = f"{row['schema']}.{row['name']}"
     if row["kind"] == "function":
         # An empty one is the operator's word that no function reads a table.
@@ -193,8 +193,8 @@ def _impossible(asked: _WatchedRelation, row: asyncpg.Record) -> str | None:
     return None
 
 
-def _saying(asked: _WatchedRelation, row: asyncpg.Record) -> TagRule:
-    """What a table says to a dataset: where it can't fill in the tags, that all has changed."""
+def _tag_rule(asked: _WatchedRelation, row: asyncpg.Record) -> TagRule:
+    """The rule of a table for a dataset: where it can't fill in the tags, all has changed."""
     declaration, columns = asked.declaration, json.loads(row["columns"])
     own = asked.own and row["is_itself"]
     if own:
@@ -228,7 +228,7 @@ async def _standing(
 
 
 def _fault(table: TriggeredTable, rows: Sequence[asyncpg.Record]) -> str | None:
-    """What is wrong with the table's triggers."""
+    """The faults of the table's triggers."""
     found = {row["trigger"]: row for row in rows}
     for operation, (type_, old, new) in TYPES.items():
         row = found.get(trigger_name(operation))

@@ -1,4 +1,4 @@
-"""How much of an export is read at a time."""
+"""The number of rows that an export reads at a time."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ _SLOW_BATCH: Final = 0.25  # seconds; rows that come slower than this are passed
 
 
 class BatchSize:
-    """How many rows to ask for: as many as make a chunk, fewer where they come slowly.
+    """The number of rows to ask for: as many as make a chunk, fewer where they come slowly.
 
     Chunks grow with what was read, and that is with what the client took: one that reads nothing
     from the start is found out while the chunk that waits for it is still small.
@@ -23,7 +23,7 @@ class BatchSize:
         self._chunk_bytes = chunk_bytes
 
     def learn(self, batch: Batch | None, seconds: float) -> None:
-        """Takes a batch's size and time into account for the next one."""
+        """Take a batch's size and time into account for the next one."""
         rows, size = (0, 0) if batch is None else (batch.count, len(batch.body))
         self._read_bytes += size
         chunk = min(self._chunk_bytes, max(_SMALLEST_CHUNK, self._read_bytes // 8))

@@ -80,7 +80,7 @@ class Export:
         return self._snapshot.pool.pressed
 
     def total(self) -> Total:
-        """How many rows there will be, as far as is known."""
+        """The number of rows that there will be, as far as is known."""
         if self.is_over:
             return Total(self.rows, "exact")
         rows, kind = self._snapshot.total or self._page_total

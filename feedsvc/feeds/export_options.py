@@ -1,4 +1,4 @@
-"""How an export is read."""
+"""The options of an export."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ SourceFactory: TypeAlias = Callable[[FeedQuery, Principal], Source]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How an export is read.
+    """The options of an export.
 
     `chunk_bytes`: the size of a chunk of rows. `first_page`: a page whose rows are sent already;
-    `verify` tells whether it is what the export's snapshot would have given. `on_first_page`:
+    `verify`: whether it is what the export's snapshot would have given. `on_first_page`:
     collects the rows that the export itself begins with. `source_factory`: makes the source of the
     rows. `count_timeout`: the seconds for counting the rows, where the format shows how many there
     are; at 0 they are not counted.

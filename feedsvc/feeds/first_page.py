@@ -1,4 +1,4 @@
-"""The page that an export goes on from."""
+"""The page that an export goes on from, and its verification."""
 
 import asyncio
 

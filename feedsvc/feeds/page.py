@@ -34,15 +34,15 @@ class Page:
     origin: str = ""
 
     def age(self) -> float:
-        """Seconds since it was read."""
+        """The seconds since it was read."""
         return max(0.0, time.time() - self.loaded)
 
     def size(self) -> int:
-        """Bytes of its records."""
+        """The bytes of its records."""
         return sum(map(len, self.records))
 
 
 def digest_of(records: Sequence[bytes]) -> str:
-    """What tells these records from any others."""
+    """A digest of the records and their number (BLAKE2b, 128 bits, hexadecimal)."""
     together = b"%d\n" % len(records) + BETWEEN.join(records)
     return hashlib.blake2b(together, digest_size=16).hexdigest()

@@ -24,12 +24,12 @@ async def read_page(
 
 
 def page_options(bounds: Streams) -> ExportOptions:
-    """How a page is read: record by record, for that is how it is kept."""
+    """The options for a page: record by record, for that is how it is kept."""
     return ExportOptions(bounds.chunk_bytes, source_factory=ProjectedCursor)
 
 
 async def collect(export: Export, parts: list[Batch], most_bytes: int) -> bool:
-    """Reads an export into the list. False where it grew too large and has more to come."""
+    """Read an export into the list; false where it grew too large and has more to come."""
     size = 0
     while size <= most_bytes:
         taken = await export.take()
@@ -41,5 +41,5 @@ async def collect(export: Export, parts: list[Batch], most_bytes: int) -> bool:
 
 
 def page_of(export: Export, begun: list[Batch]) -> Page:
-    """What was collected, as a page."""
+    """The collected rows as a page."""
     return export.page([record for part in begun for record in part.records()])

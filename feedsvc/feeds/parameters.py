@@ -46,7 +46,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def refuse_unknown(names: Iterable[str], allowed: Sequence[str]) -> None:
-    """Raises BadParameter for the first of the names that is not allowed."""
+    """Refuse the first name that is not allowed. Raises BadParameter."""
     for name in names:
         if name not in allowed:
             raise unknown(name, allowed)

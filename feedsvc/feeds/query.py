@@ -1,4 +1,4 @@
-"""What a request asks of a dataset: parsed and judged before anything else is touched."""
+"""The query of a request, parsed and judged before anything else is touched."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -239,7 +239,7 @@ def _filter_names(dataset: Dataset) -> list[str]:
 
 
 def _filter_name(name: str, dataset: Dataset) -> tuple[str, Op] | None:
-    """Which column and operator a parameter's name means, None where it is no filter."""
+    """The column and operator of a parameter's name, None where it is no filter."""
     if name in dataset.filters and "eq" in dataset.filters[name]:
         return name, "eq"
     column, _, op = name.rpartition(".")

@@ -20,7 +20,7 @@ class Stopwatch:
         self._backend: int | None = None
         self._has_told = False
         self.source = source
-        """How the rows are read, by its name in Server-Timing."""
+        """The name of the source in Server-Timing."""
 
     def on(self, connection: Connection) -> None:
         """Take down whose process answers, by which PostgreSQL's own log is searched."""

@@ -51,7 +51,7 @@ class SnapshotReader:
         self._stopwatch = Stopwatch(pool.observers, query.dataset.name, self._source.name)
         self._exits = AsyncExitStack()
         self._connection: Connection | None = None
-        """That of the present snapshot, once its source has begun."""
+        """The connection of the present snapshot, once its source has begun."""
         self._standby: Pool | None = None
         """The pool of the present snapshot, if it is not the primary's."""
         # A standby's snapshot is older than the primary's: behind rows of a younger one, a page's
@@ -64,7 +64,7 @@ class SnapshotReader:
         self._snapshots = 0
         self.used_standby = False
         self.moment = Moment("", "")
-        """That of the latest snapshot."""
+        """The latest snapshot."""
         self.first_page: FirstPage | None = None
         if options.first_page is not None:
             self.first_page = FirstPage(options.first_page, options.verify)

@@ -1,4 +1,4 @@
-"""The number of rows that a stream will have, said so that it tells nothing of others' rows.
+"""The number of rows that a stream will have, without revealing other tenants' rows.
 
 The planner's estimates come from statistics of all tenants' rows. With conditions of the caller's
 own they would answer whether another tenant has such a value; so there rows are counted, under the
@@ -23,7 +23,7 @@ _STEPS: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0)
 
 
 class Total(NamedTuple):
-    """How many rows there are, None where that is not known."""
+    """The number of rows, None where it is not known."""
 
     rows: int | None
     kind: TotalKind
@@ -53,8 +53,8 @@ async def total_of(
 def coarse(rows: int) -> int:
     """The number rounded to one of six steps a power of ten.
 
-    An estimate follows the whole table's size, so it tells how much others write; thus it tells
-    that in steps of a third or more.
+    An estimate follows the whole table's size, so it reveals how much others write, but only in
+    steps of a third or more.
     """
     if rows < 1:
         return 0

@@ -25,7 +25,7 @@ _SNAPSHOT_NAME: Final = re.compile(r"[0-9A-Fa-f-]+")
 
 
 class Moment(NamedTuple):
-    """What a transaction reads: a snapshot as `pg_snapshot` writes it, of one life of a database.
+    """The state that a transaction reads: a `pg_snapshot` as text, of one life of a database.
 
     `origin` is `feedsvc.backends.postgres.lineage.Origin` as text.
     """
@@ -35,7 +35,7 @@ class Moment(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A connection in a transaction, and what it reads."""
+    """A connection in a transaction, and the state that it reads."""
 
     connection: Connection
     moment: Moment
@@ -67,7 +67,7 @@ async def reading(
     asker = Asker((*principal.scope, principal.subject), dataset)
     async with pool.lease(large=large, asker=asker) as connection:
         stages.lap("pool")
-        async with _told_who_reads(pool, connection, principal) as moment:
+        async with _as_caller(pool, connection, principal) as moment:
             yield Reading(connection, moment)
 
 
@@ -82,7 +82,7 @@ async def reading_along(
     """
     async with (
         pool.lease(large=True, lent=True) as connection,
-        _told_who_reads(pool, connection, principal, shared) as moment,
+        _as_caller(pool, connection, principal, shared) as moment,
     ):
         if moment.snapshot != shared.snapshot:
             raise Internal("A connection to the database leads to another server.")
@@ -90,7 +90,7 @@ async def reading_along(
 
 
 @asynccontextmanager
-async def _told_who_reads(
+async def _as_caller(
     pool: Pool,
     connection: Connection,
     principal: Principal,
@@ -102,7 +102,7 @@ async def _told_who_reads(
         await transaction.start()
         if shared is not None:
             await _join(connection, shared)
-        yield await _tell_who_reads(pool, connection, principal)
+        yield await _set_caller(pool, connection, principal)
     finally:
         await _end(transaction, connection, pool.release_timeout)
 
@@ -116,29 +116,29 @@ async def share(connection: Connection) -> SharedSnapshot:
 
 
 async def _join(connection: Connection, shared: SharedSnapshot) -> None:
-    """Takes over a snapshot, before anything else is done in the transaction."""
+    """Join a snapshot, before anything else is done in the transaction."""
     if not _SNAPSHOT_NAME.fullmatch(shared.name):  # it can be no parameter
         raise Internal("PostgreSQL names snapshots in another way than it did.")
     await connection.execute(f"SET TRANSACTION SNAPSHOT '{shared.name}'")
 
 
-async def _tell_who_reads(pool: Pool, connection: Connection, principal: Principal) -> Moment:
-    """Tells row-level security who the caller is, and makes sure that it was understood.
+async def _set_caller(pool: Pool, connection: Connection, principal: Principal) -> Moment:
+    """Set the caller for row-level security, and check that it was set.
 
-    Gives the snapshot, which begins with this. Raises OldPrimaryError on an old primary.
+    The snapshot begins with this. Raises OldPrimaryError on an old primary.
 
     Without a tenant no policy lets a row through, which would look like an empty feed.
     """
     kept = await connection.fetchrow(_WHO_READS, *principal.scope)
     if kept is None or tuple(kept)[:3] != principal.scope or not principal.tenant:
-        logger.critical("row-level security was not told who reads; nothing was read")
-        raise Internal("The service could not tell the database who asks.")
+        logger.critical("the caller was not set for row-level security; nothing was read")
+        raise Internal("The service could not set the caller in the database.")
     timeline = None if kept[4] is None else int(kept[4], 16)
     return Moment(str(kept[3]), str(pool.servers.check(connection, timeline) or ""))
 
 
 async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:
-    """Ends a transaction that has only read; a connection that can't even do that is cut.
+    """End a transaction that has only read; cut a connection that can't even do that.
 
     A query that is still running is cancelled by asyncpg, and the rollback waits for that.
     """

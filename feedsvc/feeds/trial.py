@@ -12,7 +12,7 @@ from feedsvc.feeds.sql.statement import Statement
 
 
 async def refuse_bad_values(pool: Pool, values: Statement) -> None:
-    """Raises BadParameter where PostgreSQL can't take one of them, and what asyncpg raises."""
+    """Refuse values that PostgreSQL can't take. Raises BadParameter, and what asyncpg raises."""
     if not values.arguments:
         return
     async with pool.lease() as connection:
@@ -24,7 +24,7 @@ async def refuse_bad_values(pool: Pool, values: Statement) -> None:
 
 
 def refuse_what_is_no_text(connection: Connection, record: memoryview | bytes) -> None:
-    """Raises UnicodeDecodeError for bytes that are no UTF-8.
+    """Refuse bytes that are no UTF-8. Raises UnicodeDecodeError.
 
     PostgreSQL makes sure of them, but in a database of SQL_ASCII.
     """

@@ -32,7 +32,7 @@ MISSING: str | None
 """Why there is no encoder, None where there is one."""
 
 KINDS: frozenset[str]
-"""What a column may hold, by PostgreSQL's name for the type, an array's with `[]` behind it.
+"""The types of a column, by PostgreSQL's names, an array's with `[]` behind it.
 
 `text` will do for every type that is sent as its text, `enum` for every enum, and `json` for what
 PostgreSQL itself has made JSON. `interval_before_17` is what PostgreSQL 15 and 16 send.

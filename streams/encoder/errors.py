@@ -1,5 +1,5 @@
-"""What the encoder raises, with or without its native part."""
+"""The encoder's error, with or without its native part."""
 
 
 class EncoderError(ValueError):
-    """What was fed is no row of the plan's: cut off, malformed, or of other columns."""
+    """A row that is not of the plan's form: cut off, malformed, or of other columns."""

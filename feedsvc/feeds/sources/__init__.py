@@ -1,1 +1,1 @@
-"""Where the rows of an export come from."""
+"""The sources of an export's rows."""

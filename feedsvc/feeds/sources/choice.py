@@ -1,4 +1,4 @@
-"""Which way the rows of a query come: decided here alone."""
+"""The choice of the source for a query."""
 
 from importlib.resources import files
 from typing import Final
@@ -24,7 +24,7 @@ _LEAKPROOF: Final = frozenset(
 
 
 def candidate(query: FeedQuery, principal: Principal, copy_after: int = COPY_AFTER) -> Source:
-    """What the rows come by, as far as can be said without asking PostgreSQL.
+    """The source, as far as it can be chosen without asking PostgreSQL.
 
     COPY takes over once a client has taken `copy_after` bytes.
     """
@@ -45,10 +45,10 @@ async def settled(
     connection: Connection,
     position: Position | None,
 ) -> Source:
-    """What the rows come by in this transaction.
+    """The source in this transaction.
 
     The cursor where PostgreSQL would sort for each page. PostgreSQL's own text of each value where
-    somebody has altered a type: the encoder was not told of it, and a cast would round.
+    a type was altered: the encoder does not know of it, and a cast would round.
     """
     if isinstance(source, ProjectedCursor):
         return source

@@ -82,7 +82,7 @@ class CopyPages:
 
     @property
     def rate(self) -> float:
-        """Rows a second, as fast as they have come so far."""
+        """The rows a second, since the transaction began."""
         return self.rows / max(0.001, time.monotonic() - self._began)
 
     async def is_paged(self, connection: Connection, position: Position | None) -> bool:
@@ -163,7 +163,7 @@ class CopyPages:
         page, self._page = self._page, None
         if page is not None:
             page.cancel()
-            # What it raised would be met again by whoever reads on.
+            # Its error would be met again by the next read.
             await asyncio.gather(page, return_exceptions=True)
         if self._is_copying:
             del self._encoder  # what it was fed may be much
@@ -187,7 +187,7 @@ class CopyPages:
         return self._page
 
     async def _feed(self, chunk: bytes) -> None:
-        """Takes what PostgreSQL sends; it sends no more while this waits."""
+        """Take what PostgreSQL sends; it sends no more while this waits."""
         self._encoder.feed_copy(chunk)
         if self._encoder.ended:
             # All is here, so to wait holds nothing back. And asyncpg has the answer's end by now:

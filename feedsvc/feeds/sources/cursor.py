@@ -67,7 +67,7 @@ class BinaryCursor:
         self._encoder = encoder.Encoder(self._plan, left)
 
     async def read(self, rows: int, *, exactly: bool, ahead: bool = True) -> ReadResult:
-        """See `Source.read`; `ahead` tells that it goes on in the same way. Raises EncoderError.
+        """See `Source.read`; `ahead`: whether to ask for more rows at once. Raises EncoderError.
 
         What was asked for already comes as it was asked for.
         """
@@ -89,7 +89,7 @@ class BinaryCursor:
         asked, self._ahead = self._ahead, None
         if asked is not None:
             asked.records.cancel()
-            # What it raised would be met again by whoever reads on.
+            # Its error would be met again by the next read.
             await asyncio.gather(asked.records, return_exceptions=True)
         del self._encoder, self._cursor
 

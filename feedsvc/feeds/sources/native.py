@@ -1,4 +1,4 @@
-"""What the two sources that use the native encoder have in common."""
+"""The use of the native encoder that two sources share."""
 
 from __future__ import annotations  # of what is not there without the encoder
 
@@ -12,7 +12,7 @@ from streams.formats import CSV
 
 
 def native_row(query: FeedQuery) -> tuple[BinaryRow, encoder.Plan]:
-    """What is to be selected for the query, and the encoder's plan for it."""
+    """The select list for the query, and the encoder's plan for it."""
     form: Literal["json", "csv"] = "csv" if query.format is CSV else "json"
     order = [part.column for part in query.order]
     style = query.layout.csv
@@ -30,5 +30,5 @@ def native_row(query: FeedQuery) -> tuple[BinaryRow, encoder.Plan]:
 
 
 def native_batch(made: encoder.Batch | None) -> Batch | None:
-    """What an encoder made, as a source gives it."""
+    """A batch of the encoder's as one of a source."""
     return None if made is None else batch_of(made, made.rows, made.last, made.records)

@@ -1,7 +1,7 @@
 """Ranges of an export's rows: read by several at once, passed on in order.
 
-A range is so many rows behind a place in the order. Whoever reads one may fail, or be needed
-elsewhere, at any moment: what it has read stays, and somebody else reads the rest.
+A range is so many rows behind a place in the order. Its reader may fail, or be needed elsewhere,
+at any moment: the rows that it has read stay, and another one reads the rest.
 """
 
 from __future__ import annotations  # of what is not there without the encoder
@@ -26,17 +26,17 @@ class KeyRange:
 
     def __init__(self, behind: Position | None, rows: int, end: Position) -> None:
         self.position = behind
-        """Where what has been read ends."""
+        """The place of the last row that was read."""
         self.missing = rows
-        """How many have not been read."""
+        """The number of rows that have not been read."""
         self.end = end
         self.is_read = False
-        """Whether somebody reads it just now."""
+        """Whether it has a reader."""
         self.is_void = False
-        """Whether nobody wants it any more."""
+        """Whether its rows are not needed any more."""
         self.batches: deque[Batch] = deque()
         self.making: encoder.Encoder | None = None
-        """What makes records of the rows that are coming in."""
+        """The encoder of the rows that are coming in."""
 
 
 class Ranges:
@@ -61,7 +61,7 @@ class Ranges:
 
     @property
     def may_grow(self) -> bool:
-        """Whether somebody should find out where the next range ends."""
+        """Whether a reader should find the end of the next range."""
         return not self.is_closed and not self._is_growing and self.buffered < AHEAD
 
     @property
@@ -70,7 +70,7 @@ class Ranges:
         return not any(each.missing for each in self._line)
 
     def lacks_a_reader(self) -> KeyRange | None:
-        """The first range that is not whole and that nobody reads."""
+        """The first range that is not whole and has no reader."""
         return next((each for each in self._line if each.missing and not each.is_read), None)
 
     def admits(self, rows: int) -> bool:
@@ -79,7 +79,7 @@ class Ranges:
 
     @contextmanager
     def growing(self) -> Iterator[None]:
-        """For as long as somebody finds out where the next range ends; nobody else does so."""
+        """The context of finding the end of the next range, which one reader does at a time."""
         self._is_growing = True
         try:
             yield
@@ -88,7 +88,7 @@ class Ranges:
             self._tell()
 
     def append(self, rows: int, end: Position) -> None:
-        """The next range is known. It is none any more if they were closed meanwhile."""
+        """Add the next range, unless they were closed meanwhile."""
         if self.is_closed:
             return
         self._line.append(KeyRange(self.end, rows, end))
@@ -97,17 +97,17 @@ class Ranges:
             self._left -= rows
 
     def close(self) -> None:
-        """There will be no further range."""
+        """Add no further range."""
         self.is_closed = True
         self._tell()
 
     def fail(self, error: BaseException) -> None:
-        """Nothing more can come: `take` raises this."""
+        """End with an error, which `take` raises."""
         self._error = error
         self._tell()
 
     def add(self, part: KeyRange, batch: Batch) -> None:
-        """Some of a range's rows were read, those that come next in it.
+        """Add the next rows of a range.
 
         Where they do not end as they should, what was begun behind them is not their continuation;
         that is found out before anything of it can be passed on.
@@ -123,12 +123,12 @@ class Ranges:
         self._tell()
 
     def leave(self, part: KeyRange) -> None:
-        """Whoever has read a range does so no longer."""
+        """Take the reader off a range."""
         part.is_read, part.making = False, None
         self._tell()
 
     def end_with(self, part: KeyRange) -> None:
-        """This range ends where its rows end now, so what was begun behind it is void.
+        """End this range with the rows that it has; ranges behind it are void.
 
         Only a view whose rows change within a snapshot comes to that.
         """
@@ -141,19 +141,19 @@ class Ranges:
         self.close()
 
     def is_full_for(self, part: KeyRange) -> bool:
-        """Whether whoever reads this range has to wait: enough is there, and it is not its turn."""
+        """Whether the reader of this range has to wait: enough is there, and it is not its turn."""
         if not part.missing or self.buffered < AHEAD:
             return False
         return bool(part.batches) or self._line[0] is not part
 
     async def change(self) -> None:
-        """Waits until anything has changed."""
+        """Wait until anything has changed."""
         await self._changed.wait()
 
     async def take(self) -> Batch | None:
         """The rows that come next; None when the ranges are closed and all was passed on.
 
-        Raises what `fail` was told of.
+        Raises the error of `fail`.
         """
         while self._line or not self.is_closed:
             if self._error is not None:
@@ -174,7 +174,7 @@ class Ranges:
         return None
 
     async def _more_of(self, first: KeyRange) -> None:
-        """Waits for what comes next, and takes rows that come slowly as they come."""
+        """Wait for the next rows, and take rows that come slowly as they come."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._passed_on + PASS_ON - time.monotonic()):
                 await self.change()

@@ -25,9 +25,9 @@ _IDLE: Final = 0.75  # of all the time there was, for waiting until what was rea
 
 
 class RangeQuery(NamedTuple):
-    """What is read, for whom: a query, and its rows in PostgreSQL's binary form.
+    """A query, its caller, and the form of its rows in PostgreSQL's binary format.
 
-    `range_rows` tells how many the next range is to have.
+    `range_rows`: the number of rows of the next range.
     """
 
     query: FeedQuery
@@ -39,7 +39,7 @@ class RangeQuery(NamedTuple):
 
 @dataclass(slots=True)
 class Effort:
-    """What several connections of a pool have spent their time on, in seconds."""
+    """The time that several connections of a pool have spent, in seconds, by purpose."""
 
     pool: Pool
     ranges: int = 0
@@ -68,7 +68,7 @@ class Effort:
         return self.ranges >= _FEWEST_TO_JUDGE and self.waiting > _IDLE * spent
 
     def one_less(self) -> None:
-        """One leaves for being idle; what those that stay are worth is still to be seen."""
+        """Count anew, for an idle connection leaves."""
         self.ranges, self.has_been_idle = 0, True
         self.bounding = self.reading = self.waiting = 0.0
 
@@ -100,9 +100,9 @@ class RangeReader:
         self._waited = 0.0  # in the range under way
 
     async def run(self) -> None:
-        """Reads until there is nothing left for it. Raises what asyncpg raises, and EncoderError.
+        """Read until there is nothing left for it. Raises what asyncpg raises, and EncoderError.
 
-        Whatever ends it, somebody else can read the rest of what it was reading.
+        However it ends, another reader can read the rest of its range.
         """
         while (part := await self._next()) is not None:
             part.is_read = True
@@ -128,7 +128,7 @@ class RangeReader:
         return part
 
     async def _bound(self) -> None:
-        """Finds out where the next range ends. The last rows, fewer than a range has, are none."""
+        """Find the end of the next range. The last rows, fewer than a range has, are none."""
         query, principal, _, _, range_rows = self._wanted
         rows = range_rows()
         if self._effort.is_enough() or not self._ranges.admits(rows):
@@ -181,7 +181,7 @@ class RangeReader:
             self._ranges.add(part, batch)
 
     async def _has_room(self, part: KeyRange) -> bool:
-        """Waits while enough is read already.
+        """Wait while enough is read already.
 
         False where rows that come before these have no reader, and there may be no other.
         """

@@ -1,7 +1,7 @@
 """The connections that read one export's ranges: its own, and those that its pool lends it.
 
-All of them are in the snapshot of the export's own, which PostgreSQL exports to the others. What
-the pool lends is given back as soon as somebody waits for a connection. Where one is lost, or can't
+All of them are in the snapshot of the export's own, which PostgreSQL exports to the others. Those
+that the pool lends are given back as soon as a request waits for one. Where one is lost, or can't
 be had, the others do its work; the export's own alone is needed.
 """
 
@@ -22,12 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 class RangeReaders:
-    """Reads what is wanted, by ranges, for as long as somebody else reads by its side."""
+    """Reads a query by ranges, with the export's connection and further ones."""
 
     def __init__(self, wanted: RangeQuery, ranges: Ranges, pool: Pool) -> None:
         self.effort = Effort(pool)
         self.lost = 0
-        """How many connections could not be had, or were lost."""
+        """The number of connections that could not be had, or were lost."""
         self._wanted = wanted
         self._ranges = ranges
         self._pool = pool
@@ -37,25 +37,25 @@ class RangeReaders:
         self._lent: set[asyncio.Task[None]] = set()
 
     async def begin(self, connection: Connection, most: int) -> None:
-        """Reads by this connection, and by at most so many that the pool lends."""
+        """Begin to read by this connection, and by at most so many that the pool lends."""
         shared = await transaction.share(connection)
         lent = [self._start(self._by_lent(shared)) for _ in range(min(most, self._pool.spare))]
         self._lent.update(lent)
         for task in lent:
             task.add_done_callback(self._one_less)
-        if not lent:  # somebody was quicker
+        if not lent:  # another one was quicker
             self._ranges.close()
         self._start(self._by_own(connection))
         self._giving_back = self._start(self._give_back())
         logger.info("an export is read by %d connections", 1 + len(lent))
 
     async def finish(self) -> None:
-        """Waits until all have left that have nothing to do any more."""
+        """Wait until the readers have ended."""
         self._stop(self._giving_back)
         await self._all_ended()
 
     async def close(self) -> None:
-        """Ends all of it, whatever it is in the middle of."""
+        """Cancel the readers, and wait until they have ended."""
         for task in tuple(self._at_work):
             self._stop(task)
         await self._all_ended()
@@ -90,7 +90,7 @@ class RangeReaders:
     async def _by_own(self, connection: Connection) -> None:
         try:
             await self._lane(connection, own=True).run()
-        except Exception as error:  # noqa: BLE001 - whoever takes the rows meets it, whatever it is
+        except Exception as error:  # noqa: BLE001 - `take` raises it
             self._ranges.fail(error)
 
     async def _by_lent(self, shared: transaction.SharedSnapshot) -> None:
@@ -100,7 +100,7 @@ class RangeReaders:
                 await self._lane(connection, own=False).run()
                 self._at_work -= {asyncio.current_task()}
         except Busy:
-            pass  # somebody was quicker
+            pass  # another one was quicker
         except Exception as error:  # noqa: BLE001 - the export goes on without it
             self.lost += 1
             logger.warning("an export goes on with a connection less: %s", redacted(error))

@@ -19,7 +19,7 @@ from streams.csv_record import PLAIN_CSV, CsvStyle
 
 @dataclass(frozen=True, slots=True)
 class BinaryRow:
-    """What a statement selects, and the same as the encoder's plan has it."""
+    """A select list, with the columns of the encoder's plan for it."""
 
     selected: tuple[str, ...]
     columns: tuple[encoder.EncodedColumn, ...]
@@ -27,7 +27,7 @@ class BinaryRow:
 
     @property
     def select_list(self) -> str:
-        """What stands behind SELECT."""
+        """The text behind SELECT."""
         return ", ".join(self.selected)
 
 
@@ -77,7 +77,7 @@ def binary_row(
 
 
 def _key(row: _Row, column: Column) -> int:
-    """Where the row has the column's text for a token."""
+    """The index of the column's text in the row, for a token."""
     if column.name in row.native:
         return row.native[column.name]
     if column.sent_as in encoder.KINDS:

@@ -121,7 +121,7 @@ def _apostrophe(value: str) -> str:
 
 
 def may_run(column: Column) -> bool:
-    """Whether a spreadsheet might run a value of it: only what somebody could have typed."""
+    """Whether a spreadsheet might run a value of it: only of texts that can be typed in."""
     return column.category not in _NEVER_TYPED and column.kind not in _NEVER_TYPED_KINDS
 
 

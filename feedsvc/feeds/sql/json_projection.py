@@ -58,7 +58,7 @@ def json_record(columns: Sequence[Column]) -> str:
 
 
 def json_source(columns: Sequence[Column]) -> str:
-    """What gives `json_record` its columns, in their order."""
+    """The source of the columns of `json_record`, in their order."""
     return f"CROSS JOIN LATERAL (SELECT {', '.join(map(reference, columns))}) AS {_SHOWN}"
 
 

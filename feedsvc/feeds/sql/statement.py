@@ -46,7 +46,7 @@ class Statement:
 
 
 class _Values(Protocol):
-    """Where a query's values are kept, and how it has each of them."""
+    """The values of a query, each as SQL that stands for it."""
 
     def scalar(self, value: str, column: Column) -> str: ...
 
@@ -56,7 +56,7 @@ class _Values(Protocol):
 
 
 class _Arguments:
-    """Hands out placeholders and keeps what stands behind them."""
+    """Values as placeholders, with the arguments behind them."""
 
     def __init__(self) -> None:
         self.values: list[str | list[str]] = []
@@ -147,10 +147,10 @@ def copy_sql(
 def range_end_sql(
     query: FeedQuery, principal: Principal, after: Sequence[str] | None, rows: int
 ) -> Statement:
-    """Where the last of so many rows behind `after` stands: its token's values, or no row.
+    """The place of the last of so many rows behind `after`: its token's values, or no row.
 
-    What is passed over is neither sent nor made a text of, and where an index has all that the
-    order and the conditions want, it is not even fetched.
+    The rows that are passed over are neither sent nor formatted, and where an index has all columns
+    of the order and the conditions, they are not even fetched.
     """
     arguments = _Arguments()
     conditions = _conditions(query, principal, after, arguments)
@@ -199,7 +199,7 @@ def _limit(limit: int | None, arguments: _Arguments) -> str:
 
 
 def counted(query: FeedQuery, principal: Principal, most: int) -> Statement:
-    """How many rows the query gives behind its `after`, at most so many."""
+    """The number of rows that the query gives behind its `after`, at most so many."""
     arguments = _Arguments()
     rows = _unordered(query, _conditions(query, principal, query.after, arguments))
     sql = f"SELECT count(*) FROM (SELECT {rows} LIMIT {arguments.count(most)}) AS counted"
@@ -207,7 +207,7 @@ def counted(query: FeedQuery, principal: Principal, most: int) -> Statement:
 
 
 def estimate(query: FeedQuery, principal: Principal) -> Statement:
-    """What the planner thinks the whole feed is: one row, one JSON plan.
+    """The planner's estimate of the whole feed: one row, one JSON plan.
 
     Only of a query without conditions of the caller's own (`totals`).
     """

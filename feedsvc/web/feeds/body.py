@@ -28,23 +28,23 @@ class ClientStalledError(ConnectionResetError):
 
 
 class Parkable(Protocol):
-    """What a stream holds that others may be waiting for."""
+    """A resource of a stream that other requests may wait for."""
 
     @property
     def pressed(self) -> asyncio.Event:
-        """Set while somebody waits for it."""
+        """Set while another request waits for it."""
         ...
 
     async def park(self) -> None:
-        """Gives it up; it is taken again when it is next needed."""
+        """Release it; it is taken again when it is next needed."""
         ...
 
 
 class Body:
     """Chunks of one response, each compressed, written and flushed under a deadline.
 
-    What the stream holds is given up when its client falls behind: at once where somebody else
-    waits for it, otherwise after `streams.patience`.
+    The stream's connection is released when its client falls behind: at once where a request waits
+    for it, otherwise after `streams.patience`.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Body:
         self._compressing: asyncio.Future[Pieces] | None = None
 
     async def start(self) -> None:
-        """Sends the head."""
+        """Send the head."""
         if self._request.transport is not None:
             self._request.transport.set_write_buffer_limits(high=_HIGH_WATER)
         await self._response.prepare(self._request)
 
     async def send(self, chunk: Pieces) -> None:
-        """Sends a chunk, and waits while the client is behind.
+        """Send a chunk, and wait while the client is behind.
 
         Raises ClientStalledError, and ConnectionResetError where the client is gone.
         """
@@ -113,14 +113,14 @@ class Body:
             )
 
     async def finish(self) -> None:
-        """The proper end. To be reached only behind the last row."""
+        """Send the proper end. To be called only behind the last row."""
         async with asyncio.timeout(self._streams.stall_timeout):
             await self._response.write_eof(self._compressor.finish())
 
     async def break_off(self, last_words: Pieces) -> None:
-        """Ends the connection without the final chunk, so that the client knows.
+        """End the connection without the final chunk, so that the client notices.
 
-        What was written still gets a moment to leave, for its last frame tells why.
+        Bytes that were written still get a moment to leave, for the last frame has the reason.
         """
         transport = self._request.transport
         if transport is None or transport.is_closing():
@@ -137,7 +137,7 @@ class Body:
         """Let the last bytes leave for as long as the client reads.
 
         To abort the connection earlier would reset it, and a proxy that still had most of them
-        would throw them away, with the frame that tells why.
+        would throw them away, with the frame that has the reason.
         """
         if not transport.get_write_buffer_size():
             return  # the kernel has them, and sends them by itself
@@ -154,7 +154,7 @@ class Body:
         return asyncio.get_running_loop().time() + self._streams.stall_timeout
 
     def cut(self) -> None:
-        """Ends the connection at once."""
+        """End the connection at once."""
         if self._request.transport is not None:
             self._request.transport.abort()
 
@@ -172,7 +172,7 @@ class Body:
             drained.cancel()
 
     async def _drains_soon(self, drained: "asyncio.Future[None]") -> bool:
-        """Whether the client catches up before somebody else needs what this stream holds."""
+        """Whether the client catches up before another request needs the connection."""
         pressed = asyncio.ensure_future(self._held.pressed.wait())
         either: set[asyncio.Future[Any]] = {drained, pressed}
         try:
@@ -189,7 +189,7 @@ class Body:
         return True
 
     async def _drains_at_all(self, drained: "asyncio.Future[None]") -> None:
-        """Waits for as long as the client reads anything at all."""
+        """Wait for as long as the client reads anything at all."""
         loop = asyncio.get_running_loop()
         outstanding, deadline = self._outstanding(), loop.time() + self._streams.stall_timeout
         while not drained.done():
@@ -207,7 +207,7 @@ class Body:
         return transport.get_write_buffer_size() if transport is not None else 0
 
     def _outstanding(self) -> int:
-        """Bytes that the client has not acknowledged, here and in the kernel."""
+        """The bytes that the client has not acknowledged, here and in the kernel."""
         transport = self._request.transport
         return self._waiting_bytes() + (0 if transport is None else _unacknowledged_of(transport))
 

@@ -1,4 +1,4 @@
-"""How the answer to a query for one page follows from the page, whoever asks."""
+"""The forms of a page: body, entity tag and link, the same for every caller."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class PageForm:
         return headers.next_page(self.path, self.given, page.last)
 
     def rendered(self, held: CacheEntry) -> Rendered:
-        """A body without frames, which is everybody's, made once for each page that is held."""
+        """A body without frames, the same for all callers, made once for each page that is held."""
         form = (*self._tag_form, self.coding)
         made = held.bodies.get(form)
         if made is None:

@@ -33,8 +33,8 @@ NO_PREDICATE = Change(
 )
 NOT_TOLD = Change(
     "feedsvc/feeds/transaction.py",
-    "        snapshot = await _tell_who_reads(connection, principal)\n",
-    '        snapshot = await connection.fetchval("select pg_current_snapshot()::text")\n',
+    "        yield await _set_caller(pool, connection, principal)\n",
+    '        yield Moment(await connection.fetchval("select pg_current_snapshot()::text"), "")\n',
 )
 TOLD_BESIDE = [
     # The settings are made, and checked, under names that no policy asks for.

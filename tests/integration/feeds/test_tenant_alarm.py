@@ -40,7 +40,7 @@ async def test_a_tenant_that_did_not_arrive_is_an_alarm(
         with caplog.at_level(logging.CRITICAL), pytest.raises(Internal):
             async with transaction.reading(pools["read"], ANN, Stages()):
                 pytest.fail("it was read all the same")
-        assert "was not told who reads" in caplog.text
+        assert "the caller was not set" in caplog.text
         assert "rosewood" not in caplog.text
         monkeypatch.setattr(transaction, "_WHO_READS", _right())
         async with transaction.reading(pools["read"], ANN, Stages()) as (connection, _):
