@@ -63,7 +63,7 @@ def coding(accept_encoding: str | None, offers: Sequence[str]) -> str | None:
         quality = wanted.get(name, rest or 0.0)
         if quality > best_quality:
             best_name, best_quality = name, quality
-    # Without a word on it, identity will do but is nobody's first choice.
+    # Without a word on it, identity will do but is not preferred.
     identity = wanted.get("identity", rest if rest == 0 else None)
     if identity is None:
         return best_name or "identity"

@@ -72,7 +72,7 @@ class Invalidation:
     def on_heartbeat(self, snapshot: Snapshot) -> None:
         """See `ChangeSubscriber`."""
         if self._missed or (self._found is not None and self._found != self._coverage.kept_out):
-            # Nobody told what changed while a dataset's triggers were not as they should be.
+            # Changes were not reported while a dataset's triggers were not as they should be.
             self._ledger.start(snapshot)
         self._let_in()
         self._ledger.confirm(snapshot)

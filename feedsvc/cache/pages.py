@@ -242,7 +242,7 @@ class Pages:
             if not self._policy.may_be_shown_stale(wanted, held.page):
                 raise
         finally:
-            # A frozen server takes long to be left, and nobody has to wait for that.
+            # A frozen server takes long to be left, and no request has to wait for that.
             reading.cancel()
             self._in_background(reading)
         return self._stale(wanted, held, "away")

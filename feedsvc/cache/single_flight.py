@@ -37,16 +37,16 @@ class Flights(Generic[T]):
         for _ in range(_MOST_LOADS):
             flight = self._flights.get(key) or self._begin(key, load)
             try:
-                return await self._aboard(key, flight)
+                return await self._wait(key, flight)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if not flight.task.cancelled() or task is None or task.cancelling():
                     raise
-                # It was the load that was cancelled, and not this request: somebody else reads.
+                # It was the load that was cancelled, and not this request: it joins another.
                 self._forget(key, flight)
         raise Unavailable("The page could not be read just now.")
 
-    async def _aboard(self, key: str, flight: _Flight[T]) -> T:
+    async def _wait(self, key: str, flight: _Flight[T]) -> T:
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
@@ -54,13 +54,13 @@ class Flights(Generic[T]):
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
                 flight.task.cancel()
-                # Whoever comes now must not join what is ending.
+                # A new request must not join a load that is ending.
                 self._forget(key, flight)
 
     def keep(self, key: str, load: Callable[[], Awaitable[T]]) -> None:
         """Load in the background, unless that is under way already."""
         flight = self._flights.get(key) or self._begin(key, load)
-        flight.waiting += 1  # never taken back: it is finished whoever goes
+        flight.waiting += 1  # never taken back: it is finished in any case
 
     async def close(self) -> None:
         """Cancel every load, and wait until all have ended."""
@@ -76,14 +76,14 @@ class Flights(Generic[T]):
         flight = _Flight(asyncio.create_task(loading()))
         self._flights[key] = flight
         self._tasks.add(flight.task)
-        flight.task.add_done_callback(lambda task: self._landed(key, flight, task))
+        flight.task.add_done_callback(lambda task: self._finished(key, flight, task))
         return flight
 
-    def _landed(self, key: str, flight: _Flight[T], task: asyncio.Task[T]) -> None:
+    def _finished(self, key: str, flight: _Flight[T], task: asyncio.Task[T]) -> None:
         self._forget(key, flight)
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # seen: with nobody left to tell, it is not an error of ours
+            task.exception()  # retrieved, or asyncio would log it: no request waits for it
 
     def _forget(self, key: str, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:

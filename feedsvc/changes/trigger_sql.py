@@ -121,7 +121,7 @@ def _items(rule: TagRule, rows: Sequence[str]) -> str:
         return f"SELECT {root} WHERE {some}"
     if not rule.own:
         tags = _tags(rule.templates, rows)
-        # A row that fills in no tag may show in anybody's rows.
+        # A row that fills in no tag may show in any caller's rows.
         none = f"coalesce({', '.join(map(_filled, rule.templates))}) IS NULL"
         some = " OR ".join(f"EXISTS (SELECT FROM {r} AS changed WHERE {none})" for r in rows)
         return (

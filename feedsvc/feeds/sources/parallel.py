@@ -43,7 +43,7 @@ class ParallelCopy:
         self._left: int | None = None
         self._beside: Pool | None = None
         self._ranges: Ranges | None = None
-        self._lanes: RangeReaders | None = None
+        self._readers: RangeReaders | None = None
         # By the monotonic clock; what of the time since the beginning was spent on reading.
         self._began = self._not_before = self._reading = 0.0
 
@@ -73,10 +73,10 @@ class ParallelCopy:
 
     async def close(self) -> None:
         """See `Source.close`."""
-        lanes, self._lanes, self._ranges = self._lanes, None, None
+        readers, self._readers, self._ranges = self._readers, None, None
         try:
-            if lanes is not None:
-                await lanes.close()
+            if readers is not None:
+                await readers.close()
         finally:
             await self._pages.close()
 
@@ -118,15 +118,15 @@ class ParallelCopy:
         row, plan = native_row(self._query)
         what = RangeQuery(self._query, self._principal, row, plan, self._range_rows)
         ranges = Ranges(pages.position, left, wanted)
-        self._lanes = RangeReaders(what, ranges, self._beside)
-        await self._lanes.begin(self._connection, self._most - 1)
+        self._readers = RangeReaders(what, ranges, self._beside)
+        await self._readers.begin(self._connection, self._most - 1)
         self._ranges = ranges
 
     async def _end_ranges(self) -> None:
-        if self._lanes is not None:
-            await self._lanes.finish()
-            self._not_before = time.monotonic() + _pause(self._lanes)
-        self._lanes = self._ranges = None
+        if self._readers is not None:
+            await self._readers.finish()
+            self._not_before = time.monotonic() + _pause(self._readers)
+        self._readers = self._ranges = None
 
     def _range_rows(self) -> int:
         """As many as make a range's bytes and, as fast as they come, last no longer than a page."""
@@ -135,8 +135,8 @@ class ParallelCopy:
         return max(1, min(by_size, LARGEST_PAGE, int(pages.rate * LONGEST_PAGE)))
 
 
-def _pause(lanes: RangeReaders) -> float:
+def _pause(readers: RangeReaders) -> float:
     """For how many seconds an export should do without such company."""
-    if lanes.effort.has_been_dear:
+    if readers.effort.has_been_dear:
         return math.inf
-    return _LATER if lanes.lost or lanes.effort.has_been_idle else _AGAIN
+    return _LATER if readers.lost or readers.effort.has_been_idle else _AGAIN

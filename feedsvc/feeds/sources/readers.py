@@ -89,7 +89,7 @@ class RangeReaders:
 
     async def _by_own(self, connection: Connection) -> None:
         try:
-            await self._lane(connection, own=True).run()
+            await self._reader(connection, own=True).run()
         except Exception as error:  # noqa: BLE001 - `take` raises it
             self._ranges.fail(error)
 
@@ -97,7 +97,7 @@ class RangeReaders:
         who = self._wanted.principal
         try:
             async with transaction.reading_along(self._pool, who, shared) as connection:
-                await self._lane(connection, own=False).run()
+                await self._reader(connection, own=False).run()
                 self._at_work -= {asyncio.current_task()}
         except Busy:
             pass  # another one was quicker
@@ -105,5 +105,5 @@ class RangeReaders:
             self.lost += 1
             logger.warning("an export goes on with a connection less: %s", redacted(error))
 
-    def _lane(self, connection: Connection, *, own: bool) -> RangeReader:
+    def _reader(self, connection: Connection, *, own: bool) -> RangeReader:
         return RangeReader(self._wanted, self._ranges, self.effort, connection, own=own)

@@ -45,7 +45,7 @@ class _Row:
         return len(self.selected) - 1
 
     def add_native(self, column: Column, shape: encoder.EncodedColumn) -> int:
-        # The cast costs nothing, and makes sure of the type if somebody alters the table.
+        # The cast costs nothing, and makes sure of the type if the table is altered.
         index = self.add(f"{reference(column)}::{column.base}", shape)
         self.native[column.name] = index
         return index

@@ -12,7 +12,7 @@ from feedsvc.feeds.sql.csv_values import csv_text
 from feedsvc.feeds.sql.json_projection import PLAIN_TEXTS, reference
 from streams.csv_record import CsvStyle
 
-# Letters of pg_type.typcategory of what nobody typed as text: numbers, dates and times, booleans,
+# Letters of pg_type.typcategory of values that are no free text: numbers, dates, times, booleans,
 # time spans, arrays, composites, ranges, bit strings, network addresses, geometry.
 _NEVER_TYPED: Final = frozenset("NDBTACRVIG")
 _NEVER_TYPED_KINDS: Final = frozenset({"uuid", "json", "jsonb", "bytea"})

@@ -84,7 +84,7 @@ def scalar_text(column: Column) -> str:
         )
     if column.kind == "jsonb" and column.category == "U":
         return f"{value}::text"
-    # By its schema, for somebody's own `to_json` for a type of theirs would be the closer match.
+    # By its schema, for a user's own `to_json` for a type would be the closer match.
     json = f"pg_catalog.to_json({value})"
     if column.holds_json:
         return rf"translate({json}::text, E'\n\r', '  ')"
