@@ -1,5 +1,6 @@
 """The application, what runs it, and listening sockets whose connections have bounded buffers."""
 
+import logging
 import socket
 from functools import partial
 from typing import Final
@@ -10,10 +11,13 @@ from feedsvc.settings import Server
 from feedsvc.web import cors, middleware, routes
 from feedsvc.web.context import SERVICE, SHORTAGES, Service
 from feedsvc.web.openapi import docs_page, document
+from feedsvc.web.protocol import aiohttp_internals
 from feedsvc.web.protocol.connection import ClientConnection
 from feedsvc.web.protocol.page_answers import PageAnswers, answer_first
 from feedsvc.web.protocol.server import FeedServer
 from feedsvc.web.routes import OpenRoute, ProtectedRoute, add
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 1_024
 ROUTES: Final[tuple[OpenRoute | ProtectedRoute, ...]] = (
@@ -82,7 +86,12 @@ class Runner(web.AppRunner):
         return [each for each in present if isinstance(each, ClientConnection)]
 
     async def _make_server(self) -> web.Server:
-        return FeedServer(await super()._make_server(), self._settings)
+        made = await super()._make_server()
+        if (fault := aiohttp_internals.fault(made)) is not None:
+            line = "%s: connections keep aiohttp's own limits and time-outs instead of server.*"
+            logger.warning(line, fault)
+            return made
+        return FeedServer(made, self._settings)
 
 
 def listen(host: str, port: int, settings: Server) -> socket.socket:
