@@ -26,7 +26,7 @@ async def test_a_missing_name_leaves_aiohttps_own_connections(
     app = web.Application()
     service = SimpleNamespace(settings=settings, drain=SimpleNamespace(begun=True))
     app[SERVICE] = cast("Service", service)
-    app.router.add_get("/", lambda _: _answer())
+    app.router.add_get("/", _answer)
     runner = Runner(app, settings.server)
     with caplog.at_level(logging.WARNING), socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -43,5 +43,5 @@ async def test_a_missing_name_leaves_aiohttps_own_connections(
     assert ("_gone" in caplog.text) != known
 
 
-async def _answer() -> web.Response:
+async def _answer(_: web.Request) -> web.Response:
     return web.Response(text="served")
