@@ -1,14 +1,12 @@
 """Tickets: one use, one path, and nobody can make or read one."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
 import asyncpg
 import pytest
 
-from tests.support.patience import patience
 from tests.support.redis_server import RunningRedis, redis_running
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
@@ -130,9 +128,8 @@ async def test_while_redis_is_frozen_tickets_are_in_postgresql(
     async with aiohttp.ClientSession(with_redis.url) as http:
         old = await _ticket(http)
         with redis_server.frozen():
-            began = time.monotonic()
-            ticket = await _ticket(http)
-            assert time.monotonic() - began < patience(0.5)
+            async with asyncio.timeout(30):  # Redis would not answer for as long as that
+                ticket = await _ticket(http)
             async with http.get(FEED, params={"ticket": ticket, "limit": "1"}) as answer:
                 assert answer.status == 200
             async with http.get(FEED, params={"ticket": ticket, "limit": "1"}) as answer:
