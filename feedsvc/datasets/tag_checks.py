@@ -10,8 +10,8 @@ import asyncpg
 
 from feedsvc.core.finding import Finding
 from feedsvc.datasets import catalog
-from feedsvc.datasets.catalog import Relation
 from feedsvc.datasets.dataset import Declaration, relation_parts
+from feedsvc.datasets.relation import Relation
 from feedsvc.datasets.tags import Template
 
 
