@@ -1,4 +1,4 @@
-"""The console command. Each mistake of a user's is a line that says what to mend, and exit 1."""
+"""The console command. A user's mistake is a line with its remedy, and exit status 1."""
 
 import asyncio
 import logging
@@ -75,7 +75,7 @@ class LineName(StrEnum):
 
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="The settings file.")]
-LineArgument = Annotated[LineName, typer.Argument(help="Which line of migrations.")]
+LineArgument = Annotated[LineName, typer.Argument(help="Line of migrations.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -89,7 +89,7 @@ def options(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print it and exit."
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -107,7 +107,9 @@ def main() -> None:
 @cli.command()
 def serve(
     config: ConfigOption = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes on one port.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes on the port.")
+    ] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     control_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     metrics_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
@@ -132,12 +134,20 @@ def serve(
 
 @cli.command()
 def demo(
-    port: Annotated[int | None, typer.Option(help="Else 8080, or a free one.")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Clients of the first tenant.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 1,
-    ready_file: Annotated[Path | None, typer.Option(help="Written once requests work.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on one port.")] = 1,
-    data: Annotated[Path | None, typer.Option(help="Where the servers keep their data.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 8080, or any free one, by default.")
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=1, help="Number of clients of the first tenant.")
+    ] = 20_000,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the data; the same seed gives the same data.")
+    ] = 1,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="File to write when requests are answered.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes on the port.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Directory of the servers' data.")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Start a PostgreSQL and a Valkey of its own, fill in a wedding business, and serve it."""
@@ -149,13 +159,13 @@ def demo(
 
 @cli.command()
 def token(
-    tenant: Annotated[str, typer.Option(help="Whose rows.")],
-    role: Annotated[RoleName, typer.Option(help="What its holder is.")],
+    tenant: Annotated[str, typer.Option(help="Tenant whose rows the token may read.")],
+    role: Annotated[RoleName, typer.Option(help="Role of its holder.")],
     client: Annotated[str | None, typer.Option(help="Narrow it to one client.")] = None,
     operator: Annotated[
-        bool, typer.Option("--operator", help="It may operate the service, too.")
+        bool, typer.Option("--operator", help="Allow to operate the service, too.")
     ] = False,
-    ttl: Annotated[str, typer.Option(help="How long it is good for: 45s, 30m, 1h, 7d.")] = "1h",
+    ttl: Annotated[str, typer.Option(help="Lifetime: 45s, 30m, 1h, 7d.")] = "1h",
     config: ConfigOption = None,
 ) -> None:
     """Sign a token with the configured key."""
@@ -178,11 +188,18 @@ def monitor(
     ] = "http://127.0.0.1:8080",
     token: Annotated[
         str | None,
-        typer.Option(envvar="FEEDSVC_TOKEN", help="An operator's; else one is signed here."),
+        typer.Option(
+            envvar="FEEDSVC_TOKEN",
+            help="Operator's token; signed by the configured key by default.",
+        ),
     ] = None,
-    interval: Annotated[float, typer.Option(min=0.5, max=3_600, help="Seconds.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print an object a line.")] = False,
-    count: Annotated[int | None, typer.Option(min=1, help="Look so many times.")] = None,
+    interval: Annotated[
+        float, typer.Option(min=0.5, max=3_600, help="Seconds between two requests.")
+    ] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Number of requests; unlimited by default.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Show a running service in the terminal, over its own endpoints, until Ctrl-C."""
@@ -199,11 +216,12 @@ def monitor(
 @cli.command()
 def check(
     tenant: Annotated[
-        list[str] | None, typer.Option(help="Whose rows of views are looked at for twin keys.")
+        list[str] | None,
+        typer.Option(help="Tenant whose rows of views are checked for duplicate keys."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Hold settings, datasets and database against each other; exit 1 if there is a mistake."""
+    """Check settings, datasets and database against each other; exit 1 on a mistake."""
     from feedsvc.commands.check import check as check_all  # noqa: PLC0415 - as for migrations
 
     if not check_all(config, tenant or (), typer.echo):
@@ -219,7 +237,7 @@ def show_config(config: ConfigOption = None) -> None:
 
 @migrate_cli.command()
 def up(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
-    """Apply what is pending."""
+    """Apply pending migrations."""
     after = asyncio.run(_runner().up(_owner_url(config), _line(line)))
     typer.echo(f"{line}: at {after.current}")
     file = settings.load(config).datasets.file
@@ -229,7 +247,7 @@ def up(line: LineArgument = LineName.service, config: ConfigOption = None) -> No
 
 @migrate_cli.command()
 def down(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
-    """Take back everything."""
+    """Revert all migrations."""
     if line is LineName.service:
         asyncio.run(_with_connection(_owner_url(config), triggers.remove))
     asyncio.run(_runner().down(_owner_url(config), _line(line)))
@@ -238,7 +256,7 @@ def down(line: LineArgument = LineName.service, config: ConfigOption = None) -> 
 
 @migrate_cli.command("status")
 def show_status(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
-    """Show where the database stands."""
+    """Show the database's revision and pending migrations."""
     now = asyncio.run(_runner().status(_owner_url(config), _line(line)))
     typer.echo(f"{line}: at {now.current or 'nothing'}, head is {now.head}")
     for revision in now.pending:
@@ -247,7 +265,7 @@ def show_status(line: LineArgument = LineName.service, config: ConfigOption = No
 
 @migrate_cli.command()
 def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
-    """Look for what is wrong with a migrated database; exit 1 if anything is."""
+    """Check a migrated database; exit 1 on a finding."""
     findings = asyncio.run(_runner().verify(_owner_url(config), _line(line)))
     file = settings.load(config).datasets.file
     if line is LineName.service and file.is_file():
@@ -264,10 +282,10 @@ def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -
 @migrate_cli.command("triggers")
 def make_triggers(
     show: Annotated[bool, typer.Option("--print", help="Print the SQL and run nothing.")] = False,
-    drop: Annotated[bool, typer.Option(help="Take the triggers away.")] = False,
+    drop: Annotated[bool, typer.Option(help="Remove the triggers.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Make the triggers that tell of changes, for the tables behind the datasets."""
+    """Install the triggers that notify of changes to the datasets' tables."""
     url, file = _owner_url(config), settings.load(config).datasets.file
     if show:
         plan = partial(triggers.plan, declared=declarations(file))
