@@ -61,7 +61,7 @@ async def test_postgresql_stopped(
         assert (await report(http))["state"] == "down"
         await becomes(http, "listener", "degraded")
         await becomes(http, "replicas", "degraded", SOON + BOUND)
-        assert "not known" in (await becomes(http, "transactions", "degraded"))["what"]
+        assert "Unknown" in (await becomes(http, "transactions", "degraded"))["what"]
     finally:
         await asyncio.to_thread(prepared.start)
     await becomes(http, "primary", "ok")
