@@ -317,7 +317,7 @@ class Serving(NamedTuple):
 
         Prometheus keeps one to the port of the metrics for as long as it lives.
         """
-        return bool(self.runners[0].connections())
+        return self.runners[0].is_connected()
 
     async def part(self, timeout: float) -> None:
         """End what connections are idle, and give their clients a moment to notice.

@@ -79,8 +79,12 @@ class Runner(web.AppRunner):
         """Begins to answer on a listening socket."""
         await web.SockSite(self, listener, backlog=_BACKLOG).start()
 
+    def is_connected(self) -> bool:
+        """Tell whether a client is connected, by connections of aiohttp's own too."""
+        return self.server is not None and bool(self.server.connections)
+
     def connections(self) -> list[ClientConnection]:
-        """The connections that there are."""
+        """The connections that are this service's kind; none where aiohttp's own serve."""
         server = self.server
         present = [] if server is None else server.connections
         return [each for each in present if isinstance(each, ClientConnection)]

@@ -35,8 +35,10 @@ async def test_a_missing_name_leaves_aiohttps_own_connections(
         try:
             await runner.answer_on(listener)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            assert not runner.is_connected()
             async with aiohttp.ClientSession() as session, session.get(url) as answer:
                 assert await answer.text() == "served"
+                assert runner.is_connected(), "a handover would not wait for this client"
             assert isinstance(runner.server, FeedServer) == known
         finally:
             await runner.cleanup()

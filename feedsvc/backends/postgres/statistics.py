@@ -31,7 +31,7 @@ class PoolStatistics:
         """Record a request that got none, after so many seconds."""
         self._refusals.add(refusal.why)
         self._waits.add(waited)
-        self.add_trouble("refused somebody")
+        self.add_trouble("refused a request")
 
     def add_lease(self, seconds: float, *, large: bool) -> None:
         """Record how long a connection was in use; `large` by an export."""
