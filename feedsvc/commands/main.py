@@ -30,8 +30,8 @@ from feedsvc.core import logs
 from feedsvc.core.problems import Unauthorized
 from feedsvc.core.process import WorkerContext
 from feedsvc.datasets.dataset import DatasetsError, declarations
-from feedsvc.server.app import StartError
 from feedsvc.server.control import ControlLine
+from feedsvc.server.preflight import StartError
 from feedsvc.server.serve import listening, serve_on
 from feedsvc.server.signals import serve_as_worker
 from feedsvc.settings import SettingsError

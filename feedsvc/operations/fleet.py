@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Collection
 from typing import Any, Final
 
 from feedsvc.backends.postgres.report import PoolFigures, report
@@ -27,14 +26,13 @@ class Fleet:
         self._parts = parts
         self._drain = drain
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Answer the other workers while the block runs."""
+    async def open(self) -> None:
+        """Answer the other workers from now on."""
         await self._parts.peers.open(self._answer)
-        try:
-            yield
-        finally:
-            await self._parts.close()
+
+    async def close(self) -> None:
+        """Stop to answer, and end what repairs are under way."""
+        await self._parts.close()
 
     async def pools(self) -> list[dict[str, Any]]:
         """The pools of all workers that answer at once, merged."""

@@ -86,7 +86,7 @@ class Spans:
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Start the thread that exports."""
         given, relay = self._given, _ToLoop(asyncio.get_running_loop())
         for name in ("opentelemetry", "urllib3"):

@@ -1,11 +1,12 @@
-"""Metrics, tracker and alerts of a worker, assembled for `feedsvc.server.app`."""
+"""Metrics, tracker and alerts of a worker, constructed for `feedsvc.server.assembly`."""
 
 import logging
 import socket
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core.drain import Drain
@@ -30,6 +31,8 @@ from feedsvc.operations.vitals import SampledParts, StatsSampler
 from feedsvc.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 _OFF: Final = "metrics.enabled is false, so nothing is counted."
 _NO_PLACE: Final = "The workers have no shared folder for metrics; see the log."
@@ -83,12 +86,12 @@ class Telemetry:
             raise Unavailable(_OFF, 60)
         return self._alerts.desk
 
-    def work(self, parts: SampledParts) -> Iterator[Coroutine[Any, Any, None]]:
-        """The background tasks of the worker."""
+    def work(self, parts: SampledParts) -> Iterator[tuple[str, Work]]:
+        """The background tasks of the worker, by name."""
         if self._enabled:
-            yield StatsSampler(parts, self._observers, self._sampling).run()
-            yield self._store.outbox.run()
-            yield self._store.run_tidying()
+            yield "samples", StatsSampler(parts, self._observers, self._sampling).run
+            yield "performance", self._store.outbox.run
+            yield "retention", self._store.run_tidying
             yield from self._alerts.work(parts.drain)
 
     def _write_cells(self) -> None:
@@ -125,12 +128,12 @@ class _AlertParts:
         self._errands = AlertDelivery(rules, boards, history, target, observers)
         self.desk = AlertService(rules, boards, history, self._errands, instance)
 
-    def work(self, drain: Drain) -> Iterator[Coroutine[Any, Any, None]]:
-        """The background tasks; none where no alert is set up."""
+    def work(self, drain: Drain) -> Iterator[tuple[str, Work]]:
+        """The background tasks, by name; none where no alert is set up."""
         if self.desk.rules:
-            yield self._evaluator.run(drain)
-            yield self._errands.deliver()
-            yield self._errands.remember(self._interval)
+            yield "alerts", partial(self._evaluator.run, drain)
+            yield "webhook", self._errands.deliver
+            yield "history of alerts", partial(self._errands.remember, self._interval)
 
 
 def _opened(cells: Cells, workplace: WorkerContext) -> Path | None:

@@ -8,7 +8,7 @@ from logging import getLogger
 from pathlib import Path
 
 from feedsvc.core.process import WorkerContext
-from feedsvc.server.app import StartError
+from feedsvc.server.preflight import StartError
 from feedsvc.server.shared_folder import worker_folder
 from feedsvc.server.signals import serve_alone, serve_with_workers
 from feedsvc.server.supervisor import WorkerPlan

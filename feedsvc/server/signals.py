@@ -20,8 +20,8 @@ from typing import Any, Final, TypeAlias
 import uvloop
 
 from feedsvc.core.process import WorkerContext
-from feedsvc.server.app import StartError
 from feedsvc.server.control import ControlLine
+from feedsvc.server.preflight import StartError
 from feedsvc.server.run import ShutdownRequest, serve
 from feedsvc.server.shared_folder import WorkerSlots
 from feedsvc.server.supervisor import Supervisor, WorkerPlan

@@ -31,7 +31,7 @@ from feedsvc.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The parts that answer requests, put together in `feedsvc.server.app` and nowhere else."""
+    """The parts that answer requests, constructed in `feedsvc.server.assembly` and nowhere else."""
 
     settings: Settings
     datasets: Mapping[str, Dataset]
