@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_WITHIN: Final = 5.0  # seconds
 
-Step: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+ComponentStep: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 async def _nothing() -> None:
@@ -27,9 +27,9 @@ class Component:
     """
 
     name: str
-    open: Step = _nothing
-    run: Step | None = None
-    close: Step = _nothing
+    open: ComponentStep = _nothing
+    run: ComponentStep | None = None
+    close: ComponentStep = _nothing
     close_within: float = _CLOSE_WITHIN
     """Seconds after which `close` is cancelled, and the next part's turn comes."""
 
@@ -61,7 +61,7 @@ async def _close(component: Component) -> None:
             logger.exception("%s could not be closed", component.name)
 
 
-def _started(name: str, run: Step) -> asyncio.Task[None]:
+def _started(name: str, run: ComponentStep) -> asyncio.Task[None]:
     task = asyncio.create_task(run(), name=name)
     task.add_done_callback(_log_end)
     return task

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from feedsvc.server.components import Component, Step, opened
+from feedsvc.server.components import Component, ComponentStep, opened
 
 
 class _Recorded:
@@ -19,7 +19,7 @@ class _Recorded:
     ) -> Component:
         """A component of all three steps, one of which may fail or hang."""
 
-        def step(kind: str) -> Step:
+        def step(kind: str) -> ComponentStep:
             async def do() -> None:
                 self.steps.append(f"{kind} {name}")
                 if kind == fails:
