@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import asyncpg
+import typer
 
 from feedsvc import settings
 from feedsvc.access.jwks import JwksError
@@ -18,6 +19,7 @@ from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.login import LOGIN_PLACE
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.changes import triggers
+from feedsvc.commands.console import ConfigOption
 from feedsvc.core.finding import Finding, report
 from feedsvc.datasets import checks as preflight
 from feedsvc.datasets import dataset
@@ -66,8 +68,20 @@ class CheckReport:
         return bool(self.mistakes) or any(f.severity == "error" for f in self.findings)
 
 
-def check(config: Path | None, tenants: Sequence[str], echo: Callable[[str], None]) -> bool:
-    """Write every mistake and warning to `echo` and standard error; whether there is no mistake."""
+def check(
+    tenant: Annotated[
+        list[str] | None,
+        typer.Option(help="Tenant whose rows of views are checked for duplicate keys."),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Check settings, datasets and database against each other; exit 1 on a mistake."""
+    if not write_report(config, tenant or (), typer.echo):
+        raise typer.Exit(1)
+
+
+def write_report(config: Path | None, tenants: Sequence[str], echo: Callable[[str], None]) -> bool:
+    """Write mistakes to standard error, findings to `echo`; whether the service would start."""
     if _is_empty(config):
         print(f"feedsvc: {_BEGINNING}", file=sys.stderr)
         return False
@@ -85,7 +99,8 @@ def check(config: Path | None, tenants: Sequence[str], echo: Callable[[str], Non
         for statement in result.login:
             echo(f"  {statement};")
     if not result.is_wrong:
-        echo(f"{result.served} datasets can be served")
+        served = "1 dataset" if result.served == 1 else f"{result.served} datasets"
+        echo(f"{served} can be served")
     return not result.is_wrong
 
 

@@ -55,7 +55,7 @@ def serve_on(
         metrics = stack.enter_context(_listening_for_metrics(settings))
         folder = stack.enter_context(worker_folder())
         workplace = WorkerContext(listener, metrics, folder)
-        command = [sys.executable, "-m", "feedsvc", "serve"]
+        command = [sys.executable, "-m", "feedsvc", "worker"]
         if config is not None:
             command.append(f"--config={config}")
         plan = WorkerPlan(command, config, workers)

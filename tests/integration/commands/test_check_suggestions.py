@@ -13,7 +13,7 @@ from unittest import mock
 import asyncpg
 import pytest
 
-from feedsvc.commands.check import check
+from feedsvc.commands.check import write_report
 from tests.integration.commands.test_check import environment, feedsvc, pasted
 from tests.integration.conftest import NewDatabase
 from tests.support.servers import as_login
@@ -70,7 +70,7 @@ class Shop:
             ThreadPoolExecutor(1) as thread,
         ):
             config = REPOSITORY / "config" / "feedsvc.toml"
-            well = thread.submit(check, config, tenants, lines.append).result()
+            well = thread.submit(write_report, config, tenants, lines.append).result()
         return int(not well), "".join(f"{line}\n" for line in lines) + errors.getvalue()
 
     async def has(self, sql: str) -> None:
@@ -109,7 +109,7 @@ async def test_grants_are_printed_and_may_be_pasted(shop: Shop) -> None:
     assert f'  GRANT USAGE ON SCHEMA "Shop" TO {shop.role};' in said.splitlines()
     assert f'  GRANT SELECT ON "Shop".goods TO {shop.role};' in said.splitlines()
     await pasted(shop.url, said)
-    assert shop.check(GOODS) == (0, "1 datasets can be served\n")
+    assert shop.check(GOODS) == (0, "1 dataset can be served\n")
 
 
 async def test_a_column_that_may_not_be_read_is_granted_by_name(shop: Shop) -> None:
@@ -144,7 +144,7 @@ async def test_a_unique_index_is_suggested_with_the_partitions_column(
     if key != mended:
         assert f"write key = {mended}" in said
     await pasted(shop.url, said)
-    assert shop.check(declared(name, mended)) == (0, "1 datasets can be served\n")
+    assert shop.check(declared(name, mended)) == (0, "1 dataset can be served\n")
 
 
 async def test_no_index_is_suggested_where_none_can_be_made(shop: Shop) -> None:
@@ -174,7 +174,7 @@ async def test_key_and_schema_are_found_where_they_are_left_out(shop: Shop) -> N
     await shop.has(ALL + '; ALTER ROLE {role} SET search_path = "Shop"')
     bare = '[keyed]\nrelation = "keyed"\ntenant = "tenant"\n'
     status, said = shop.check(bare + "cache = false\n")
-    assert (status, said) == (0, "1 datasets can be served\n")
+    assert (status, said) == (0, "1 dataset can be served\n")
     status, said = shop.check(bare.replace('"keyed"', '"goods"'))
     assert status == 1
     assert "error: keyed.key: goods has no primary key" in said
@@ -209,7 +209,7 @@ async def test_columns_that_look_secret_are_warned_of_where_all_tenants_see_them
     assert status == 0
     assert "warning: rates.columns: 'apiKey', 'pwd_hash' may be secret" in said
     status, said = shop.check(declared("rates", more='shared = true\ncolumns = ["id", "currency"]'))
-    assert said == "1 datasets can be served\n"
+    assert said == "1 dataset can be served\n"
 
 
 async def test_a_views_key_with_twins_is_an_error(shop: Shop) -> None:

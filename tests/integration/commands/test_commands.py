@@ -149,6 +149,13 @@ def test_the_version_is_that_of_the_package(feedsvc: Command) -> None:
     assert (done.returncode, done.stdout) == (0, f"feedsvc {version('feedsvc')}\n")
 
 
+def test_the_help_has_no_command_that_only_a_supervisor_gives(feedsvc: Command) -> None:
+    listed = feedsvc("--help", env=environment("")).stdout
+    assert "migrate" in listed
+    assert "worker" not in listed
+    assert "-fd" not in feedsvc("serve", "--help", env=environment("")).stdout
+
+
 def test_config_shows_what_is_in_force_and_no_secret(feedsvc: Command, tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text('[server]\nport = 9\nhost = "::1"\n[datasets]\nfile = "mine.toml"\n')
@@ -217,11 +224,11 @@ def test_the_migrations_state_is_told_before_and_after(feedsvc: Command, databas
 
     head = _head(told("status"))
     assert told("verify") == (1, f"service: service: no revision applied, the head is {head}\n")
-    made = "triggers: as they should be\n"
+    made = "triggers: up to date\n"
     assert told("up") == (0, f"service: at {head}\n{made}")
     assert told("status") == (0, f"service: at {head}, head is {head}\n")
-    assert told("verify") == (0, "service: all is well\n")
-    assert told("down") == (0, "service: nothing of it is left\n")
+    assert told("verify") == (0, "service: no findings\n")
+    assert told("down") == (0, "service: all migrations reverted\n")
 
 
 def _head(told: tuple[int, str]) -> str:
@@ -229,7 +236,7 @@ def _head(told: tuple[int, str]) -> str:
     status, text = told
     first, *pending = text.splitlines()
     assert status == 0
-    assert first.startswith("service: at nothing, head is ")
+    assert first.startswith("service: at no revision, head is ")
     head = first.rpartition(" ")[2]
     assert pending[-1] == f"  pending: {head}"
     return head
