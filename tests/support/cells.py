@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 
 from tests.support import servers
 from tests.support.csv_rule import CELLS
-from tests.support.service import Running, serving
+from tests.support.service import Running, bearer, serving
 
 SOURCES = ("cells", "projected")
 """Two datasets over the one table: by the usual way, and as PostgreSQL itself encodes."""
@@ -105,3 +106,10 @@ async def cells_served(
     finally:
         await admin.execute(f"DROP SCHEMA {schema} CASCADE")
         await admin.close()
+
+
+async def body(http: aiohttp.ClientSession, path: str) -> bytes:
+    """The whole body of a feed."""
+    async with http.get(f"/v1/feeds/{path}", headers=bearer()) as answer:
+        assert answer.status == 200
+        return await answer.read()

@@ -3,9 +3,10 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -59,6 +60,24 @@ def standby_of(primary: PostgresServer, **settings: str) -> Iterator[PostgresSer
         given = {**STREAMING, "shared_buffers": "32MB", "hot_standby": "on", **settings}
         with start_postgres(folder, settings=given) as server:
             yield server
+
+
+class Replicated(NamedTuple):
+    """A primary that is laid out, and a standby that streams from it."""
+
+    primary: PostgresServer
+    standby: PostgresServer
+
+
+@asynccontextmanager
+async def replicated(
+    schema: str, datasets: Path, login: str, **settings: str
+) -> AsyncIterator[Replicated]:
+    """Both servers with these settings, and on them the operator's tables and the service's."""
+    with primary_running(**settings) as primary:
+        await lay_out(primary, schema, datasets, login)
+        with standby_of(primary, **settings) as standby:
+            yield Replicated(primary, standby)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.settings import Settings
 from tests.support.servers import as_login
 from tests.support.service import Running, bearer, serving
-from tests.support.standby import frozen, lay_out, port_of, primary_running, standby_of
+from tests.support.standby import Replicated, frozen, port_of, replicated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -78,12 +78,6 @@ replica = true
 
 
 @pytest.fixture(scope="module")
-def primary() -> Iterator[PostgresServer]:
-    with primary_running() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("replicas") / "datasets.toml"
     file.write_text(DATASETS)
@@ -91,15 +85,19 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-async def prepared(primary: PostgresServer, datasets: Path) -> PostgresServer:
-    await lay_out(primary, SCHEMA, datasets, LOGIN)
-    return primary
+async def servers(datasets: Path) -> AsyncIterator[Replicated]:
+    async with replicated(SCHEMA, datasets, LOGIN) as both:
+        yield both
 
 
 @pytest.fixture(scope="module")
-def standby(prepared: PostgresServer) -> Iterator[PostgresServer]:
-    with standby_of(prepared) as server:
-        yield server
+def prepared(servers: Replicated) -> PostgresServer:
+    return servers.primary
+
+
+@pytest.fixture(scope="module")
+def standby(servers: Replicated) -> PostgresServer:
+    return servers.standby
 
 
 def url_of(server: PostgresServer) -> str:

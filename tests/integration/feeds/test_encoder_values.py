@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feedsvc.datasets.catalog import resolve
 from feedsvc.datasets.dataset import Column, Dataset, Declaration
-from tests.integration.feeds.foreign import oracle
+from tests.integration.feeds.foreign import wide as wide_table
 from tests.integration.feeds.foreign.values import LABELS, TEXT, TYPES, arrays
 from tests.support import csv_rule
 from tests.support.encoding import (
@@ -115,12 +115,7 @@ class Wide:
     dataset: Dataset
 
     async def fill(self, kind: str, values: Sequence[str | None]) -> None:
-        await self.connection.execute("TRUNCATE wide")
-        await self.connection.execute(
-            f"INSERT INTO wide (id, {COLUMNS[kind]}) SELECT n, v::{kind}"
-            " FROM unnest($1::text[]) WITH ORDINALITY AS given (v, n)",
-            values,
-        )
+        await wide_table.fill(self.connection, COLUMNS[kind], kind, values)
 
     def source(self, *columns: str, relation: str = "wide") -> Source:
         chosen = [self.dataset.columns[column] for column in columns]
@@ -143,7 +138,7 @@ async def wide(server: str) -> AsyncIterator[Wide]:
     await admin.execute(f"CREATE DATABASE {name}")
     url = with_database(server, name)
     superuser = await asyncpg.connect(url, server_settings={"timezone": "UTC"})
-    await superuser.execute(_schema())
+    await superuser.execute(wide_table.schema(COLUMNS))
     login = await asyncpg.connect(url, server_settings={"timezone": "UTC"})
     await login.execute(f"CREATE ROLE {name}; GRANT ALL ON wide TO {name}; SET ROLE {name}")
     declared = Declaration(relation="public.wide", key=("id",), shared=True)
@@ -155,22 +150,6 @@ async def wide(server: str) -> AsyncIterator[Wide]:
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.execute(f"DROP ROLE {name}")
     await admin.close()
-
-
-def _schema() -> str:
-    labels = ", ".join(map(oracle.literal, LABELS))
-    columns = ", ".join(f"{column} {kind}" for kind, column in COLUMNS.items())
-    return f"""
-        CREATE TYPE label AS ENUM ({labels});
-        CREATE TYPE pair AS (number integer, "a ""note"" here" text, doc json);
-        CREATE TYPE mood AS ENUM ('fine', 'so, so');
-        CREATE FUNCTION shown(mood) RETURNS json LANGUAGE sql IMMUTABLE
-            RETURN json_build_object('mood', $1::text);
-        CREATE CAST (mood AS json) WITH FUNCTION shown(mood);
-        CREATE DOMAIN labelled AS text CHECK (VALUE <> 'forbidden');
-        CREATE DOMAIN document AS json;
-        CREATE TABLE wide (id bigint PRIMARY KEY, {columns});
-    """
 
 
 @pytest.mark.parametrize("kind", VALUES)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from tests.integration.conftest import NewDatabase
 from tests.integration.feeds.foreign import oracle
-from tests.integration.feeds.foreign.values import AS_TYPED, LABELS, SCALAR, TYPES
+from tests.integration.feeds.foreign import wide as wide_table
+from tests.integration.feeds.foreign.values import AS_TYPED, SCALAR, TYPES
 from tests.support.servers import as_login
 from tests.support.service import bearer, serving
 from tests.support.sources import COPY_AT_ONCE, SOURCES
@@ -32,6 +33,10 @@ relation = "public.wide"
 key = ["id"]
 shared = true
 source = "{source}"
+"""
+MORE = """
+CREATE TEMPORARY TABLE back (LIKE wide);
+GRANT SELECT ON wide TO PUBLIC;
 """
 ROWS = 25  # values of one request: most of a test's time is the requests'
 EXAMPLES = settings(
@@ -51,12 +56,7 @@ class Wide:
     turn: Iterator[str] = field(default_factory=lambda: cycle(f"wide-{name}" for name in SOURCES))
 
     async def fill(self, kind: str, values: Sequence[str | None]) -> None:
-        await self.superuser.execute("DELETE FROM wide")
-        await self.superuser.execute(
-            f"INSERT INTO wide (id, {COLUMNS[kind]}) SELECT n, v::{kind}"
-            " FROM unnest($1::text[]) WITH ORDINALITY AS given (v, n)",
-            values,
-        )
+        await wide_table.fill(self.superuser, COLUMNS[kind], kind, values)
 
     async def body(self, form: str, columns: Sequence[str]) -> str:
         parameters = {"format": form, "columns": ",".join(columns)}
@@ -87,25 +87,11 @@ async def wide(
     declared.write_text("".join(DATASET.format(source=source) for source in SOURCES))
     async with new_database() as url:
         superuser = await asyncpg.connect(url, server_settings={"timezone": "UTC"})
-        await superuser.execute(_schema())
+        await superuser.execute(wide_table.schema(COLUMNS) + MORE)
         with serving(as_login(url), datasets=Path(declared), settings=COPY_AT_ONCE) as running:
             async with aiohttp.ClientSession(running.url) as http:
                 yield Wide(superuser, http)
         await superuser.close()
-
-
-def _schema() -> str:
-    labels = ", ".join(map(oracle.literal, LABELS))
-    columns = ", ".join(f"{column} {kind}" for kind, column in COLUMNS.items())
-    return f"""
-        CREATE TYPE label AS ENUM ({labels});
-        CREATE TYPE pair AS (number integer, "a ""note"" here" text, doc json);
-        CREATE DOMAIN labelled AS text CHECK (VALUE <> 'forbidden');
-        CREATE DOMAIN document AS json;
-        CREATE TABLE wide (id bigint PRIMARY KEY, {columns});
-        CREATE TEMPORARY TABLE back (LIKE wide);
-        GRANT SELECT ON wide TO PUBLIC;
-    """
 
 
 @pytest.mark.parametrize("kind", TYPES)

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,33 +12,15 @@ import asyncpg
 import pytest
 
 from tests.support import csv_rule
-from tests.support.cells import SOURCES, cells_served
+from tests.support.cells import SOURCES, body
 from tests.support.csv_rule import CELLS
 from tests.support.libreoffice import formulas, needs_libreoffice, opened
-from tests.support.service import bearer
 
 DELIMITERS = {",": ",", ";": ";", "tab": "\t"}
 TYPED = ["-1", "-2.50", "-1e+300", "-infinity", "-infinity", "false"]
 _RECORD = re.compile(rb'(?:"(?:[^"]|"")*"|[^"\r\n])*\r\n')
 every_source = pytest.mark.parametrize("name", SOURCES)
 every_delimiter = pytest.mark.parametrize("parameter", DELIMITERS)
-
-
-@pytest.fixture(scope="module")
-async def cells(
-    world_admin_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[aiohttp.ClientSession]:
-    async with (
-        cells_served(world_admin_url, tmp_path_factory.mktemp("cells")) as running,
-        aiohttp.ClientSession(running.url) as session,
-    ):
-        yield session
-
-
-async def body(http: aiohttp.ClientSession, path: str) -> bytes:
-    async with http.get(f"/v1/feeds/{path}", headers=bearer()) as answer:
-        assert answer.status == 200
-        return await answer.read()
 
 
 def records(text: bytes, delimiter: str = ",") -> list[list[str]]:

@@ -3,36 +3,18 @@
 import csv
 import io
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
 import pytest
 
-from tests.support.cells import AMOUNTS, SOURCES, cells_served
+from tests.support.cells import AMOUNTS, SOURCES, body
 from tests.support.libreoffice import GERMAN, needs_libreoffice, opened
 from tests.support.service import bearer
 
 STYLE = "format=csv&delimiter=;&decimal=comma&datetime=excel"
 every_source = pytest.mark.parametrize("name", SOURCES)
-
-
-@pytest.fixture(scope="module")
-async def amounts(
-    world_admin_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[aiohttp.ClientSession]:
-    async with (
-        cells_served(world_admin_url, tmp_path_factory.mktemp("amounts")) as running,
-        aiohttp.ClientSession(running.url) as session,
-    ):
-        yield session
-
-
-async def body(http: aiohttp.ClientSession, path: str) -> bytes:
-    async with http.get(f"/v1/feeds/{path}", headers=bearer()) as answer:
-        assert answer.status == 200
-        return await answer.read()
 
 
 async def columns(http: aiohttp.ClientSession, name: str, asked: str, style: str) -> list[str]:
@@ -43,9 +25,9 @@ async def columns(http: aiohttp.ClientSession, name: str, asked: str, style: str
 
 @every_source
 async def test_numbers_have_a_decimal_comma_and_nothing_else_has(
-    amounts: aiohttp.ClientSession, name: str
+    cells: aiohttp.ClientSession, name: str
 ) -> None:
-    assert await columns(amounts, name, "amount,ratio,price,whole", STYLE) == [
+    assert await columns(cells, name, "amount,ratio,price,whole", STYLE) == [
         "1234,50;0,25;1,5;7",
         "-0,05;-1e-07;-2,5e+20;-9",
         "NaN;NaN;Infinity;0",
@@ -56,16 +38,16 @@ async def test_numbers_have_a_decimal_comma_and_nothing_else_has(
         "1,10;0,5;0,5;5",
     ]
     others = "day,clock,note,list,doc,cash"
-    plain = await columns(amounts, name, others, "format=csv&delimiter=;")
-    assert await columns(amounts, name, others, STYLE) == plain
+    plain = await columns(cells, name, others, "format=csv&delimiter=;")
+    assert await columns(cells, name, others, STYLE) == plain
     assert plain[1] == """0044-03-15 BC;17:30:00;'=1;"[1.5,-2.25]";"{""a"": 1.5}";-$1,234.50"""
 
 
 @every_source
 async def test_timestamps_have_no_offset_and_no_fractions(
-    amounts: aiohttp.ClientSession, name: str
+    cells: aiohttp.ClientSession, name: str
 ) -> None:
-    assert await columns(amounts, name, "at,local", f"{STYLE}&tz=Europe/Berlin") == [
+    assert await columns(cells, name, "at,local", f"{STYLE}&tz=Europe/Berlin") == [
         "2026-05-30 17:30:00;2026-05-30 17:30:00",
         "2027-01-01 00:59:59;2026-01-01 00:00:00",
         "infinity;-infinity",
@@ -78,27 +60,27 @@ async def test_timestamps_have_no_offset_and_no_fractions(
 
 
 @every_source
-async def test_without_a_zone_it_is_utc(amounts: aiohttp.ClientSession, name: str) -> None:
+async def test_without_a_zone_it_is_utc(cells: aiohttp.ClientSession, name: str) -> None:
     style = "format=csv&datetime=excel"
-    made = await columns(amounts, name, "at", style)
+    made = await columns(cells, name, "at", style)
     assert [made[0], made[1], made[7]] == [
         "2026-05-30 15:30:00",
         "2026-12-31 23:59:59",
         "2026-03-29 01:00:00",
     ]
-    assert made == await columns(amounts, name, "at", f"{style}&tz=UTC")
-    other = await columns(amounts, name, "at", f"{style}&tz=Asia/Kolkata")
+    assert made == await columns(cells, name, "at", f"{style}&tz=UTC")
+    other = await columns(cells, name, "at", f"{style}&tz=Asia/Kolkata")
     assert other[0] == "2026-05-30 21:00:00"
 
 
 @every_source
 @pytest.mark.parametrize("guard", ["on", "off"])
-async def test_every_field_is_quoted(amounts: aiohttp.ClientSession, name: str, guard: str) -> None:
+async def test_every_field_is_quoted(cells: aiohttp.ClientSession, name: str, guard: str) -> None:
     style = f"format=csv&guard={guard}"
-    made = (await body(amounts, f"{name}_amounts?{style}&quote=all")).decode()
+    made = (await body(cells, f"{name}_amounts?{style}&quote=all")).decode()
     field = r'"(?:[^"]|"")*"'
     assert re.fullmatch(rf"(?:{field}(?:,{field}){{12}}\r\n){{{len(AMOUNTS) + 1}}}", made)
-    usual = (await body(amounts, f"{name}_amounts?{style}")).decode()
+    usual = (await body(cells, f"{name}_amounts?{style}")).decode()
     assert list(csv.reader(io.StringIO(made, newline=""))) == list(
         csv.reader(io.StringIO(usual, newline=""))
     )
@@ -107,15 +89,15 @@ async def test_every_field_is_quoted(amounts: aiohttp.ClientSession, name: str, 
 @every_source
 @pytest.mark.parametrize("order", ["at", "amount", "key"])
 async def test_tokens_are_as_without_and_a_file_goes_on_behind_them(
-    amounts: aiohttp.ClientSession, name: str, order: str
+    cells: aiohttp.ClientSession, name: str, order: str
 ) -> None:
     path = f"{name}_amounts?{STYLE}&tz=Asia/Tokyo&quote=all&order={order}"
-    whole = await body(amounts, path)
+    whole = await body(cells, path)
     lines = whole.splitlines(keepends=True)
-    rows = await _tokens(amounts, f"{name}_amounts?format=json&order={order}", order)
+    rows = await _tokens(cells, f"{name}_amounts?format=json&order={order}", order)
     assert len(rows) == len(lines) - 1
     for at, token in enumerate(rows):
-        rest = await body(amounts, f"{path}&header=0&after={quote(token, safe='')}")
+        rest = await body(cells, f"{path}&header=0&after={quote(token, safe='')}")
         assert b"".join(lines[: at + 2]) + rest == whole
 
 
@@ -135,7 +117,7 @@ def _text(row: dict[str, object], name: str) -> str:
 
 @every_source
 async def test_pages_are_cached_and_tagged_by_their_style_and_lead_on(
-    amounts: aiohttp.ClientSession, name: str
+    cells: aiohttp.ClientSession, name: str
 ) -> None:
     paths = [
         f"/v1/feeds/{name}_amounts?{style}&limit=3"
@@ -146,16 +128,16 @@ async def test_pages_are_cached_and_tagged_by_their_style_and_lead_on(
             f"{STYLE}&quote=all",
         )
     ]
-    first = [await _page(amounts, path) for path in paths]
-    assert [await _page(amounts, path) for path in paths] == first
+    first = [await _page(cells, path) for path in paths]
+    assert [await _page(cells, path) for path in paths] == first
     assert len({made for made, _, _ in first}) == len({tag for _, tag, _ in first}) == len(paths)
     for path, (made, _, link) in zip(paths, first, strict=True):
         pages, following = made, link
         while following is not None:
             following = following if "header=0" in following else f"{following}&header=0"
-            more, _, following = await _page(amounts, following)
+            more, _, following = await _page(cells, following)
             pages += more
-        assert pages == await body(amounts, path.removeprefix("/v1/feeds/").partition("&limit")[0])
+        assert pages == await body(cells, path.removeprefix("/v1/feeds/").partition("&limit")[0])
 
 
 async def _page(http: aiohttp.ClientSession, path: str) -> tuple[bytes, str, str | None]:
@@ -168,9 +150,9 @@ async def _page(http: aiohttp.ClientSession, path: str) -> tuple[bytes, str, str
 
 
 async def test_a_zone_that_there_is_not_is_refused_with_what_is_allowed(
-    amounts: aiohttp.ClientSession,
+    cells: aiohttp.ClientSession,
 ) -> None:
-    async with amounts.get(
+    async with cells.get(
         "/v1/feeds/cells_amounts?format=csv&datetime=excel&tz=Berlin", headers=bearer()
     ) as answer:
         problem = await answer.json()
@@ -181,14 +163,14 @@ async def test_a_zone_that_there_is_not_is_refused_with_what_is_allowed(
 
 @needs_libreoffice
 async def test_calc_reads_german_amounts_as_numbers_and_timestamps_as_dates(
-    amounts: aiohttp.ClientSession, tmp_path: Path
+    cells: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     asked = "columns=amount,ratio,at,note&tz=Europe/Berlin&bom=1"
-    rows = opened(await body(amounts, f"cells_amounts?{STYLE}&{asked}"), tmp_path, ";", GERMAN)
+    rows = opened(await body(cells, f"cells_amounts?{STYLE}&{asked}"), tmp_path, ";", GERMAN)
     amount, ratio, at, note = rows[1][:4]
     assert (amount.kind, float(amount.value)) == ("float", 1234.5)
     assert (ratio.kind, float(ratio.value)) == ("float", 0.25)
     assert (at.kind, at.value) == ("date", "2026-05-30T17:30:00")
     assert (note.kind, note.value) == ("string", "a;b")
-    usual = await body(amounts, "cells_amounts?format=csv&delimiter=;&columns=amount")
+    usual = await body(cells, "cells_amounts?format=csv&delimiter=;&columns=amount")
     assert opened(usual, tmp_path, ";", GERMAN)[1][0].kind != "float"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.balancer import balancing, needs_haproxy
 from tests.support.servers import LOGIN, as_login
-from tests.support.service import NO_REDIS, bearer, serving
+from tests.support.service import NO_REDIS, Running, bearer, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +33,8 @@ DATASETS = '[long]\nrelation = "wide.long"\nkey = ["n"]\nshared = true\n'
 PAUSE = 0.02  # seconds after each piece
 PIECE = 16_384  # bytes
 STILL = 7.0  # seconds in which a client reads nothing
+every_way = pytest.mark.parametrize("way", ["direct", pytest.param("haproxy", marks=needs_haproxy)])
+every_form = pytest.mark.parametrize("form", ["format=sse", "format=ndjson&frames=1"])
 
 
 @pytest.fixture(scope="module")
@@ -71,43 +73,45 @@ def read_slowly(client: socket.socket) -> bytes:
             time.sleep(PAUSE)
 
 
-@pytest.mark.parametrize("way", ["direct", pytest.param("haproxy", marks=needs_haproxy)])
-@pytest.mark.parametrize("form", ["format=sse", "format=ndjson&frames=1"])
+@asynccontextmanager
+async def begun(
+    url: str, folder: Path, settings: dict[str, str], form: str, way: str
+) -> AsyncIterator[tuple[Running, socket.socket]]:
+    """A service, and a client that has read the head of a stream of it and no more."""
+    datasets = folder / "datasets.toml"
+    datasets.write_text(DATASETS)
+    with serving(url, datasets=datasets, settings={**NO_REDIS, **settings}) as service:
+        through = balancing([service.port], folder) if way == "haproxy" else None
+        with through or nullcontext(service.url) as address:
+            client = connected(address, form)
+            head = await asyncio.to_thread(client.recv, 1_000)
+            assert b" 200 OK" in head, [line for line in service.log if "unforeseen" in line]
+            yield service, client
+
+
+@every_way
+@every_form
 async def test_a_slow_client_gets_to_read_why_its_stream_was_cut(
     wide: str, tmp_path: Path, form: str, way: str
 ) -> None:
-    datasets = tmp_path / "datasets.toml"
-    datasets.write_text(DATASETS)
-    settings = {**NO_REDIS, "FEEDSVC_STREAMS__DRAIN_TIMEOUT": "0.5"}
-    with serving(wide, datasets=datasets, settings=settings) as service:
-        through = balancing([service.port], tmp_path) if way == "haproxy" else None
-        with through or nullcontext(service.url) as url:
-            client = connected(url, form)
-            begun = await asyncio.to_thread(client.recv, 1_000)
-            assert b" 200 OK" in begun, [line for line in service.log if "unforeseen" in line]
-            service.terminate()
-            body = await asyncio.to_thread(read_slowly, client)
-            assert b"/problems/draining" in body[-2_000:], body[-200:]
+    settings = {"FEEDSVC_STREAMS__DRAIN_TIMEOUT": "0.5"}
+    async with begun(wide, tmp_path, settings, form, way) as (service, client):
+        service.terminate()
+        body = await asyncio.to_thread(read_slowly, client)
+    assert b"/problems/draining" in body[-2_000:], body[-200:]
 
 
-@pytest.mark.parametrize("way", ["direct", pytest.param("haproxy", marks=needs_haproxy)])
-@pytest.mark.parametrize("form", ["format=sse", "format=ndjson&frames=1"])
+@every_way
+@every_form
 async def test_a_client_that_pauses_gets_to_read_why_its_export_was_ended(
     wide: str, tmp_path: Path, form: str, way: str
 ) -> None:
     """The last bytes wait in the service for as long as a client that is behind may be still."""
-    datasets = tmp_path / "datasets.toml"
-    datasets.write_text(DATASETS)
-    settings = {**NO_REDIS, "FEEDSVC_STREAMS__EXPORT_TIMEOUT": "1"}
-    with serving(wide, datasets=datasets, settings=settings) as service:
-        through = balancing([service.port], tmp_path) if way == "haproxy" else None
-        with through or nullcontext(service.url) as url:
-            client = connected(url, form)
-            begun = await asyncio.to_thread(client.recv, 1_000)
-            assert b" 200 OK" in begun, [line for line in service.log if "unforeseen" in line]
-            async with asyncio.timeout(60):
-                while not any("broken off" in line for line in service.log):
-                    await asyncio.sleep(0.05)
-            await asyncio.sleep(STILL)
-            body = await asyncio.to_thread(read_slowly, client)
-            assert b"/problems/timeout" in body[-2_000:], body[-200:]
+    settings = {"FEEDSVC_STREAMS__EXPORT_TIMEOUT": "1"}
+    async with begun(wide, tmp_path, settings, form, way) as (service, client):
+        async with asyncio.timeout(60):
+            while not any("broken off" in line for line in service.log):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(STILL)
+        body = await asyncio.to_thread(read_slowly, client)
+    assert b"/problems/timeout" in body[-2_000:], body[-200:]

@@ -21,7 +21,7 @@ from tests.support.ailing import (
 )
 from tests.support.redis_server import redis_running
 from tests.support.service import Running, serving
-from tests.support.standby import lay_out, primary_running, standby_of
+from tests.support.standby import Replicated, replicated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def primary() -> Iterator[PostgresServer]:
-    with primary_running(max_connections="40") as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("health") / "datasets.toml"
     file.write_text(DATASETS)
@@ -45,15 +39,19 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-async def prepared(primary: PostgresServer, datasets: Path) -> PostgresServer:
-    await lay_out(primary, SCHEMA, datasets, LOGIN)
-    return primary
+async def servers(datasets: Path) -> AsyncIterator[Replicated]:
+    async with replicated(SCHEMA, datasets, LOGIN, max_connections="40") as both:
+        yield both
 
 
 @pytest.fixture(scope="module")
-def standby(prepared: PostgresServer) -> Iterator[PostgresServer]:
-    with standby_of(prepared, max_connections="40") as server:
-        yield server
+def prepared(servers: Replicated) -> PostgresServer:
+    return servers.primary
+
+
+@pytest.fixture(scope="module")
+def standby(servers: Replicated) -> PostgresServer:
+    return servers.standby
 
 
 @pytest.fixture(scope="module")
