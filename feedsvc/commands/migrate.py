@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, TypeVar
 
 import asyncpg
 import typer
 
 from feedsvc import settings
+from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.migrations.lines import MigrationLine
 from feedsvc.changes import triggers
 from feedsvc.commands.console import ConfigOption, fail
@@ -35,7 +35,7 @@ LineArgument = Annotated[LineName, typer.Argument(help="Line of migrations.")]
 @cli.command()
 def up(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Apply pending migrations."""
-    after = asyncio.run(_runner().up(_owner_url(config), _line(line)))
+    after = asyncio.run(runner.up(_owner_url(config), _line(line)))
     typer.echo(f"{line}: at {after.current}")
     file = settings.load(config).datasets.file
     if line is LineName.service and file.is_file():
@@ -47,14 +47,14 @@ def down(line: LineArgument = LineName.service, config: ConfigOption = None) -> 
     """Revert all migrations."""
     if line is LineName.service:
         asyncio.run(_with_connection(_owner_url(config), triggers.remove))
-    asyncio.run(_runner().down(_owner_url(config), _line(line)))
+    asyncio.run(runner.down(_owner_url(config), _line(line)))
     typer.echo(f"{line}: all migrations reverted")
 
 
 @cli.command("status")
 def show_status(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Show the database's revision and pending migrations."""
-    now = asyncio.run(_runner().status(_owner_url(config), _line(line)))
+    now = asyncio.run(runner.status(_owner_url(config), _line(line)))
     typer.echo(f"{line}: at {now.current or 'no revision'}, head is {now.head}")
     for revision in now.pending:
         typer.echo(f"  pending: {revision}")
@@ -63,7 +63,7 @@ def show_status(line: LineArgument = LineName.service, config: ConfigOption = No
 @cli.command()
 def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -> None:
     """Check a migrated database; exit 1 on a finding."""
-    findings = asyncio.run(_runner().verify(_owner_url(config), _line(line)))
+    findings = asyncio.run(runner.verify(_owner_url(config), _line(line)))
     file = settings.load(config).datasets.file
     if line is LineName.service and file.is_file():
         drifted = asyncio.run(_with_connection(_owner_url(config), partial(_drifted, file=file)))
@@ -109,13 +109,6 @@ async def _with_connection(url: str, work: Callable[[asyncpg.Connection], Awaita
         return await work(connection)
     finally:
         await connection.close(timeout=1.0)
-
-
-def _runner() -> ModuleType:
-    """The migrations' runner, imported late: Alembic is half of all that a worker would import."""
-    from feedsvc.backends.postgres.migrations import runner  # noqa: PLC0415
-
-    return runner
 
 
 def _owner_url(config: Path | None) -> str:

@@ -137,8 +137,6 @@ def configure(level: Level, form: Form = "auto", stream: TextIO = sys.stderr) ->
     """Set up the log of this process. Times are UTC."""
     lines = Lines(stream, json=form == "json" or (form == "auto" and not stream.isatty()))
     logging.basicConfig(level=level, handlers=[lines], force=True)
-    # A line for each revision and statement serves to debug alembic alone.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def traced(trace: Trace | None) -> dict[str, str]:

@@ -56,9 +56,7 @@ async def test_up_down_and_up_again(database: str, line: MigrationLine) -> None:
     before = await status(database, line)
     assert before.current is None
     assert before.pending[-1] == before.head
-    assert await verify(database, line) == [
-        f"{line}: no revision applied, the head is {before.head}"
-    ]
+    assert await verify(database, line) == [f"no revision applied, the head is {before.head}"]
 
     after = await up(database, line)
     assert (after.current, after.pending) == (after.head, ())
@@ -188,7 +186,7 @@ async def test_verify_finds_what_is_wrong(database: str) -> None:
         """,
     )
     assert await verify(database, "wedding") == [
-        "wedding: revision 0003 is pending",
+        "revision 0003 is pending",
         "index wedding.broken on wedding.half is invalid: DROP INDEX it and build it again",
         "table wedding.forgotten has no policy for wedding_reader",
         "table wedding.forgotten has no row-level security",

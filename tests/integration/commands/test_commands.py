@@ -223,7 +223,7 @@ def test_the_migrations_state_is_told_before_and_after(feedsvc: Command, databas
         return done.returncode, done.stdout
 
     head = _head(told("status"))
-    assert told("verify") == (1, f"service: service: no revision applied, the head is {head}\n")
+    assert told("verify") == (1, f"service: no revision applied, the head is {head}\n")
     made = "triggers: up to date\n"
     assert told("up") == (0, f"service: at {head}\n{made}")
     assert told("status") == (0, f"service: at {head}, head is {head}\n")

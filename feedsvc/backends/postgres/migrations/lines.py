@@ -11,7 +11,7 @@ MigrationLine = Literal["service", "wedding"]
 
 @dataclass(frozen=True, slots=True)
 class Territory:
-    """What a line may touch: one schema, one group role, and nothing of anybody else's."""
+    """The part of a database that is a line's own: one schema and one group role."""
 
     folder: Path
     schema: str
@@ -19,6 +19,8 @@ class Territory:
     lock: int
     open_tables: frozenset[str]
     """Tables that hold no tenant's rows; every other table must have row-level security."""
+    version_table: str = "alembic_version"
+    """The table with the applied revision, by the name that it has had from the first release."""
 
 
 _HERE: Final = Path(__file__).parent
@@ -29,7 +31,7 @@ TERRITORIES: Final[dict[MigrationLine, Territory]] = {
         schema="feedsvc",
         role="feedsvc_service",
         lock=0x66656564_00000001,
-        # A ticket is looked up by its hash before anybody knows whose it is; figures are nobody's.
+        # A ticket is looked up by its hash before its tenant is known; figures are no tenant's.
         open_tables=frozenset({"alembic_version", "tickets", "performance", "alerts"}),
     ),
     "wedding": Territory(

@@ -6,26 +6,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
-from alembic.script import ScriptDirectory
-from alembic.script.revision import RevisionError
-from alembic.util import CommandError
 
 from feedsvc.backends.postgres.migrations import schemas
-from feedsvc.backends.postgres.migrations.alembic_run import run
 from feedsvc.backends.postgres.migrations.errors import UnknownRevisionError
 from feedsvc.backends.postgres.migrations.findings import catalog_findings
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES, MigrationLine, Territory
+from feedsvc.backends.postgres.migrations.revisions import applied, apply, revert, revisions
 from feedsvc.backends.postgres.migrations.session import connected, exclusive
 
 if TYPE_CHECKING:
-    from alembic.script.base import Script
+    from collections.abc import Sequence
+
+    from feedsvc.backends.postgres.migrations.revisions import Revision
 
 WAIT_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a database stands on a line; `pending` is in the order in which `up` runs it."""
+    """A database's revision on a line; `pending` is in the order in which `up` runs it."""
 
     line: MigrationLine
     current: str | None
@@ -34,34 +33,34 @@ class Status:
 
 
 async def up(dsn: str, line: MigrationLine, *, wait: float = WAIT_SECONDS) -> Status:
-    """Migrates to the head; waits `wait` seconds for another process that migrates.
+    """Migrate to the head; wait up to `wait` seconds for another process that migrates.
 
-    Raises MigrationBusyError, UnknownRevisionError, or asyncpg's and SQLAlchemy's errors where
-    the database refuses; a revision that fails leaves nothing of itself behind.
+    Raises MigrationBusyError, UnknownRevisionError, or asyncpg's errors where the database
+    refuses; a revision that fails leaves nothing of itself behind.
     """
     territory = TERRITORIES[line]
-    scripts = ScriptDirectory(str(territory.folder))
+    known = revisions(territory)
     async with exclusive(dsn, territory, wait) as connection:
-        before = await _status(connection, line, scripts)
-        if before.pending:
-            await schemas.create(connection, territory.schema)
-            await run(connection, territory, scripts, "up")
-        return await _status(connection, line, scripts)
+        pending = known[await _applied(connection, territory, known) :]
+        if pending:
+            await schemas.create(connection, territory)
+        for revision in pending:
+            await apply(connection, territory, revision)
+        return await _status(connection, line)
 
 
 async def down(dsn: str, line: MigrationLine, *, wait: float = WAIT_SECONDS) -> Status:
-    """Takes back every revision, then the schema if `up` made it and nobody else uses it.
+    """Revert every revision, then the schema if `up` made it and nothing else is in it.
 
     `wait` is in seconds; raises what `up` raises.
     """
     territory = TERRITORIES[line]
-    scripts = ScriptDirectory(str(territory.folder))
+    known = revisions(territory)
     async with exclusive(dsn, territory, wait) as connection:
-        before = await _status(connection, line, scripts)
-        if before.current is not None:
-            await run(connection, territory, scripts, "down")
-        await schemas.remove(connection, territory.schema)
-        return await _status(connection, line, scripts)
+        for at in reversed(range(await _applied(connection, territory, known))):
+            await revert(connection, territory, known[at], known[at - 1].number if at else None)
+        await schemas.remove(connection, territory)
+        return await _status(connection, line)
 
 
 async def status(dsn: str, line: MigrationLine) -> Status:
@@ -71,50 +70,40 @@ async def status(dsn: str, line: MigrationLine) -> Status:
     asyncpg.InsufficientPrivilegeError for a login that may not see the line's schema.
     """
     async with connected(dsn) as connection:
-        return await _status(connection, line, ScriptDirectory(str(TERRITORIES[line].folder)))
+        return await _status(connection, line)
 
 
 async def verify(dsn: str, line: MigrationLine) -> list[str]:
-    """What is wrong with the line in this database, a sentence each; empty when all is well.
+    """Faults of the line in this database, a sentence each; empty where there is none.
 
     Raises what `status` raises, except that an unknown revision is a finding.
     """
-    territory = TERRITORIES[line]
     async with connected(dsn) as connection:
         try:
-            now = await _status(connection, line, ScriptDirectory(str(territory.folder)))
+            now = await _status(connection, line)
         except UnknownRevisionError as error:
             return [str(error)]
         if now.current is None:
-            return [f"{line}: no revision applied, the head is {now.head}"]
-        behind = [f"{line}: revision {revision} is pending" for revision in now.pending]
-        return behind + await catalog_findings(connection, territory)
+            return [f"no revision applied, the head is {now.head}"]
+        behind = [f"revision {revision} is pending" for revision in now.pending]
+        return behind + await catalog_findings(connection, TERRITORIES[line])
 
 
-async def _status(
-    connection: asyncpg.Connection, line: MigrationLine, scripts: ScriptDirectory
-) -> Status:
-    current = await _current(connection, TERRITORIES[line])
-    head = scripts.get_current_head()
-    if head is None:
-        raise RuntimeError(f"the line {line} has no revision: the installation is incomplete")
-    return Status(line, current, head, tuple(s.revision for s in _pending(scripts, current)))
+async def _status(connection: asyncpg.Connection, line: MigrationLine) -> Status:
+    territory = TERRITORIES[line]
+    known = revisions(territory)
+    numbers = [revision.number for revision in known]
+    count = await _applied(connection, territory, known)
+    current = numbers[count - 1] if count else None
+    return Status(line, current, numbers[-1], tuple(numbers[count:]))
 
 
-def _pending(scripts: ScriptDirectory, current: str | None) -> list[Script]:
+async def _applied(
+    connection: asyncpg.Connection, territory: Territory, known: Sequence[Revision]
+) -> int:
+    table = f"{territory.schema}.{territory.version_table}"
     try:
-        return list(scripts.iterate_revisions("heads", current or "base"))[::-1]
-    except (CommandError, RevisionError):
-        raise UnknownRevisionError(
-            f"the database is at revision {current}, which this release doesn't know; "
-            "run the release that migrated it"
-        ) from None
-
-
-async def _current(connection: asyncpg.Connection, territory: Territory) -> str | None:
-    table = f"{territory.schema}.alembic_version"
-    try:
-        version: str | None = await connection.fetchval(f"SELECT version_num FROM {table}")  # noqa: S608  # a constant of TERRITORIES
+        version: str | None = await connection.fetchval(f"SELECT version_num FROM {table}")  # noqa: S608 - a constant of TERRITORIES
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-        return None
-    return version
+        version = None
+    return applied(known, version)

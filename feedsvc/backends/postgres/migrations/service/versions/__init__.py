@@ -1,1 +1,0 @@
-"""The revisions of the line `service`, one file each."""
