@@ -1,15 +1,11 @@
 """A table without its indexes for as long as it is filled: built at the end, they cost a third."""
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from asyncpg import Connection
+from asyncpg import Connection
 
 _SQL: Final = (Path(__file__).parent / "indexes.sql").read_text(encoding="utf-8")
 

@@ -1,12 +1,8 @@
 """What each tenant is to be filled with."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Final
 
 # Room for a tenant's ids: they stay the same however many clients the others have.
 _IDS_PER_TENANT: Final = 100_000_000

@@ -1,21 +1,17 @@
 """Fills the wedding world, the same for the same seed, and remembers that it did."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from collections import deque
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 
 from feedsvc.commands.demo.indexes import without_indexes
 from feedsvc.commands.demo.plan import MOST_ROWS, TABLES, TenantPlan, slices
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 _HERE: Final = Path(__file__).parent
 _TENANTS: Final = (_HERE / "tenants.sql").read_text(encoding="utf-8")

@@ -1,14 +1,11 @@
 """What the catalog shows to be wrong with a migrated line."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from asyncpg import Connection
+from asyncpg import Connection
 
-    from feedsvc.backends.postgres.migrations.lines import Territory
+from feedsvc.backends.postgres.migrations.lines import Territory
 
 _SQL: Final = (Path(__file__).parent / "findings.sql").read_text(encoding="utf-8")
 

@@ -1,19 +1,14 @@
 """The revisions of a line: pairs of files, `0001_name.up.sql` and `0001_name.down.sql`."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import asyncpg
 
 from feedsvc.backends.postgres.migrations.errors import UnknownRevisionError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import asyncpg
-
-    from feedsvc.backends.postgres.migrations.lines import Territory
+from feedsvc.backends.postgres.migrations.lines import Territory
 
 _HERE: Final = Path(__file__).parent
 _MAKE_ROLE: Final = (_HERE / "make_role.sql").read_text(encoding="utf-8")

@@ -1,9 +1,8 @@
 """Runs a line of migrations: up, down, status and verify."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 
@@ -11,13 +10,14 @@ from feedsvc.backends.postgres.migrations import schemas
 from feedsvc.backends.postgres.migrations.errors import UnknownRevisionError
 from feedsvc.backends.postgres.migrations.findings import catalog_findings
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES, MigrationLine, Territory
-from feedsvc.backends.postgres.migrations.revisions import applied, apply, revert, revisions
+from feedsvc.backends.postgres.migrations.revisions import (
+    Revision,
+    applied,
+    apply,
+    revert,
+    revisions,
+)
 from feedsvc.backends.postgres.migrations.session import connected, exclusive
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feedsvc.backends.postgres.migrations.revisions import Revision
 
 WAIT_SECONDS: Final = 120.0
 

@@ -1,15 +1,11 @@
 """A line's schema: made before its first revision, removed after its last one is reverted."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
+from asyncpg import Connection
 
-if TYPE_CHECKING:
-    from asyncpg import Connection
-
-    from feedsvc.backends.postgres.migrations.lines import Territory
+from feedsvc.backends.postgres.migrations.lines import Territory
 
 _MARK: Final = "made by feedsvc migrate"
 

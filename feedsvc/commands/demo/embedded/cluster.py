@@ -3,25 +3,19 @@
 The folder itself, the password and the settings belong to us; only `data` is the account's.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from feedsvc.commands.demo.embedded.account import Account
+from feedsvc.commands.demo.embedded.binaries import PostgresBinaries
 from feedsvc.commands.demo.embedded.errors import EmbeddedError, ServerDiedError
 from feedsvc.commands.demo.embedded.initdb import initdb
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from feedsvc.commands.demo.embedded.account import Account
-    from feedsvc.commands.demo.embedded.binaries import PostgresBinaries
 
 
 @dataclass(frozen=True, slots=True)

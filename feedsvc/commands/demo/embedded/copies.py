@@ -4,22 +4,16 @@ A virtual environment below /root is closed to everyone but root. We don't open 
 aren't ours: what is needed goes to the cache once.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from feedsvc.commands.demo.embedded.account import Account
 from feedsvc.commands.demo.embedded.errors import explained
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from feedsvc.commands.demo.embedded.account import Account
 
 logger = logging.getLogger(__name__)
 

@@ -1,13 +1,8 @@
 """What goes wrong around the embedded servers, in one line each."""
 
-from __future__ import annotations
-
 import errno
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ADVICE = {
     errno.ENOSPC: "free some space on this disk, or choose a folder elsewhere",

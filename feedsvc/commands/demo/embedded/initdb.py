@@ -1,19 +1,13 @@
 """initdb: how a new PostgreSQL data folder is made."""
 
-from __future__ import annotations
-
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from feedsvc.commands.demo.embedded.account import Account
+from feedsvc.commands.demo.embedded.binaries import PostgresBinaries
 from feedsvc.commands.demo.embedded.errors import EmbeddedError
 from feedsvc.commands.demo.embedded.processes import run_tool
 from feedsvc.commands.demo.embedded.serverlog import why
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feedsvc.commands.demo.embedded.account import Account
-    from feedsvc.commands.demo.embedded.binaries import PostgresBinaries
 
 SUPERUSER = "postgres"
 SECONDS = 120.0

@@ -1,19 +1,13 @@
 """Servers that a killed process of ours left running: recognised, then ended by their own id."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feedsvc.commands.demo.embedded.errors import EmbeddedError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feedsvc.commands.demo.embedded.processes import Step
+from feedsvc.commands.demo.embedded.processes import Step
 
 POLL = 0.02
 

@@ -1,14 +1,10 @@
 """Free TCP ports of 127.0.0.1, asked of the kernel, never fixed."""
 
-from __future__ import annotations
-
 import socket
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from feedsvc.commands.demo.embedded.errors import EmbeddedError, PortTakenError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ATTEMPTS = 5
 

@@ -1,11 +1,10 @@
 """An embedded PostgreSQL: started on a free port of 127.0.0.1, stopped with its context."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import quote
 
 from feedsvc.commands.demo.embedded.account import server_account
@@ -24,12 +23,7 @@ from feedsvc.commands.demo.embedded.postmaster import (
     end_left_postmaster,
     postmaster,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from feedsvc.commands.demo.embedded.processes import ServerProcess
+from feedsvc.commands.demo.embedded.processes import ServerProcess
 
 logger = logging.getLogger(__name__)
 

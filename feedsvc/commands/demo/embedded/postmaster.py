@@ -1,24 +1,18 @@
 """PostgreSQL's process: how it comes up, how it goes down, and what a killed demo left of it."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
+from feedsvc.commands.demo.embedded.cluster import ClusterFolder
 from feedsvc.commands.demo.embedded.errors import EmbeddedError, PortTakenError, ServerDiedError
 from feedsvc.commands.demo.embedded.initdb import SUPERUSER
 from feedsvc.commands.demo.embedded.orphans import end_orphan, exists, read_pid
-from feedsvc.commands.demo.embedded.processes import ServerProcess, run_tool
+from feedsvc.commands.demo.embedded.processes import ServerProcess, Step, run_tool
 from feedsvc.commands.demo.embedded.serverlog import why, why_it_died
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from feedsvc.commands.demo.embedded.cluster import ClusterFolder
-    from feedsvc.commands.demo.embedded.processes import Step
 
 logger = logging.getLogger(__name__)
 

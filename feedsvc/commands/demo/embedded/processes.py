@@ -4,22 +4,16 @@ A session of its own keeps a terminal's Ctrl-C away from a server: only our proc
 and ends the server in order.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from feedsvc.commands.demo.embedded.account import Account
 from feedsvc.commands.demo.embedded.errors import EmbeddedError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from feedsvc.commands.demo.embedded.account import Account
 
 logger = logging.getLogger(__name__)
 

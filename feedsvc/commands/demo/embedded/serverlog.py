@@ -1,12 +1,7 @@
 """What a server or its tool said when it failed, cut down to the line that tells why."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 DISK_FULL = ("No space left on device", "Check free disk space")
 

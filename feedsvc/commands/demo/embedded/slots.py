@@ -4,22 +4,17 @@ Whoever gets a folder's lock may be sure that its demo is gone, and ends the ser
 killed one left running.
 """
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from feedsvc.commands.demo.embedded.account import server_account
 from feedsvc.commands.demo.embedded.errors import EmbeddedError, explained
 from feedsvc.commands.demo.embedded.postmaster import end_left_postmaster
 from feedsvc.commands.demo.embedded.valkeyprocess import end_left_valkey
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 

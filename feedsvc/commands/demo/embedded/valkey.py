@@ -1,17 +1,17 @@
 """An embedded Valkey (or Redis): a cache on a free port of 127.0.0.1 that keeps nothing."""
 
-from __future__ import annotations
-
 import secrets
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from feedsvc.commands.demo.embedded.account import server_account
+from feedsvc.commands.demo.embedded.account import Account, server_account
 from feedsvc.commands.demo.embedded.binaries import find_valkey, runnable_for
 from feedsvc.commands.demo.embedded.copies import cache_folder
 from feedsvc.commands.demo.embedded.errors import EmbeddedError, explained
 from feedsvc.commands.demo.embedded.ports import on_free_port
+from feedsvc.commands.demo.embedded.processes import ServerProcess
 from feedsvc.commands.demo.embedded.valkeyprocess import (
     HOST,
     KILL,
@@ -22,13 +22,6 @@ from feedsvc.commands.demo.embedded.valkeyprocess import (
     valkey_process,
     write_settings,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from feedsvc.commands.demo.embedded.account import Account
-    from feedsvc.commands.demo.embedded.processes import ServerProcess
 
 
 @dataclass(frozen=True, slots=True)

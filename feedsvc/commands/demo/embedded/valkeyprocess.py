@@ -1,25 +1,18 @@
 """Valkey's process: its settings, how it comes up, and what a killed demo left of it."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
+from feedsvc.commands.demo.embedded.account import Account
 from feedsvc.commands.demo.embedded.cluster import write_private
 from feedsvc.commands.demo.embedded.errors import EmbeddedError, PortTakenError, ServerDiedError
 from feedsvc.commands.demo.embedded.orphans import end_orphan, read_pid
-from feedsvc.commands.demo.embedded.processes import ServerProcess
+from feedsvc.commands.demo.embedded.processes import ServerProcess, Step
 from feedsvc.commands.demo.embedded.serverlog import why_it_died
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from feedsvc.commands.demo.embedded.account import Account
-    from feedsvc.commands.demo.embedded.processes import Step
 
 logger = logging.getLogger(__name__)
 
