@@ -1,1 +1,1 @@
-"""Who asks: principals, the tokens that prove them, and the keys that prove the tokens."""
+"""Tokens, the keys that verify them, tickets and limits."""

@@ -55,30 +55,30 @@ class Bucket:
 
     def __init__(self) -> None:
         self._paid_at = 0.0
-        # Seconds of debt that the other processes have not been told of, and of which a message
+        # Seconds of debt that are not reported to the other processes yet, and of which a message
         # is on its way.
         self._untold = 0.0
         self._telling = 0.0
 
     def debt(self, now: float) -> float:
-        """What is owed at this time, in seconds."""
+        """The debt at this time, in seconds."""
         return max(0.0, self._paid_at - now)
 
     def add(self, seconds: float, now: float) -> None:
-        """Owes more."""
+        """Add to the debt."""
         self._paid_at = now + self.debt(now) + seconds
         self._untold += seconds
 
     def tell(self, now: float) -> float:
-        """What is to be told now, in seconds; what was paid off in the meantime is not."""
+        """The debt to report now, in seconds, without what was paid off in the meantime."""
         telling, self._untold = min(self._untold, self.debt(now)), 0.0
         self._telling += telling
         return telling
 
     def told(self, seconds: float, debt: float, now: float) -> None:
-        """Takes over the debt that all processes together know of, after they were told of this.
+        """Take over the debt of all processes, in which this one's report is contained.
 
-        What they may not know yet is added: of two messages the later may have arrived first.
+        Reports still under way are added: of two messages the later may have arrived first.
         """
         self._telling -= seconds
         self._paid_at = now + debt + self._untold + max(0.0, self._telling)

@@ -40,7 +40,7 @@ class PublishedKeys:
         self._fetched_at = clock()
 
     async def run(self) -> None:
-        """Keeps the keys fresh until it is cancelled."""
+        """Keep the keys fresh until it is cancelled."""
         pause = _FIRST_PAUSE
         while True:
             well = await self._refresh()
@@ -49,9 +49,9 @@ class PublishedKeys:
             pause = _FIRST_PAUSE if well else pause * 2
 
     async def look_again(self) -> None:
-        """Fetches at once for a token whose key is not known, unless that was done just now.
+        """Fetch at once for a token with an unknown key, at most once a minute.
 
-        Whoever sends made-up key ids so causes one request a minute to the issuer at most.
+        So made-up key ids cause one request a minute to the issuer at most.
         """
         if self._fetching is None:
             if self._clock() - self._last_look < self._settings.jwks_cooldown:
@@ -65,7 +65,7 @@ class PublishedKeys:
         return self._clock() - self._fetched_at
 
     async def fetch(self) -> tuple[VerificationKey, ...]:
-        """What the URL answers now. Raises JwksError."""
+        """The present keys of the URL. Raises JwksError."""
         timeout = aiohttp.ClientTimeout(total=self._settings.jwks_timeout)
         try:
             async with (

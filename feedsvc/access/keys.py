@@ -58,7 +58,7 @@ class KeyMissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class VerificationKey:
-    """What verifies tokens of one algorithm; `signing` is None where only a public key is known."""
+    """The keys of one algorithm; `signing` is None where only a public key is known."""
 
     algorithm: Algorithm
     kid: str | None

@@ -1,6 +1,6 @@
-"""Admits requests and streams, and charges rows and bytes, for each principal.
+"""Limits of requests, streams, rows and bytes for each principal.
 
-Far from its limit a caller is admitted by this process alone, which tells Redis a moment later;
+Far from its limit a caller is admitted by this process alone, which reports to Redis afterwards;
 near it, Redis is asked first. So most requests cost no trip, and all workers together still hold
 to one limit: what they don't know of each other is at most half a burst. While Redis is away each
 worker admits its own share.
@@ -29,7 +29,7 @@ from feedsvc.settings import CallerLimits, Limits
 
 RouteClass: TypeAlias = Literal["requests", "tickets"]
 RateLimitHeaders: TypeAlias = Mapping[str, str]
-"""Headers that tell a caller where it stands."""
+"""The headers RateLimit and RateLimit-Policy."""
 _LimitKey: TypeAlias = tuple[str, str]  # a caller, and the policy's name
 
 _SCRIPT: Final = (files("feedsvc.access") / "limiter.lua").read_text()
@@ -38,7 +38,7 @@ _LEASE: Final = 30.0  # seconds after which the streams of a worker that is gone
 _RENEW_EVERY: Final = 10.0
 _MOST_CALLERS: Final = 50_000
 _MOST_TOLD: Final = 500  # at a time: Redis's answer to all of them has one deadline
-_STREAM_RETRY: Final = 5  # seconds; nobody knows when a stream will end
+_STREAM_RETRY: Final = 5  # seconds; the end of a stream is unknown
 _HOUR: Final = 3_600.0
 
 
@@ -68,7 +68,7 @@ class Allowance:
 
 
 class Limiter:
-    """Every caller's standing, as far as this worker knows, and through Redis all workers."""
+    """Every caller's use of its limits, by this worker and, through Redis, by all workers."""
 
     def __init__(
         self,
@@ -87,12 +87,12 @@ class Limiter:
             "admin": Allowance.of(settings.admin),
         }
         self._buckets: LRUCache[tuple[str, str], Bucket] = LRUCache(_MOST_CALLERS)
-        self._untold: dict[tuple[str, str], Bucket] = {}
+        self._unreported: dict[tuple[str, str], Bucket] = {}
         self._leases: dict[str, set[str]] = {}
         self._releases: set[asyncio.Task[None]] = set()
 
     async def admit(self, principal: Principal, route: RouteClass) -> RateLimitHeaders:
-        """Counts a request; the headers that tell the caller where it stands.
+        """Count a request; the headers with what is left of the caller's limits.
 
         Raises RateLimited.
         """
@@ -114,7 +114,7 @@ class Limiter:
         return policy.standing(bucket.debt(self._clock()))
 
     def admit_at_once(self, principal: Principal, route: RouteClass) -> RateLimitHeaders | None:
-        """As `admit` where nobody need be asked; None, and nothing is counted, where one must."""
+        """As `admit` without asking Redis; None, and nothing is counted, where that is needed."""
         if not self._settings.enabled:
             return {}
         allowance = self._allowance(principal)
@@ -129,7 +129,7 @@ class Limiter:
         return policy.standing(bucket.debt(self._clock()))
 
     def charge(self, principal: Principal, rows: int, size: int) -> None:
-        """Counts what was sent. Raises RateLimited where the hour's quota is used up."""
+        """Count what was sent. Raises RateLimited where the hour's quota is used up."""
         if not self._settings.enabled:
             return
         caller = identity(principal)
@@ -141,7 +141,7 @@ class Limiter:
 
     @asynccontextmanager
     async def stream(self, principal: Principal) -> AsyncIterator[None]:
-        """Counts a stream for as long as the block runs. Raises RateLimited."""
+        """Count a stream for as long as the block runs. Raises RateLimited."""
         most = self._allowance(principal).streams
         if most is None or not self._settings.enabled:
             yield
@@ -150,7 +150,7 @@ class Limiter:
         leases = self._leases.setdefault(caller, set())
         if len(leases) >= most:
             raise self._too_many_streams(most)
-        leases.add(name)  # before the await, so that nobody else takes the same place
+        leases.add(name)  # before the await, so that no other stream takes the same place
         try:
             await self._lease(caller, most, name)
             yield
@@ -163,22 +163,22 @@ class Limiter:
             release.add_done_callback(self._releases.discard)
 
     async def run(self) -> None:
-        """Tells Redis what was used and which streams run, until it is cancelled."""
+        """Report to Redis what was used and which streams run, until cancelled."""
         renewed = self._clock()
         while True:
             await asyncio.sleep(_TELL_EVERY)
             if self._link is None or not self._link.keeps:
                 continue
-            await self._tell()
+            await self._report_all()
             if self._clock() - renewed >= _RENEW_EVERY:
                 renewed = self._clock()
                 await self._renew()
 
     async def close(self) -> None:
-        """Tells Redis the last of it."""
+        """Report to Redis what is left."""
         if self._releases:
             await asyncio.wait(self._releases)
-        await self._tell()
+        await self._report_all()
 
     def _is_near(self, bucket: Bucket, policy: Policy, cost: float) -> bool:
         """Whether all workers together might be at the limit, for all that this one knows."""
@@ -200,8 +200,8 @@ class Limiter:
 
     def _owe(self, key: tuple[str, str], bucket: Bucket, seconds: float) -> None:
         bucket.add(seconds, self._clock())
-        if self._link is not None and len(self._untold) < _MOST_CALLERS:
-            self._untold[key] = bucket
+        if self._link is not None and len(self._unreported) < _MOST_CALLERS:
+            self._unreported[key] = bucket
 
     def _refuse_above(self, bucket: Bucket, policy: Policy, seconds: float) -> None:
         """Raises RateLimited where a further debt of so many seconds would be too much."""
@@ -209,13 +209,13 @@ class Limiter:
             raise _refusal(bucket, policy, seconds, self._clock())
 
     async def _ask(self, caller: str, policy: Policy, bucket: Bucket, cost: float) -> bool:
-        """Has Redis decide, and remember; False where it can't. Raises RateLimited."""
+        """Let Redis decide and remember; False where it can't. Raises RateLimited."""
         told = bucket.tell(self._clock())
         key = self._key(caller, policy.name)
         question: list[str | int] = ["owe", _micro(told), _micro(cost), _micro(policy.most)]
         try:
             granted, debt = await self._call(key, question)
-        except BaseException as error:  # a request that was cancelled has told nobody, either
+        except BaseException as error:  # a cancelled request has reported nothing, either
             bucket.not_told(told)
             if isinstance(error, RedisAwayError):
                 return False
@@ -225,20 +225,20 @@ class Limiter:
             raise _refusal(bucket, policy, cost, self._clock())
         return True
 
-    async def _tell(self) -> None:
-        """Reports every debt that Redis does not know of, and learns what it knows."""
-        untold, self._untold = self._untold, {}
+    async def _report_all(self) -> None:
+        """Report every debt that Redis does not know of, and take over what it knows."""
+        untold, self._unreported = self._unreported, {}
         if self._link is None or not untold:
             return
         left = list(untold.items())
         while left:
             some, left = left[:_MOST_TOLD], left[_MOST_TOLD:]
             if not await self._report(self._link, some):
-                self._untold = dict(left) | self._untold
+                self._unreported = dict(left) | self._unreported
                 return
 
     async def _report(self, link: RedisLink, debts: Sequence[tuple[_LimitKey, Bucket]]) -> bool:
-        """Reports some debts; whether Redis is there to be told more."""
+        """Report some debts; whether Redis took them."""
         now = self._clock()
         told = [bucket.tell(now) for _, bucket in debts]
         commands: list[Command] = [
@@ -256,7 +256,7 @@ class Limiter:
                 _, debt = _numbers(answer)
             except RedisAwayError:
                 bucket.not_told(seconds)
-                self._untold.setdefault(key, bucket)
+                self._unreported.setdefault(key, bucket)
                 arrived = False
             else:
                 bucket.told(seconds, debt / 1e6, now)
@@ -281,7 +281,7 @@ class Limiter:
     async def _renew(self) -> None:
         for caller, names in list(self._leases.items()):
             try:
-                # No more than what runs already: nobody is refused here.
+                # No more than what runs already: no stream is refused here.
                 most = 10**9
                 await self._call(
                     self._key(caller, "streams"), ["lease", most, _micro(_LEASE), *names]
@@ -309,7 +309,7 @@ class Limiter:
     @staticmethod
     def _too_many_streams(most: int) -> RateLimited:
         return RateLimited(
-            f"This token has {most} streams at once already.",
+            f"This token has {most} concurrent streams already.",
             retry_after=_STREAM_RETRY,
             standing={
                 "RateLimit": f'"streams";r=0;t={_STREAM_RETRY}',
@@ -328,13 +328,13 @@ def _refusal(bucket: Bucket, policy: Policy, seconds: float, now: float) -> Rate
 
 @lru_cache(_MOST_CALLERS)
 def identity(principal: Principal) -> str:
-    """A name for a principal that tells nothing of it."""
+    """A digest of the principal, from which nothing of it can be read."""
     who = repr((principal.tenant, principal.role, principal.client, principal.subject))
     return hashlib.blake2b(who.encode(), digest_size=16).hexdigest()
 
 
 def _numbers(answer: object) -> tuple[int, int]:
-    """What the script answers. Raises RedisAwayError where it is something else."""
+    """The script's two numbers. Raises RedisAwayError for any other answer."""
     match answer:
         case [int(granted), int(number)]:
             return granted, number

@@ -18,7 +18,7 @@ _NONCE_SIZE: Final = 12
 
 
 class Resumption:
-    """Makes passes, and knows them again."""
+    """Make passes, and verify them."""
 
     def __init__(self, key: ServiceKey) -> None:
         self._cipher = AESGCM(key.derived("resumption"))

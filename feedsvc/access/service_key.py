@@ -26,13 +26,13 @@ MAC_SIZE: Final = 16
 
 
 class Seal:
-    """Authenticates messages by a keyed BLAKE2b (RFC 7693), a microsecond for a KiB."""
+    """Authenticate messages by a keyed BLAKE2b (RFC 7693), a microsecond for a KiB."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     def mac(self, *parts: bytes) -> bytes:
-        """The code of these parts; each is told from its neighbours by its length."""
+        """The code of these parts; each is prefixed by its length."""
         code = hashlib.blake2b(key=self._key, digest_size=MAC_SIZE)
         for part in parts:
             code.update(len(part).to_bytes(8, "big"))

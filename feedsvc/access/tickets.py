@@ -1,4 +1,4 @@
-"""Tickets: what a browser sends instead of a token where it can't send a header.
+"""Tickets, which a browser sends instead of a token where it can't send a header.
 
 A ticket is good once, for half a minute, for one path. It is kept in Redis, or in PostgreSQL where
 there is none or it is away, so that any worker honours it; its first letter says where. What is
@@ -47,7 +47,7 @@ _FORGET: Final = "delete from feedsvc.tickets where expires_at < now()"
 
 
 class Tickets:
-    """Issues tickets and takes them back."""
+    """Issue tickets, and redeem each once."""
 
     def __init__(self, pool: Pool, link: RedisLink | None, key: ServiceKey) -> None:
         self._pool = pool
@@ -109,7 +109,7 @@ class Tickets:
         if not isinstance(sealed, bytes):
             return None
         mac, kept = sealed[:MAC_SIZE], sealed[MAC_SIZE:]
-        # Another ticket's value has another digest, and what somebody else wrote has no seal.
+        # Another ticket's value has another digest, and what another program wrote has no seal.
         return json.loads(kept) if self._of_redis.fits(mac, digest.encode(), kept) else None
 
     async def _taken_from_postgres(self, digest: str, path: str) -> dict[str, Any] | None:

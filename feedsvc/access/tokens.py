@@ -29,7 +29,7 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
 
 
 class Tokens:
-    """Verifies tokens, and signs them where it has a key for that.
+    """Verify tokens, and sign them where a key for that is configured.
 
     A token that was verified is remembered by its digest until it expires, its key changes or too
     many others have come.
@@ -52,7 +52,7 @@ class Tokens:
 
     @property
     def signing_secret(self) -> bytes | None:
-        """What tokens are signed with here, as bytes; None where there are public keys alone."""
+        """The secret that signs tokens here, as bytes; None where there are public keys alone."""
         return next((key.secret for key in self._fixed if key.signing is not None), None)
 
     async def authenticate(self, authorization: str | None) -> Principal:
@@ -202,7 +202,7 @@ def _token_of(authorization: str | None) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a token, in words that hold nothing of it."""
+    """The fault of a token, in words that quote nothing of it."""
     if isinstance(error, jwt.MissingRequiredClaimError):
         return f"the claim {error.claim} is missing"
     return next((words for kind, words in _REASONS if isinstance(error, kind)), "it is no token")

@@ -1,1 +1,1 @@
-"""What every other package may import: problems, events, principals, logs, timing, draining."""
+"""Modules that all others may import: problems, events, principals, logs, timing, draining."""

@@ -64,7 +64,7 @@ def trace_of(traceparent: str | None, begun: float) -> Trace | None:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A request; `query` is its query string, of which only the names are ever told.
+    """A request; `query` is its query string, of which only the names leave this module.
 
     A query that takes longer than `slow` seconds is reported. `marks_pages`: statements that
     PostgreSQL would otherwise keep prepared carry the comment too.

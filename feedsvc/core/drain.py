@@ -1,4 +1,4 @@
-"""What runs and how it is interrupted: stopping cuts off nobody who could still be served."""
+"""Streams under way and their interruption at a stop, so that none is cut off without need."""
 
 import asyncio
 import random
@@ -28,12 +28,12 @@ class Running:
         self._timer: asyncio.TimerHandle | None = None
 
     def interrupt_at(self, seconds: float, problem: Problem) -> None:
-        """Ends the block with this problem if it still runs in so many seconds."""
+        """End the block with this problem if it still runs after so many seconds."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(min(max(seconds, 0.0), _A_WEEK), self.interrupt, problem)
 
     def interrupt(self, problem: Problem) -> None:
-        """Ends the block with this problem; a second call changes nothing."""
+        """End the block with this problem; a second call changes nothing."""
         if self._problem is None and self._task is not None:
             self._problem = problem
             self._task.cancel()
@@ -62,11 +62,11 @@ class Running:
 
 
 class Drain:
-    """What runs, and whether anything long may still begin."""
+    """The streams under way, and whether another may still begin."""
 
     def __init__(self) -> None:
         self.begun = False
-        """Whether the next request of whoever is connected is for another process."""
+        """Whether the next request of each connection is for another process."""
         self.announced = False
         """Whether this process is going to stop, also while nothing is refused yet."""
         self.stopping = False
@@ -109,7 +109,7 @@ class Drain:
         self.begun = self.announced = True
 
     async def run(self, timeout: float) -> None:
-        """Refuses new streams, waits for those that run, and interrupts what is left."""
+        """Refuse new streams, wait for those that run, and interrupt what is left."""
         self.begun = self.announced = self.stopping = True
         try:
             async with asyncio.timeout(timeout):
@@ -118,7 +118,7 @@ class Drain:
             await self.interrupt_all()
 
     async def interrupt_all(self) -> None:
-        """Ends every stream now, as failed and resumable."""
+        """End every stream now, as failed and resumable."""
         for running in list(self._running):
             running.interrupt(Draining("This process is stopping; go on elsewhere with `after`."))
         with suppress(TimeoutError):
@@ -128,4 +128,4 @@ class Drain:
 
 def retry_ms() -> int:
     """When an interrupted client should come back: spread, so that not all come at once."""
-    return 500 + random.randrange(_RETRY_SPREAD)  # noqa: S311 - nobody gains by guessing it
+    return 500 + random.randrange(_RETRY_SPREAD)  # noqa: S311 - a guess gains nothing

@@ -1,4 +1,4 @@
-"""What happened, said once by whoever did it, for whoever wants to know.
+"""Events, and the bus that delivers each of them to its observers.
 
 Metrics, alerts and the audit log are functions over these; nothing that does the work imports them.
 """
@@ -90,7 +90,7 @@ class CachePut:
 
 @dataclass(frozen=True, slots=True)
 class CacheChange:
-    """PostgreSQL told of a change; the items are those of `feedsvc.datasets.tags`."""
+    """PostgreSQL notified of a change; the items are those of `feedsvc.datasets.tags`."""
 
     items: Sequence[str]
 
@@ -106,7 +106,7 @@ class CachePrefetch:
 class PoolLease(NamedTuple):
     """A pool was asked for a connection, and had it, or not, `seconds` later.
 
-    `busy`: none came free in time. `left`: whoever asked did not wait for it.
+    `busy`: none came free in time. `left`: the request ended before one came free.
     """
 
     pool: str
@@ -115,13 +115,13 @@ class PoolLease(NamedTuple):
 
 
 class DatabaseFault(NamedTuple):
-    """The database failed a piece of work; `problem` is the name of what a client is told."""
+    """The database failed a piece of work; `problem` is the name in the response."""
 
     problem: str
 
 
 class QuerySlow(NamedTuple):
-    """A request's query took `seconds`, longer than `queries.slow`; of its values nothing is told.
+    """A request's query took `seconds`, longer than `queries.slow`; its values are left out.
 
     `backend` is the process id of PostgreSQL's own log, where that is known.
     """
@@ -143,7 +143,7 @@ class StreamParked(NamedTuple):
 
 
 class ListenerTurned(NamedTuple):
-    """PostgreSQL's notifications are heard from now on, or are not heard any more."""
+    """The listener for notifications connected, or lost its connection."""
 
     hears: bool
 
@@ -263,21 +263,21 @@ _MOST_WAITING: Final = 1_000
 
 
 class Observers:
-    """Everybody who wants to know. None of them may hold up or break what is observed."""
+    """The observers by kind of event. None may delay or break what is observed."""
 
     def __init__(self, patience: float = 0.0) -> None:
-        """What comes with each request may wait for so many seconds; the order is kept."""
+        """Events of each request may wait for `patience` seconds; the order is kept."""
         self._observers: dict[type[Any], list[Callable[[Any], None]]] = {}
         self._patience = patience
         self._waiting: list[Observation] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, kind: type[Seen], observer: Callable[[Seen], None]) -> None:
-        """Tells this one of observations of this kind from now on."""
+        """Deliver events of this kind to the observer from now on."""
         self._observers.setdefault(kind, []).append(observer)
 
     def tell(self, observation: Observation) -> None:
-        """Tells all who want to know of its kind."""
+        """Deliver the event to the observers of its kind."""
         waiting = self._waiting
         waiting.append(observation)
         if not self._patience or type(observation) not in _MAY_WAIT or len(waiting) > _MOST_WAITING:
@@ -287,7 +287,7 @@ class Observers:
             self._timer = loop.call_later(self._patience, self.catch_up)
 
     def catch_up(self) -> None:
-        """Tells what has waited so far: for whoever is about to read what observers know."""
+        """Deliver the events that wait, before observers are read."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""Random names: of requests, exports, entries of the audit log. They let nobody in.
+"""Random names: of requests, exports, entries of the audit log. None is a secret.
 
 They come from a generator that the system seeded once, for a call of getrandom(2) for each name
 costs more than all else that a cached page needs. What must not be guessed comes from `secrets`.

@@ -1,4 +1,4 @@
-"""Who a request speaks for."""
+"""The principal of a request."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
@@ -8,7 +8,7 @@ Role: TypeAlias = Literal["member", "admin"]
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a valid token speaks for. `client` narrows it to one client of the tenant.
+    """The tenant and role of a valid token. `client` narrows it to one client of the tenant.
 
     `expires_at` is the token's, in seconds since 1970; `subject` tells one person of a tenant from
     another where the issuer says so. `operator` lets it operate the service, and shows it no row
@@ -24,7 +24,7 @@ class Principal:
 
     @property
     def scope(self) -> tuple[str, str, str]:
-        """All that row-level security is told, and so all that its rows depend on."""
+        """The values that row-level security gets, and so all that its rows depend on."""
         return self.tenant, self.role, self.client or ""
 
     def plain(self) -> dict[str, Any]:

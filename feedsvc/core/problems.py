@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
-    """Something went wrong that has no page of its own."""
+    """A problem without a page of its own."""
 
     status: ClassVar[int] = 500
     name: ClassVar[str] = "internal"
@@ -48,17 +48,17 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
 
 
 class Internal(Problem):
-    """The service failed in a way that it did not foresee.
+    """An error that the service did not expect.
 
-    The answer's `request_id` stands in the service's log beside the cause. Asking again may help.
+    The service's log has the cause, beside this response's `request_id`. A retry may help.
     """
 
 
 class BadParameter(Problem):
-    """A parameter is unknown, stands more than once, or has a value that it can't have.
+    """A parameter is unknown, is repeated, or has an invalid value.
 
-    `parameter` names it, `detail` says what was wrong, and `allowed` lists what may stand there.
-    Nothing was read for the request.
+    `parameter` names it, `detail` describes the fault, and `allowed` lists the valid values. No
+    row was read.
     """
 
     status = 400
@@ -78,8 +78,8 @@ class Unauthorized(Problem):
     """The request has no valid token.
 
     Send `Authorization: Bearer TOKEN` with a token that has not expired, was made for this
-    service, and is signed with its key. Why a token was refused is never said here; it stands in
-    the service's log beside the answer's `request_id`.
+    service, and is signed with its key. The reason is never in the response; it is in
+    the service's log beside the response's `request_id`.
     """
 
     status = 401
@@ -96,7 +96,7 @@ class Unauthorized(Problem):
 
 
 class TokenExpired(Unauthorized):
-    """The token has expired, and nothing else is wrong with it: come back with a new one.
+    """The token has expired and is otherwise valid: send a new one.
 
     A stream that was running goes on behind its last row with `Last-Event-ID` or `after`.
     """
@@ -119,7 +119,7 @@ class Forbidden(Problem):
 
 
 class NotFound(Problem):
-    """There is nothing at this address, or nothing that this caller may see."""
+    """There is no resource at this address, or none that this caller may see."""
 
     status = 404
     name = "not-found"
@@ -127,7 +127,7 @@ class NotFound(Problem):
 
 
 class MethodNotAllowed(Problem):
-    """This address does not answer this method; the `Allow` header lists those it does."""
+    """This address does not support the method; the `Allow` header lists those it does."""
 
     status = 405
     name = "method-not-allowed"
@@ -135,7 +135,7 @@ class MethodNotAllowed(Problem):
 
 
 class NotAcceptable(Problem):
-    """None of the formats or codings that the request accepts can be sent.
+    """None of the formats or codings that the request accepts is available.
 
     Ask for one with `?format=json|csv|ndjson|sse`, or name one in `Accept`.
     """
@@ -148,7 +148,7 @@ class NotAcceptable(Problem):
 class RequestTimeout(Problem):
     """The request's body did not arrive in time. The connection is closed.
 
-    Send the body right behind the headers, and only as long as `Content-Length` says.
+    Send the body right after the headers, with the length of `Content-Length`.
     """
 
     status = 408
@@ -157,7 +157,7 @@ class RequestTimeout(Problem):
 
 
 class ContentTooLarge(Problem):
-    """The request's body is larger than the service reads."""
+    """The request's body is larger than the service accepts."""
 
     status = 413
     name = "content-too-large"
@@ -165,7 +165,7 @@ class ContentTooLarge(Problem):
 
 
 class UriTooLong(Problem):
-    """The request's address is longer than the service reads."""
+    """The request's target is longer than the service accepts."""
 
     status = 414
     name = "uri-too-long"
@@ -193,7 +193,7 @@ class UpgradeRequired(Problem):
     """An HTTP/1.0 client can't tell a whole stream from one that broke off.
 
     Ask with HTTP/1.1, or for one page with `limit=`: that answer carries its length. nginx speaks
-    HTTP/1.0 to what is behind it unless it is told `proxy_http_version 1.1;`.
+    HTTP/1.0 to what is behind it unless its configuration has `proxy_http_version 1.1;`.
     """
 
     status = 426
@@ -202,10 +202,10 @@ class UpgradeRequired(Problem):
 
 
 class RateLimited(Problem):
-    """This token has asked for more than it may: requests a second, streams at once, rows or bytes.
+    """A limit of this token is used up: requests a second, concurrent streams, rows or bytes.
 
-    `Retry-After` says in how many seconds to ask again, `RateLimit-Policy` what the limit is, and
-    `RateLimit` what is left of it. A stream that used up its hour's rows or bytes breaks off and is
+    `Retry-After` has the seconds until a retry, `RateLimit-Policy` the limit, and `RateLimit` what
+    is left of it. A stream that used up its hour's rows or bytes breaks off and is
     continued with the `after` token that came last.
     """
 
@@ -218,7 +218,7 @@ class RateLimited(Problem):
 
 
 class HeadersTooLarge(Problem):
-    """A header of the request, or all of them together, are longer than the service reads."""
+    """A header of the request, or all of them together, are longer than the service accepts."""
 
     status = 431
     name = "headers-too-large"
@@ -237,7 +237,7 @@ class UnknownTransferCoding(Problem):
 
 
 class Unavailable(Problem):
-    """The service is short of something just now. `Retry-After` says when to ask again."""
+    """A resource of the service is exhausted. `Retry-After` has the seconds until a retry."""
 
     status = 503
     name = "unavailable"
@@ -250,7 +250,7 @@ class Unavailable(Problem):
 class DataFault(Problem):
     """A value in the database can't be read or calculated: the request is not at fault.
 
-    Asking again gives the same until the dataset's owner mends it. The operator finds the cause in
+    A retry fails alike until the dataset's owner mends it. The operator finds the cause in
     the service's log, beside this answer's `request_id`. Other columns or other rows, by `columns`
     or a filter, may be had meanwhile.
     """
@@ -261,21 +261,21 @@ class DataFault(Problem):
 
 
 class DatabaseUnavailable(Unavailable):
-    """PostgreSQL can't be reached, is restarting, or broke off. Ask again in a moment."""
+    """PostgreSQL can't be reached, is restarting, or closed the connection. Retry in a moment."""
 
     name = "database-unavailable"
     title = "Database unavailable"
 
 
 class Busy(Unavailable):
-    """Every connection to the database is in use. Ask again in a moment."""
+    """Every connection to the database is in use. Retry in a moment."""
 
     name = "busy"
     title = "Busy"
 
 
 class Draining(Unavailable):
-    """This process is stopping. Ask again: another one will answer.
+    """This process is stopping. Retry: another one will answer.
 
     A stream that was under way breaks off and is continued with the `after` token that came last.
     """
@@ -297,7 +297,7 @@ class DatasetUnavailable(Unavailable):
 class DatasetLocked(Unavailable):
     """Another session holds a lock on what the dataset reads, such as an ALTER TABLE that waits.
 
-    Other datasets are served. Ask again in a moment; the operator finds the session under `locks`
+    Other datasets are served. Retry in a moment; the operator finds the session under `locks`
     in `/api/performance/health`.
     """
 
@@ -326,7 +326,7 @@ class NotSetUp(Unavailable):
 
 
 class Timeout(Problem):
-    """PostgreSQL took longer over the next rows than the service waits.
+    """PostgreSQL did not return the next rows within the time limit.
 
     Ask for fewer rows, or with a filter or an order that an index serves.
     """

@@ -1,4 +1,4 @@
-"""What a process that serves is given by whoever starts it."""
+"""Sockets and the shared folder that a serving process gets at its start."""
 
 import socket
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ class WorkerContext:
 
     listener: socket.socket
     metrics_listener: socket.socket | None = None
-    """For whoever may read the metrics without a token; None where nobody may."""
+    """The port on which metrics need no token; None without one."""
     folder: Path | None = None
     slot: int = 0
 
@@ -25,7 +25,7 @@ class WorkerContext:
         )
 
     def arguments(self, slot: int) -> list[str]:
-        """What a worker in this slot is told of it on its command line."""
+        """The options of `feedsvc worker` for a worker in this slot."""
         told = [f"--listen-fd={self.listener.fileno()}", f"--slot={slot}"]
         if self.metrics_listener is not None:
             told.append(f"--metrics-fd={self.metrics_listener.fileno()}")

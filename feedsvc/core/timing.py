@@ -20,18 +20,18 @@ class Stages:
         """Seconds from the request's beginning until its head left, None before that."""
 
     def lap(self, stage: str) -> None:
-        """Adds what has passed since the last lap to this stage."""
+        """Add the time since the last lap to this stage."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
     def add(self, stage: str, seconds: float) -> None:
-        """Adds what was measured elsewhere to this stage."""
+        """Add a time that was measured elsewhere to this stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Adds the block's time to this stage, however it ends."""
+        """Add the block's time to this stage, however it ends."""
         began = time.perf_counter()
         try:
             yield
@@ -39,7 +39,7 @@ class Stages:
             self.add(stage, time.perf_counter() - began)
 
     def pass_over(self) -> None:
-        """What has passed since the last lap belongs to no stage: a stream was under way."""
+        """Discard the time since the last lap, in which a stream was under way."""
         self._last = time.perf_counter()
 
     def answered(self) -> None:

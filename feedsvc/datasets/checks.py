@@ -1,4 +1,4 @@
-"""What must hold before the service answers: its login, and its datasets on the real relations."""
+"""Checks before the service answers: its login, and its datasets on the real relations."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -50,7 +50,7 @@ async def inspected(
     findings += await row_security.relation_findings(connection, declared)
     findings += await right_findings(connection, declared)
     for wanted, place, table, what in (
-        (settings.audit.enabled, "audit.enabled", "audit", "nobody writes down who reads what"),
+        (settings.audit.enabled, "audit.enabled", "audit", "requests are not audited"),
         (settings.metrics.enabled, "metrics.enabled", "performance", "figures are not kept"),
     ):
         if wanted and not await connection.fetchval(_MAY_ADD, f"feedsvc.{table}"):
@@ -64,7 +64,7 @@ async def inspected(
 async def _is_pooled_by_transaction(connection: asyncpg.Connection, settings: Settings) -> bool:
     """Whether two sessions that are open at the same time are one and the same to PostgreSQL.
 
-    A pooler that keeps to sessions gives another one to whoever comes while the first is open.
+    A pooler in session mode gives another one while the first is open.
     """
     own = await connection.fetchval(_WHICH)
     if own == connection.get_server_pid():

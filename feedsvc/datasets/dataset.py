@@ -206,7 +206,7 @@ class Column:
         return self.category == "S"
 
     def reader(self) -> values.ValueReader | None:
-        """What judges a parameter for this column, None where the type can't be a parameter."""
+        """The reader of this column's parameters, None where its type can't be one."""
         if self.category == "E":
             return values.label(self.labels)
         if self.is_text:
@@ -279,9 +279,9 @@ class Dataset:
     filename: str
 
     def pinned(self, tenant: str, client: str | None) -> dict[str, str]:
-        """What every row that such a caller sees has in common, as PostgreSQL writes it.
+        """The values that all rows of such a caller share, as PostgreSQL writes them.
 
-        The client only together with the tenant: of a large write the tenants alone are told.
+        The client only together with the tenant: of a large write the tenants alone are notified.
         """
         held = [(self.tenant, tenant)]
         if client is not None and not self.shared_with_clients:

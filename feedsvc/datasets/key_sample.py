@@ -55,7 +55,7 @@ async def key_findings(
 
 
 async def some_tenants(owner: asyncpg.Connection, views: Mapping[str, Dataset]) -> tuple[str, ...]:
-    """A few tenants that have rows, as somebody sees them whom row-level security does not hold."""
+    """A few tenants that have rows, as read by a login that row-level security does not bind."""
     found: dict[str, None] = {}
     for dataset in views.values():
         if dataset.tenant is None:

@@ -75,7 +75,9 @@ def _findings(name: str, reads: list[Read], declaration: Declaration) -> Iterato
             what = f"the login may not use the schema {read.schema}"
             yield Finding("error", place, what, (usage_grant(read, read.reader),))
         if not read.may_read:
-            who = "the login" if read.as_login else f"{read.reader}, as whom a view reads,"
+            who = (
+                "the login" if read.as_login else f"{read.reader}, the role by which a view reads,"
+            )
             behind = "" if read.is_itself else f", which is behind {declaration.relation}"
             what = f"{who} may not read {read.name}{behind}"
             yield Finding("error", place, what, (select_grant(read, read.reader),))

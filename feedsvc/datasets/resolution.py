@@ -51,7 +51,7 @@ def _completed(
 
 
 def _default_key(declaration: Declaration, row: asyncpg.Record) -> tuple[str, ...]:
-    """The primary key; a row is told apart within its tenant, so without the tenant's column."""
+    """The primary key; it is unique within a tenant, so without the tenant's column."""
     primary = tuple(row["primary_key"])
     within = tuple(column for column in primary if column != declaration.tenant)
     return within or primary

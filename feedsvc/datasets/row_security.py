@@ -42,7 +42,7 @@ async def relation_findings(
 ) -> list[Finding]:
     """The datasets of one tenant's rows that no policy would guard.
 
-    What is declared as shared is the operator's word that its rows are the same for everybody.
+    A dataset declared as shared has the same rows for all tenants, by the operator's word.
     """
     names: list[str] = []
     wanted: list[tuple[str, str, str]] = []
@@ -79,7 +79,7 @@ def _mistakes(relation: _Reached, behind: Sequence[_Reached]) -> Iterator[str]:
 
 
 def _doubts(view: _Reached, behind: Sequence[_Reached]) -> Iterator[str]:
-    """What may be right, and only whoever wrote the view can tell."""
+    """Doubts, which only the author of the view can settle."""
     if any(relation.asks_who_reads for relation in (view, *behind)):
         return
     for relation in behind:
@@ -103,7 +103,7 @@ def _table_mistakes(table: _Reached) -> Iterator[str]:
 
 
 def _view_mistakes(view: _Reached, behind: Sequence[_Reached]) -> Iterator[str]:
-    """A view reads as its owner, whom policies don't bind, unless it has security_invoker."""
+    """A view reads as its owner, exempt from policies, unless it has security_invoker."""
     views = [view, *(relation for relation in behind if relation.kind == "v")]
     for each in views:
         if not each.as_its_reader:

@@ -1,4 +1,4 @@
-"""Columns whose names say that they are not for everybody."""
+"""Columns whose names suggest a secret."""
 
 import re
 from collections.abc import Iterable

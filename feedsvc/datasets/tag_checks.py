@@ -43,7 +43,7 @@ def _of_tags(name: str, declaration: Declaration, relation: Relation | None) -> 
             yield _unknown(place, declaration.relation, column, known)
         elif declaration.cache and not known[column].has_one_text:
             yield Finding(
-                "warning", place, f"{_several(column, relation)}: no page is told apart by it"
+                "warning", place, f"{_several(column, relation)}: pages are not distinguished by it"
             )
     tenant = declaration.tenant
     if not declaration.cache or tenant is None or tenant not in known:

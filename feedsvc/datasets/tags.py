@@ -1,12 +1,12 @@
-"""Tags: what a change throws out of the cache, and what a page is looked up under.
+"""Tags, by which a change invalidates cached pages.
 
 A dataset names templates, `clients:{tenant_id}`. A changed row fills in each of them, and every
-tag that comes of it is told *exactly*: pages whose narrowest tag it is are out of date. A change
-that is wider than single rows (a TRUNCATE, an operator's word) is told with *all under* a tag:
+tag that comes of it is sent as *exact*: pages whose narrowest tag it is are out of date. A change
+that is wider than single rows (a TRUNCATE, an operator's request) is sent as *all under* a tag:
 every page that carries the tag at all.
 
 A page carries the tags that its request pins down: its tenant, its client, what it compares with
-`eq`. So a row of one couple throws out that couple's pages and its supplier's, and no other's.
+`eq`. So a row of one client invalidates that client's pages and its supplier's, and no other's.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ class Template:
 
 
 def lookup_items(templates: Iterable[Template], pinned: Mapping[str, str]) -> tuple[str, ...]:
-    """What may be told that puts a page out of date whose rows all have these values.
+    """The notices that invalidate a page whose rows all have these values.
 
     One of the templates has no columns, so there is always one item. Of two that name as many
     the later one is taken for the narrower.
@@ -94,7 +94,7 @@ _TEXT_OF: Final[dict[str, Callable[[str], str]]] = {
 
 
 def text_of(kind: str, category: str) -> Callable[[str], str] | None:
-    """What makes a parameter's text PostgreSQL's own, None where equal values have several texts.
+    """The function that gives PostgreSQL's own text, None where equal values have several.
 
     `kind` and `category` are the type's in `pg_type`. Only such types can stand in a template.
     """

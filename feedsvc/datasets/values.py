@@ -1,4 +1,4 @@
-"""What PostgreSQL will take as the text of a type.
+"""Readers of parameters: texts that PostgreSQL accepts for a type.
 
 Parameters reach PostgreSQL as text and are cast there (`$1::text::pg_catalog.int8`), so its own
 types judge them. They are judged here first, more strictly, so that a bad one is refused before a
@@ -57,14 +57,14 @@ def text(value: str) -> str:
 
 
 def one_byte(value: str) -> str:
-    """What PostgreSQL's one-byte "char" holds; of a longer text it would keep the first byte."""
+    """Text for PostgreSQL's one-byte "char"; of a longer one it would keep the first byte."""
     if not _ONE_BYTE.fullmatch(value):
         raise ValueError("a single ASCII character, none, or an escape such as \\303")
     return value
 
 
 def name(value: str) -> str:
-    """What PostgreSQL's own type `name` holds; a longer text it would cut off."""
+    """Text for PostgreSQL's type `name`, which would cut off a longer one."""
     if len(text(value).encode()) > _LONGEST_NAME:
         raise ValueError(f"a text of at most {_LONGEST_NAME} bytes")
     return value
@@ -166,7 +166,7 @@ def timestamp(value: str) -> str:
 
 def timestamptz(value: str) -> str:
     """An ISO 8601 date with a time and an offset; without one it is UTC."""
-    # A `+` that nobody percent-encoded arrives as a blank, which can mean nothing else here.
+    # A `+` that was not percent-encoded arrives as a blank, which can mean nothing else here.
     return _timestamp(_BLANK_OFFSET.sub(r"\1+\2", value), offset=True)
 
 

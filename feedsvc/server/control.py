@@ -1,6 +1,6 @@
-"""What a worker and the process that started it tell each other: a JSON object a line.
+"""The connection between supervisor and worker: a JSON object a line.
 
-The worker says `{"ready": true}` or `{"failed": "why, line by line"}`, and is told
+The worker sends `{"ready": true}` or `{"failed": "why, line by line"}`, and gets
 `{"hand_over": true}`, or `{"stop": true}` once or twice: signals that come too fast become one.
 Either notices by the end of the line that the other one is gone.
 """
@@ -16,7 +16,7 @@ _MOST_WAITING: Final = 1_000_000  # bytes; no message is nearly as long
 
 
 class ControlLine:
-    """One end. `heard` gets each message, `gone` is called once when there will be no more."""
+    """One end. `heard` gets each message; `gone` is called once, at the end of them."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -26,25 +26,25 @@ class ControlLine:
         self._heard: Callable[[dict[str, Any]], None] | None = None
 
     def listen(self, heard: Callable[[dict[str, Any]], None], gone: Callable[[], None]) -> None:
-        """Begins to listen, on the event loop that runs."""
+        """Begin to listen, on the event loop that runs."""
         self._heard, self._gone = heard, gone
         asyncio.get_running_loop().add_reader(self._end, self._read)
 
     def say(self, **message: Any) -> None:
-        """Says something; whoever is gone does not hear it."""
+        """Send a message, which is lost where the other end is gone."""
         try:
             self._end.send(orjson.dumps(message) + b"\n")
         except OSError:
-            return  # that it is gone is heard, and one that takes nothing is not well, either
+            return  # its end is noticed by reading; one that takes nothing is not healthy, either
 
     def stop_listening(self) -> None:
-        """Hears nothing any more; something may still be said."""
+        """Stop reading; messages may still be sent."""
         if self._gone is not None:
             asyncio.get_running_loop().remove_reader(self._end)
             self._gone = None
 
     def close(self) -> None:
-        """Hears and says nothing any more."""
+        """Close the connection."""
         self.stop_listening()
         self._end.close()
 

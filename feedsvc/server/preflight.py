@@ -1,4 +1,4 @@
-"""What must hold before a process serves: its database, datasets, alerts and open files."""
+"""Checks before a process serves: its database, datasets, alerts and open files."""
 
 import asyncio
 import logging

@@ -14,31 +14,31 @@ from feedsvc.settings import Settings
 logger = logging.getLogger(__name__)
 
 _PARTING: Final = 1.0  # seconds that clients of idle connections get to notice their end
-_TICK: Final = 0.1  # seconds between looks at whether anybody is still connected
+_TICK: Final = 0.1  # seconds between checks for connected clients
 
 
 class ShutdownRequest:
-    """What a process that serves has been told by a signal, or by whoever started it."""
+    """Orders to end, from a signal or from the supervisor."""
 
     def __init__(self) -> None:
         self.stopped = asyncio.Event()
         self.hurried = asyncio.Event()
         self.succeeded = asyncio.Event()
-        """Others answer what is new; what is under way is this process's to finish."""
+        """Other processes take new connections; this one finishes what is under way."""
         self._any = asyncio.Event()
 
     def stop(self) -> None:
-        """To finish what runs, within the drain's time, and end; the second time, to end."""
+        """Finish what runs within the drain's time, and end; the second time, end at once."""
         (self.hurried if self.stopped.is_set() else self.stopped).set()
         self._any.set()
 
     def hand_over(self) -> None:
-        """To end when nobody is connected any more."""
+        """End when no client is connected any more."""
         self.succeeded.set()
         self._any.set()
 
     async def come(self) -> None:
-        """Waits for the first order."""
+        """Wait for the first order."""
         await self._any.wait()
 
 
@@ -48,18 +48,18 @@ async def serve(
     on_ready: Callable[[], None],
     orders: ShutdownRequest,
 ) -> None:
-    """Serves on the listening sockets until the orders say else.
+    """Serve on the listening sockets until ordered to end.
 
     `on_ready` is called when requests are answered. Raises StartError.
     """
     async with serving(settings, workplace) as served:
-        _calm_the_collector()
+        _tune_collector()
         on_ready()
         await orders.come()
         if not orders.stopped.is_set():
             await _hand_over(served, settings.streams.handover_timeout, orders)
         else:
-            await _take_leave(served, settings.server.shutdown_delay, orders)
+            await _announce_end(served, settings.server.shutdown_delay, orders)
         logger.info("draining; a second signal stops at once")
         await _drain(served, settings.streams.drain_timeout, orders)
         await served.part(0.0 if orders.hurried.is_set() else _PARTING)
@@ -67,7 +67,7 @@ async def serve(
 
 
 async def _hand_over(served: Serving, timeout: float, orders: ShutdownRequest) -> None:
-    """Answers who is connected, one last time each, and lets streams run to their end."""
+    """Answer each connected client one last time, and let streams run to their end."""
     logger.info("handing over: no new connections are taken here")
     served.service.drain.leave()
     await served.stop_accepting()
@@ -80,8 +80,8 @@ async def _hand_over(served: Serving, timeout: float, orders: ShutdownRequest) -
         await served.service.drain.interrupt_all()
 
 
-async def _take_leave(served: Serving, delay: float, orders: ShutdownRequest) -> None:
-    """Answer on, while whoever balances the load notices that this process is not ready."""
+async def _announce_end(served: Serving, delay: float, orders: ShutdownRequest) -> None:
+    """Answer on, while load balancers notice that this process is not ready."""
     served.service.drain.announce()
     if delay:
         logger.info("not ready any more; requests are answered for another %g s", delay)
@@ -91,7 +91,7 @@ async def _take_leave(served: Serving, delay: float, orders: ShutdownRequest) ->
 
 
 async def _drain(served: Serving, timeout: float, orders: ShutdownRequest) -> None:
-    """Refuses new streams, and waits for those that run, unless there is no time for that."""
+    """Refuse new streams, and wait for those that run, unless the end is ordered at once."""
     draining = asyncio.create_task(served.service.drain.run(timeout))
     hurrying = asyncio.create_task(orders.hurried.wait())
     try:
@@ -103,8 +103,8 @@ async def _drain(served: Serving, timeout: float, orders: ShutdownRequest) -> No
         await served.service.drain.interrupt_all()
 
 
-def _calm_the_collector() -> None:
-    """Has cycles looked for less often, and never among what is there for good.
+def _tune_collector() -> None:
+    """Collect cycles less often, and never among objects that stay for good.
 
     A request leaves a dozen objects that wait to be logged and written down. To look through them
     after every 700 new ones, as Python does, takes a tenth of a busy process's time.

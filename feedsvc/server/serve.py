@@ -41,7 +41,7 @@ def serve_on(
     config: Path | None,
     on_ready: Callable[[], None],
 ) -> None:
-    """Serves until a signal; `on_ready` is called when requests are answered. Raises StartError.
+    """Serve until a signal; `on_ready` is called when requests are answered. Raises StartError.
 
     `workers` None is what the settings say, also after they have changed.
     """

@@ -1,6 +1,6 @@
-"""A folder that the workers of one service share: figures that one of them shows for all.
+"""The folder that the workers of one service share, with their figures.
 
-Whoever starts the workers makes it, in memory where the system has such a place, and gives each
+The supervisor makes it, in memory where the system has such a place, and gives each
 worker a slot, a number that no other one has while it runs. A worker that takes a dead one's place
 takes its slot as well, and goes on counting where that one had come to.
 """
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _PREFIX: Final = "feedsvc-workers-"
 _LOCK: Final = "lock"
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder itself is made by mkdtemp
-_GRACE: Final = 60.0  # seconds after which a folder that nobody has locked is a dead service's
+_GRACE: Final = 60.0  # seconds after which a folder without a lock is a dead service's
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _made(places: Iterable[Path]) -> Path | None:
 
 
 def _swept(place: Path) -> bool:
-    """Removes what nobody has any more; whether there is such a place at all."""
+    """Remove folders of services that ended; whether the parent folder exists."""
     if not place.is_dir():
         return False
     for folder in place.glob(f"{_PREFIX}*"):

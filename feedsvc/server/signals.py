@@ -1,9 +1,9 @@
-"""What signals mean to a service: to one process that serves, or to whoever looks after workers.
+"""Handling of signals, in a process that serves and in a supervisor of workers.
 
-SIGTERM and SIGINT end it, the second one at once; SIGHUP has the settings, keys and datasets read
+SIGTERM and SIGINT end it, the second one at once; SIGHUP reads the settings, keys and datasets
 anew. New settings need new processes, for half of a service is made of them, so a process that
 serves by itself hands over to workers when it is told to reload, and looks after them from then
-on: its id stays, for whoever watches it, and it costs no second process before that.
+on: its id stays, for its process manager, and it costs no second process before that.
 """
 
 import asyncio
@@ -37,19 +37,19 @@ _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve_as_worker(settings: Settings, workplace: WorkerContext, line: ControlLine) -> None:
-    """Serves as one of several, until a signal or the line says else. Raises StartError."""
+    """Serve as one of several, until a signal or the supervisor ends it. Raises StartError."""
     _run(_worker(settings, workplace, line))
 
 
 def serve_alone(
     settings: Settings, workplace: WorkerContext, plan: WorkerPlan, on_ready: Ready
 ) -> None:
-    """Serves in this process until a signal. Raises StartError."""
+    """Serve in this process until a signal. Raises StartError."""
     _run(_alone(settings, workplace, plan, on_ready))
 
 
 def serve_with_workers(workplace: WorkerContext, plan: WorkerPlan, on_ready: Ready) -> None:
-    """Serves with several processes until a signal. Raises StartError."""
+    """Serve with several processes until a signal. Raises StartError."""
     _run(_with_workers(workplace, plan, on_ready))
 
 
@@ -64,7 +64,7 @@ def _run(work: Awaitable[None]) -> None:
 
 async def _worker(settings: Settings, workplace: WorkerContext, line: ControlLine) -> None:
     orders, loop = ShutdownRequest(), asyncio.get_running_loop()
-    # Whoever started it is gone, so nobody would tell it to stop: it does so by itself.
+    # The supervisor is gone and can't stop it: it stops by itself.
     line.listen(partial(_obey, orders), orders.stop)
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, orders.stop)
@@ -98,7 +98,7 @@ async def _alone(
         if workers.begun:
             orders.hand_over()
 
-    async with _obeying(stop, reload):
+    async with _signals_handled(stop, reload):
         # Of sockets of its own: what hands over stops listening, and its workers go on.
         await serve(settings, workplace.copied(), on_ready, orders)
         slots.give_back(own_slot)
@@ -110,7 +110,7 @@ async def _alone(
 
 async def _with_workers(workplace: WorkerContext, plan: WorkerPlan, on_ready: Ready) -> None:
     workers = Supervisor(plan, workplace, WorkerSlots(workplace.folder))
-    async with _obeying(workers.stop, workers.reload):
+    async with _signals_handled(workers.stop, workers.reload):
         try:
             await workers.begin()
         except (WorkerError, SettingsError) as error:
@@ -120,14 +120,16 @@ async def _with_workers(workplace: WorkerContext, plan: WorkerPlan, on_ready: Re
 
 
 @asynccontextmanager
-async def _obeying(stop: Stop, reload: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Has signals obeyed for as long as the block runs."""
+async def _signals_handled(
+    stop: Stop, reload: Callable[[], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Handle signals while the block runs."""
     loop, wanted = asyncio.get_running_loop(), asyncio.Event()
     terminals = [s.fileno() for s in (sys.stdin, sys.stdout, sys.stderr) if _is_terminal(s)]
 
     def hang_up() -> None:
         if terminals and not os.isatty(terminals[0]):
-            _say_no_more(terminals)
+            _discard_output(terminals)
             stop()  # it was not about settings: the terminal has been closed
         else:
             wanted.set()
@@ -149,8 +151,8 @@ async def _obeying(stop: Stop, reload: Callable[[], Awaitable[None]]) -> AsyncIt
         await asyncio.gather(reloading, return_exceptions=True)
 
 
-def _say_no_more(terminals: Sequence[int]) -> None:
-    """What is still said goes nowhere.
+def _discard_output(terminals: Sequence[int]) -> None:
+    """Discard further output, for its terminal is closed.
 
     Else Python fails at its end to write what is left, and exits with 120 (sys.exit's
     documentation).
@@ -170,7 +172,7 @@ def _is_terminal(stream: object) -> bool:
 
 @contextmanager
 def _handlers_restored() -> Iterator[None]:
-    """What signals meant before is what they mean again after the block."""
+    """Restore the handlers of signals after the block."""
     before = {number: signal.getsignal(number) for number in (*_STOP_SIGNALS, signal.SIGHUP)}
     try:
         yield

@@ -48,7 +48,7 @@ class _Generation:
 
 
 class Supervisor:
-    """A number of workers, kept at that number until they are told to stop."""
+    """The workers of a service, kept at their number until a stop."""
 
     def __init__(self, plan: WorkerPlan, workplace: WorkerContext, slots: WorkerSlots) -> None:
         self._plan = plan
@@ -56,14 +56,14 @@ class Supervisor:
         self._slots = slots
         self._present: _Generation | None = None
         self._old: list[Worker] = []
-        self._tending: set[asyncio.Task[None]] = set()
+        self._supervising: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._backoff = _FIRST_BACKOFF
 
     async def begin(self) -> None:
-        """Starts workers by the settings as they are now, and has them take over.
+        """Start workers by the present settings, and retire those before them.
 
-        Raises SettingsError and WorkerError; whoever serves then goes on.
+        Raises SettingsError and WorkerError; the former workers then go on.
         """
         effective = settings.load(self._plan.config)
         count = self._plan.count or effective.server.workers
@@ -76,7 +76,7 @@ class Supervisor:
         before, self._present = self._present, fresh
         logs.configure(effective.log.level, effective.log.format)
         for worker in fresh.workers:
-            self._tend(worker, fresh)
+            self._begin_supervising(worker, fresh)
         if before is not None:
             self._retire(before)
 
@@ -92,28 +92,28 @@ class Supervisor:
             logger.info("reloaded: %d workers", len(self._present.workers if self._present else ()))
 
     def stop(self) -> None:
-        """Ends them within the drain's time, the second time at once; no other is started."""
+        """End them within the drain's time, the second time at once; no other is started."""
         self._stopping.set()
         for worker in self._everyone():
             worker.stop()
 
     @property
     def begun(self) -> bool:
-        """Whether there are any."""
+        """Whether workers were started."""
         return self._present is not None
 
     async def wait(self) -> None:
-        """Waits until they were told to stop, and have. Who does not is killed after a while."""
+        """Wait for the stop and the end of all workers; kill those that take too long."""
         await self._stopping.wait()
         patience = 0.0
         if self._present is not None:
             given = self._present.settings
             patience = given.server.shutdown_delay + given.streams.drain_timeout
-        await self._see_the_end(self._everyone(), patience + _END)
-        await asyncio.gather(*self._tending)
+        await self._wait_for_ends(self._everyone(), patience + _END)
+        await asyncio.gather(*self._supervising)
 
     async def _fill(self, fresh: _Generation) -> None:
-        """Starts as many as there should be. One goes first: what is wrong is wrong for all."""
+        """Start as many as there should be. One goes first: what is wrong is wrong for all."""
         first = 1 if self._present is not None else fresh.count
         for many in (first, fresh.count - first):
             started = [self._start(fresh) for _ in range(many)]
@@ -136,16 +136,16 @@ class Supervisor:
             if not ready.done():
                 ready.cancel()
         if not ready.done():
-            raise WorkerError("the workers were told to stop")
+            raise WorkerError("the workers are being stopped")
         ready.result()
 
-    def _tend(self, worker: Worker, generation: _Generation) -> None:
-        tending = asyncio.create_task(self._look_after(worker, generation))
-        self._tending.add(tending)
-        tending.add_done_callback(self._tending.discard)
+    def _begin_supervising(self, worker: Worker, generation: _Generation) -> None:
+        tending = asyncio.create_task(self._supervise(worker, generation))
+        self._supervising.add(tending)
+        tending.add_done_callback(self._supervising.discard)
 
-    async def _look_after(self, worker: Worker, generation: _Generation) -> None:
-        """Waits for a worker's end, and starts another one if it was not meant to end."""
+    async def _supervise(self, worker: Worker, generation: _Generation) -> None:
+        """Wait for a worker's end, and start another one if it was not retired."""
         code = await worker.ended()
         self._slots.give_back(worker.slot)
         if worker in generation.workers:
@@ -160,8 +160,8 @@ class Supervisor:
             await self._replace(generation)
 
     async def _replace(self, generation: _Generation) -> None:
-        """Starts one more, again and again until one is ready."""
-        while await self._still_wants(generation):
+        """Start another worker, until one is ready."""
+        while await self._is_wanted_after_pause(generation):
             worker = self._start(generation)
             try:
                 await self._is_ready(worker, generation)
@@ -171,12 +171,12 @@ class Supervisor:
                 for line in str(error).splitlines():
                     logger.error("a new worker could not begin: %s", line)  # noqa: TRY400
                 continue
-            self._tend(worker, generation)
+            self._begin_supervising(worker, generation)
             if generation is not self._present:
                 worker.hand_over()  # others have taken over meanwhile
             return
 
-    async def _still_wants(self, generation: _Generation) -> bool:
+    async def _is_wanted_after_pause(self, generation: _Generation) -> bool:
         """Whether, after a pause, one more is wanted."""
         pause, self._backoff = self._backoff, min(self._backoff * 2, _LONGEST_BACKOFF)
         try:
@@ -187,7 +187,7 @@ class Supervisor:
         return False
 
     def _retire(self, before: _Generation) -> None:
-        """Has a generation end when its streams have. One before it has had its time."""
+        """Retire a generation, which ends with its streams. One before it ends now."""
         for worker in self._old:
             worker.stop()
         for worker in before.workers:
@@ -195,13 +195,13 @@ class Supervisor:
         self._old += before.workers
 
     async def _abandon(self, workers: Sequence[Worker]) -> None:
-        """Ends workers that nobody looks after yet."""
+        """End workers that are not supervised yet."""
         for worker in workers:
             if worker.is_ready:
                 worker.stop()
             else:
                 worker.kill()  # it has nothing yet that could be lost
-        await self._see_the_end(workers, _END)
+        await self._wait_for_ends(workers, _END)
         for worker in workers:
             self._slots.give_back(worker.slot)
 
@@ -209,8 +209,8 @@ class Supervisor:
         return [*(self._present.workers if self._present else ()), *self._old]
 
     @staticmethod
-    async def _see_the_end(workers: Sequence[Worker], patience: float) -> None:
-        """Waits for the end of workers that were told; who takes too long is killed."""
+    async def _wait_for_ends(workers: Sequence[Worker], patience: float) -> None:
+        """Wait for the end of workers; kill those that take too long."""
         ending = {asyncio.create_task(worker.ended()): worker for worker in workers}
         if not ending:
             return

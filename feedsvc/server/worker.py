@@ -12,7 +12,7 @@ from typing import Any, Final
 from feedsvc.core.process import WorkerContext
 from feedsvc.server.control import ControlLine
 
-_LAST_MOMENTS: Final = 5.0  # seconds from a worker's last word to its end
+_LAST_MOMENTS: Final = 5.0  # seconds from the end of a worker's control connection to its own
 
 
 class WorkerError(Exception):
@@ -36,16 +36,16 @@ class Worker:
                 pass_fds=(*workplace.descriptors(), its.fileno()),
                 # A worker's share of what all of them may do depends on how many there are.
                 env={**os.environ, "FEEDSVC_SERVER__WORKERS": str(of)},
-                # A terminal's Ctrl-C reaches the whole group; each worker is told once, by us.
+                # A terminal's Ctrl-C reaches the whole group; the supervisor passes it on once.
                 start_new_session=True,
             )
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._silent = asyncio.Event()
+        self._ended = asyncio.Event()
         self._line = ControlLine(ours)
-        self._line.listen(self._heard, self._gone)
+        self._line.listen(self._on_message, self._on_end)
 
     async def ready(self, timeout: float) -> None:
-        """Waits until it answers requests. Raises WorkerError."""
+        """Wait until it answers requests. Raises WorkerError."""
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._ready)
@@ -53,22 +53,22 @@ class Worker:
             raise WorkerError(f"a worker was not ready within {timeout:g} s") from None
 
     async def ended(self) -> int:
-        """Waits for its end, and gives its exit status."""
-        await self._silent.wait()
+        """Wait for its end; its exit status."""
+        await self._ended.wait()
         return await asyncio.to_thread(self._reaped)
 
     def hand_over(self) -> None:
-        """Has it take no more connections, and end when it has none."""
+        """Order it to take no more connections, and to end when it has none."""
         self.retired = True
         self._line.say(hand_over=True)
 
     def stop(self) -> None:
-        """Has it end within the drain's time; the second time, at once."""
+        """Order it to end within the drain's time; the second time, at once."""
         self.retired = True
         self._line.say(stop=True)
 
     def kill(self) -> None:
-        """Ends it by force."""
+        """End it by force."""
         self.retired = True
         with suppress(ProcessLookupError):
             self.process.kill()
@@ -78,7 +78,7 @@ class Worker:
         """Whether it answers requests, or has."""
         return self._ready.done() and self._ready.exception() is None
 
-    def _heard(self, message: dict[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
         if self._ready.done():
             return
         if message.get("ready"):
@@ -86,17 +86,17 @@ class Worker:
         elif "failed" in message:
             self._fail(str(message["failed"]))
 
-    def _gone(self) -> None:
-        self._fail("a worker ended before it was ready; its own lines say why")
-        self._silent.set()
+    def _on_end(self) -> None:
+        self._fail("a worker ended before it was ready; its own log lines have the reason")
+        self._ended.set()
 
     def _fail(self, why: str) -> None:
         if not self._ready.done():
             self._ready.set_exception(WorkerError(why))
-            self._ready.exception()  # nobody may be waiting for it
+            self._ready.exception()  # it may be awaited by no task
 
     def _reaped(self) -> int:
-        """Its exit status. It has said its last word, so it is as good as ended."""
+        """Its exit status. Its control connection is closed, so its end is near."""
         try:
             return self.process.wait(_LAST_MOMENTS)
         except subprocess.TimeoutExpired:

@@ -127,7 +127,7 @@ def _socket(path: str) -> str:
 
 
 def _service_and_db(kind: RedisKind, path: str, db: str) -> tuple[str, str]:
-    """What stands behind the hosts. An option goes over the path, as in redis-py."""
+    """The part of the URL behind the hosts. An option goes over the path, as in redis-py."""
     path = path.removeprefix("/")
     if kind == "socket":
         return "", db

@@ -1,4 +1,4 @@
-"""Settings by section: what is served, from where, and to whom."""
+"""Settings by section: the server, its database, datasets and clients."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -33,7 +33,7 @@ _NEXT_URL: Final = re.compile(r",(?=\s*postgres(?:ql)?://)")
 
 
 def not_spoofed(url: str) -> str:
-    """Whoever can answer in the issuer's place can make any token: TLS, or this machine alone."""
+    """A forged answer in the issuer's place makes any token: TLS, or this machine alone."""
     parts = urlsplit(url)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):

@@ -48,7 +48,7 @@ def application(service: Service) -> web.Application:
 
 
 class Runner(web.AppRunner):
-    """Runs an application so that a client's leaving cancels its handler."""
+    """Run an application so that a client's leaving cancels its handler."""
 
     def __init__(self, app: web.Application, settings: Server) -> None:
         max_header = settings.max_header
@@ -76,7 +76,7 @@ class Runner(web.AppRunner):
             )
 
     async def answer_on(self, listener: socket.socket) -> None:
-        """Begins to answer on a listening socket."""
+        """Begin to answer on a listening socket."""
         await web.SockSite(self, listener, backlog=_BACKLOG).start()
 
     def is_connected(self) -> bool:

@@ -1,6 +1,6 @@
-"""Whom a request comes from, where proxies may stand between, and how many come from there.
+"""Clients' addresses, also behind proxies, and the number of connections from each.
 
-An address is somebody's personal datum: it is counted and handed to the audit, never logged.
+An address is personal data: it is counted and handed to the audit, never logged.
 """
 
 import re
@@ -34,8 +34,8 @@ def client_address(
 ) -> str | None:
     """The client's address, None where its connection is gone already.
 
-    The peer, or behind proxies that are listed in `server.trusted_proxies` whom they name. An
-    X-Forwarded-For that comes from anybody else is what a client may have written itself.
+    The peer, or behind proxies of `server.trusted_proxies` the address that they name. An
+    X-Forwarded-For from elsewhere may be the client's own invention.
     """
     if not trusted:
         return _text(peer)
@@ -73,7 +73,7 @@ class ConnectionCounter:
         self._connections: Counter[str] = Counter()
 
     def admit(self, peer: str | None) -> str | None:
-        """Counts one more connection; what is returned is to be given to `leave` at its end.
+        """Count one more connection; what is returned is to be given to `leave` at its end.
 
         Raises CrowdedError where the address has as many as it may.
         """
@@ -98,7 +98,7 @@ class TooManyConnectionsError(Exception):
 
 
 def _household(address: Address) -> str:
-    """What counts as one address: an IPv6 host has 2 to the power of 64 of them."""
+    """The network that counts as one address: an IPv6 host has 2 to the power of 64 of them."""
     if isinstance(address, IPv6Address):
         return str(ip_network((address, _IPV6_HOUSEHOLD), strict=False))
     return str(address)

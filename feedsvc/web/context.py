@@ -1,4 +1,4 @@
-"""What a request and the application carry."""
+"""Values that the application and its requests carry."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -67,4 +67,4 @@ RESUMES: Final = web.RequestKey("resumes", Principal)
 """In whose name a ticket has let a request in, which may come back with a cookie."""
 
 Answering: TypeAlias = Callable[[], Awaitable[web.StreamResponse]]
-"""What is left to do for a request that has been judged."""
+"""The work of a request that was accepted."""

@@ -1,7 +1,7 @@
 """Answers for web pages of other origins, if `cors.origins` lists them (Fetch, "CORS protocol").
 
 Never Access-Control-Allow-Credentials: a token travels in a header that the page's script sets, so
-nothing that a browser adds by itself lets anybody in.
+nothing that a browser adds by itself is a credential.
 """
 
 from typing import Final
@@ -21,7 +21,7 @@ _EXPOSED_HEADERS: Final = (
 
 @web.middleware
 async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers a browser that asks what a page may send. It can't send a token with that."""
+    """Answer a browser that asks what a page may send. It can't send a token with that."""
     refused = request.match_info.http_exception
     settings = request.app[SERVICE].settings.cors
     if (
@@ -42,7 +42,7 @@ async def preflight(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def mark(request: web.Request, response: web.StreamResponse) -> None:
-    """Lets the page read the answer if its origin is listed."""
+    """Let the page read the answer if its origin is listed."""
     settings = request.app[SERVICE].settings.cors
     if not settings.origins:
         return

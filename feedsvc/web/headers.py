@@ -24,7 +24,7 @@ VARY: Final = "Accept, Accept-Encoding, Authorization"
 
 
 def of_feed(query: FeedQuery, export: str, status: CacheStatus) -> dict[str, str]:
-    """What every answer of a feed carries, whatever becomes of it."""
+    """The headers of every response of a feed."""
     headers = {
         "Content-Type": content_type(query),
         "Feed-Export": export,
@@ -71,8 +71,8 @@ def attachment(filename: str) -> str:
 def entity_tag(query: FeedQuery, page: Page) -> str:
     """A weak validator of a page: the same rows in the same form have the same one.
 
-    Weak (RFC 9110, section 8.8.1), for a framed body also tells its age, and every coding of a
-    body is told apart by `Vary` alone.
+    Weak (RFC 9110, section 8.8.1), for a framed body also has its age, and the codings of a
+    body differ by `Vary` alone.
     """
     form = repr((query.format.name, query.layout, page.more, page.digest))
     return f'W/"{hashlib.blake2b(form.encode(), digest_size=16).hexdigest()}"'

@@ -1,4 +1,4 @@
-"""What happens around every handler: a request id, its time, and problems for exceptions."""
+"""Middleware of every handler: a request id, its time, and problems for exceptions."""
 
 import logging
 from typing import Final
@@ -33,7 +33,7 @@ _BODILESS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Gives the request what every other step asks for, and tells of its end."""
+    """Give the request its id, stop-watch and record, and report its end."""
     request[REQUEST_ID] = request_id(request.headers.get("X-Request-ID"))
     request[STAGES] = Stages()
     cause.PRESENT.set(_cause(request))
@@ -72,12 +72,12 @@ def _tell_end(request: web.Request, outcome: web.StreamResponse | BaseException)
 
 @web.middleware
 async def tell_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers with a problem where the handler raised, unless a body had already begun."""
+    """Answer with a problem where the handler raised, unless a body had already begun."""
     try:
         _refuse_body(request)
         return await handler(request)
     except ConnectionResetError:
-        raise  # the client is gone, or a stream was broken off: there is nobody to tell
+        raise  # the client is gone, or a stream was broken off: no answer can be sent
     except Problem as problem:
         if problem.status >= 500:
             _log(request, problem)
@@ -94,7 +94,7 @@ async def tell_problems(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 def _log(request: web.Request, problem: Problem) -> None:
-    """Logs a failure with its cause; a mere shortage, which may meet thousands, with its count."""
+    """Log a failure with its cause; a mere shortage, which may meet thousands, with its count."""
     if problem.__cause__ is None and isinstance(problem, Unavailable):
         line = f"%d requests were refused: {problem.detail.replace('%', '%%')}"
         request.app[SHORTAGES].setdefault(line, Tally(line)).add()
@@ -103,7 +103,7 @@ def _log(request: web.Request, problem: Problem) -> None:
 
 
 async def mark(request: web.Request, response: web.StreamResponse) -> None:
-    """Puts on every answer what every answer carries; runs when the head is about to leave."""
+    """Put the common headers on every response, when its head is about to leave."""
     if REQUEST_ID in request:
         response.headers["X-Request-ID"] = request[REQUEST_ID]
         request[STAGES].answered()

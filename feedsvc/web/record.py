@@ -1,4 +1,4 @@
-"""What becomes known of a request on its way, for those who observe its end."""
+"""The record of one request, filled in on its way and reported at its end."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What a request asked for, as the audit log keeps it: all that tells which rows, and no secret."""
+"""The summary of a request in the audit log: all that selects rows, and no secret."""
 
 import hashlib
 import re
@@ -31,7 +31,7 @@ def asked(request: web.Request) -> str:
 
 
 def stated(body: Mapping[str, object]) -> str:
-    """What stood in a body, in a query's form."""
+    """The fields of a body, in a query's form."""
     return bounded(urlencode(body))
 
 

@@ -28,7 +28,7 @@ def returning(request: web.Request) -> Principal | None:
 
 
 def mark(request: web.Request, response: web.StreamResponse) -> None:
-    """Sets the cookie on the answer to a ticket's first request, and takes the oldest ones away."""
+    """Set the cookie on the answer to a ticket's first request, and remove the oldest ones."""
     principal, path = request.get(RESUMES), request.rel_url.raw_path
     if (
         principal is None

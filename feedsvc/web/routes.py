@@ -39,7 +39,7 @@ class OpenRoute:
 
 @dataclass(frozen=True, slots=True)
 class ProtectedRoute:
-    """A route for whoever has a valid token; the handler decides what its holder may read."""
+    """A route that needs a valid token; the handler decides what its holder may read."""
 
     path: str
     handler: PrincipalHandler
@@ -77,14 +77,14 @@ ROUTES: Final[tuple[OpenRoute | ProtectedRoute, ...]] = (
 
 
 def add(application: web.Application, route: OpenRoute | ProtectedRoute) -> None:
-    """Registers the route for its methods."""
+    """Register the route for its methods."""
     handler = route.handler if isinstance(route, OpenRoute) else _authenticated(route)
     for method in route.methods:
         application.router.add_route(method, route.path, handler)
 
 
 def _authenticated(route: ProtectedRoute) -> Handler:
-    """Who asks, whether it is too much, whether it makes sense, and only then the work."""
+    """Authenticate, check the limits, parse the request, and only then do the work."""
 
     async def admit(request: web.Request) -> web.StreamResponse:
         known = request[RECORD]
@@ -102,7 +102,7 @@ def _authenticated(route: ProtectedRoute) -> Handler:
 
 
 async def _principal(request: web.Request, *, tickets_will_do: bool) -> Principal:
-    """Who asks: by token, or else by ticket. Raises Unauthorized."""
+    """The principal, by token or else by ticket. Raises Unauthorized."""
     service = request.app[SERVICE]
     authorization = request.headers.get("Authorization")
     if authorization is None and tickets_will_do and "ticket=" in request.rel_url.raw_query_string:

@@ -1,4 +1,4 @@
-"""What keeps a browser from doing more with an answer than showing it to whoever asked."""
+"""Headers that let a browser do no more with a response than show it."""
 
 import base64
 import hashlib
@@ -22,7 +22,7 @@ HEADERS: Final[Mapping[str, str]] = {
 
 
 def protect(response: web.StreamResponse) -> None:
-    """Puts these on the answer; a policy of its own is the answer's to keep."""
+    """Put these on the answer; a policy of its own is the answer's to keep."""
     own = response.headers.get("Content-Security-Policy", _POLICY)
     response.headers.update(HEADERS)
     response.headers["Content-Security-Policy"] = own

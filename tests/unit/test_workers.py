@@ -44,7 +44,7 @@ async def test_the_pause_between_deaths_grows_and_is_short_again_after_a_good_wh
     workers.stop()
     generation = _Generation(Settings(), 2)
     for lived in (*[1.0] * 9, 11.0, 1.0):
-        await workers._look_after(cast("Worker", Dying(lived)), generation)
+        await workers._supervise(cast("Worker", Dying(lived)), generation)
     pauses = [float(found[1]) for found in map(re.compile(r"in ([\d.]+) s").search, caplog.messages)
               if found is not None]  # fmt: skip
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 0.5, 1]

@@ -1,4 +1,4 @@
-"""Who gets one of a bounded number of places, and who is told at once that waiting is vain.
+"""Admission to a bounded number of slots, refused at once where the wait would be too long.
 
 Some places are for small work alone, so that it never waits behind work without an end. A guess
 at the wait comes from how long the last ones kept their place, how long those that have one have
@@ -9,8 +9,8 @@ requests another one has in line. None may hold more than a share of the places,
 and no dataset more than that share of the places, so that neither a flood nor a locked table takes
 all.
 
-What nobody needs can be lent: a lent place is given back as soon as `pressed` is set, so whoever
-comes is treated as if it were as good as free.
+Unused slots can be lent: a lent one is given back as soon as `pressed` is set, so that it counts
+as free for a request that arrives.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ ANY: Final = Asker()
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place that somebody has, since this time by the clock, after so many seconds' wait."""
+    """A slot in use since this time by the clock, after so many seconds' wait."""
 
     large: bool
     since: float
@@ -126,13 +126,13 @@ class Admission:
         self._held: Counter[tuple[Hashable, bool]] = Counter()
         self.most_large = size - reserve
         self.pressed = asyncio.Event()
-        """Set while somebody waits, so that whoever could do without a place gives it up."""
+        """Set while a request waits, so that slots that can be spared are given up."""
         self.most_waiting = most_waiting
         self._clock = clock
         self._taken: set[Slot] = set()
         self._large = self._lent = 0
         # Each principal's waiters in order of arrival, the principals in their turn: dictionaries,
-        # for whoever gives up leaves from the middle.
+        # for a waiter that gives up leaves from the middle.
         self._lines: dict[Hashable, dict[_Waiter, None]] = {}
         self._waiting = 0
         self._lasted = {False: LeaseHistory(), True: LeaseHistory()}
@@ -160,9 +160,9 @@ class Admission:
 
     @property
     def spare(self) -> int:
-        """How many could be lent to large work: none that is of the reserve, nor the last one.
+        """The number that could be lent to large work: none of the reserve, nor the last one.
 
-        None at all while somebody waits, or while several pieces of large work are under way.
+        None at all while a request waits, or while several pieces of large work are under way.
         """
         if self.waiting or self.is_shared:
             return 0
@@ -186,7 +186,7 @@ class Admission:
 
     async def take(self, *, large: bool, timeout: float, asker: Asker = ANY) -> Slot:
         """A place, to be given back. Raises NoPlaceError."""
-        # Nobody who could have a place is waiting while there is one.
+        # No waiter that could have a slot is left while there is one.
         if self.may_have(asker, large=large):
             return self._seat(large=large, waited=0.0, asker=asker)
         wait = self.guess(large=large, asker=asker)
@@ -204,7 +204,7 @@ class Admission:
         return self._seat(large=True, waited=0.0, lent=True) if self.spare else None
 
     def give_back(self, place: Slot) -> None:
-        """The place is free again, for whoever has waited for one longest."""
+        """Release the slot to the waiter whose turn it is."""
         self._taken.remove(place)
         self._large -= place.large
         self._lent -= place.lent
@@ -216,7 +216,7 @@ class Admission:
         self._tell_demand(now)
 
     def guess(self, *, large: bool, asker: Asker = ANY) -> float | None:
-        """For how many seconds whoever came now would wait; None where nobody can tell."""
+        """The estimated wait of a new request, in seconds; None without an estimate."""
         is_bound = self._is_at_its_bound(asker, large=large)
         if self.waiting < self._lent and not is_bound:
             return 0.0

@@ -1,4 +1,4 @@
-"""What a pool was asked for over the last hour, and which size would have done."""
+"""Demand for a pool's connections over the last hour, and the size that would have sufficed."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ _REFUSED_GROWTH: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """The size that would have done, None as long as nobody can tell; and why."""
+    """The size that would have sufficed, None while there is too little demand; and why."""
 
     size: int | None
     why: str
@@ -42,10 +42,10 @@ class Demand:
 
 
 def suggest(size: int, seconds: Mapping[int, float], refused: int, slow_wait: float) -> Suggestion:
-    """The size for a pool that was asked for so much.
+    """The size for a pool with this demand.
 
     `refused` is how many got no connection, `slow_wait` the 99th percentile of the waits in
-    seconds. Whoever is refused does not show in the demand, so a pool that refuses is too small by
+    seconds. Refused requests do not show in the demand, so a pool that refuses is too small by
     an unknown amount and grows by half.
     """
     watched = sum(seconds.values())

@@ -1,4 +1,4 @@
-"""What a failing database means to a client."""
+"""Problems of the database, as clients get them."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -100,9 +100,9 @@ def _is_raised_by_hand(error: asyncpg.PostgresError) -> bool:
 
 @contextmanager
 def as_problems(observers: Observers) -> Iterator[None]:
-    """Turns what a database operation raises into problems, the cause kept for the log.
+    """Turn what a database operation raises into problems, the cause kept for the log.
 
-    Tells of those that are the database's fault.
+    Report those that are the database's fault.
     """
     try:
         yield

@@ -81,7 +81,7 @@ class Lineage:
         return origin.timeline < (newest.timeline or 0)
 
     def catch_up(self) -> None:
-        """Takes over what another worker saw."""
+        """Take over another worker's observation."""
         if self._file is None:
             return
         try:
@@ -100,7 +100,7 @@ class Lineage:
             written.write_text(json.dumps(origin))
             written.replace(self._file)
         except OSError as error:
-            logger.warning("other workers are not told of the timeline: %s", error)
+            logger.warning("other workers do not learn of the timeline: %s", error)
 
 
 def _is_newer_life(one: Origin, other: Origin) -> bool:

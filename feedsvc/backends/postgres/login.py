@@ -12,7 +12,7 @@ LOGIN_PLACE: Final = "database.url"
 _LOGIN_SQL: Final = (files("feedsvc.backends.postgres") / "login.sql").read_text()
 # What each column of login.sql says of a role.
 _LOGIN_FAULTS: Final[Mapping[str, str]] = {
-    "superuser": "is a superuser, whom row-level security does not bind",
+    "superuser": "is a superuser, which row-level security does not bind",
     "bypasses": "has BYPASSRLS, so row-level security does not bind it",
     "replicates": "has REPLICATION, and a stream of the log has every tenant's rows in it",
     "makes_roles": "has CREATEROLE, and could make itself a role that is bound by nothing",
@@ -22,7 +22,7 @@ _LOGIN_FAULTS: Final[Mapping[str, str]] = {
 
 
 async def login_findings(connection: asyncpg.Connection) -> list[Finding]:
-    """What the login is, or could become by SET ROLE, that row-level security does not bind."""
+    """Roles of the login, also by SET ROLE, that row-level security does not bind."""
     findings: list[Finding] = []
     for role in await connection.fetch(_LOGIN_SQL):
         who = role["login"]

@@ -17,7 +17,7 @@ Greeting = Callable[[asyncpg.Connection], Awaitable[None]]
 
 
 class ProbeConnection:
-    """Asks on one connection, and on a new one after whatever went wrong.
+    """Ask on one connection, and on a new one after whatever went wrong.
 
     `greeting` gets each new connection first. One question at a time.
     """
@@ -51,7 +51,7 @@ class ProbeConnection:
         return row
 
     def close(self) -> None:
-        """Ends the connection at once; the next question makes another."""
+        """End the connection at once; the next question makes another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(Exception):
@@ -72,7 +72,7 @@ _DEADLINE: Final = 1.0  # seconds
 
 
 class ReadinessProbe:
-    """Asks PostgreSQL twice a second, on a connection of its own, whether it answers."""
+    """Ask PostgreSQL twice a second, on a connection of its own, whether it answers."""
 
     def __init__(self, database: Database | Servers) -> None:
         self.fault: str | None = "the database has not answered yet"
@@ -81,7 +81,7 @@ class ReadinessProbe:
         self._connection: asyncpg.Connection | None = None
 
     async def run(self) -> None:
-        """Probes until it is cancelled."""
+        """Probe until it is cancelled."""
         try:
             while True:
                 await self.probe()
@@ -90,7 +90,7 @@ class ReadinessProbe:
             self._drop()
 
     async def probe(self) -> None:
-        """Asks once and keeps the answer."""
+        """Ask once and keep the answer."""
         before = self.fault
         try:
             async with asyncio.timeout(_DEADLINE):

@@ -140,7 +140,7 @@ class Replica:
         if not row["standby"]:
             self._become("unfit", "it is no standby")
         elif primary is None:
-            self._become("away", "the primary does not answer, so nobody knows how far it is")
+            self._become("away", "the primary does not answer, so its lag is unknown")
         elif here[:2] != primary[:2]:
             self._become("unfit", "it is no standby of this database")
         elif here.timeline != primary.timeline:

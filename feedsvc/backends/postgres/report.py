@@ -13,7 +13,7 @@ _WHYS: Final = ("full", "own", "vain", "late")
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """What was seen of one worker's pool. Counts are by bucket of `Window`, by reason, or
+    """Figures of one worker's pool. Counts are by bucket of `Window`, by reason, or
     by how many connections were wanted at once (then seconds), as texts.
     """
 
@@ -83,7 +83,7 @@ def _suggestion(pool: PoolFigures) -> Suggestion:
 
 
 def _largest(suggestions: Sequence[Suggestion]) -> Suggestion:
-    """What would have done for the worker that needs most."""
+    """The size that would have sufficed for the worker that needs most."""
     return max(suggestions, key=lambda suggestion: suggestion.size or 0)
 
 

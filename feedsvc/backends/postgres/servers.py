@@ -59,7 +59,7 @@ class Host:
         return self.origin is not None and self.origin.timeline is None
 
     async def look(self) -> None:
-        """Asks it who it is. Never raises but for a cancellation."""
+        """Ask for its identity. Raises nothing but a cancellation."""
         try:
             async with asyncio.timeout(_DEADLINE):
                 if self._session is None or self._session.is_closed():
@@ -76,7 +76,7 @@ class Host:
             self.close()
 
     def close(self) -> None:
-        """Ends the connection that it is asked on."""
+        """End the connection for these questions."""
         session, self._session = self._session, None
         if session is not None:
             session.terminate()
@@ -106,7 +106,7 @@ class Servers:
     async def connect(
         self, settings: Mapping[str, str], *, timeout: float | None = None, **given: Any
     ) -> Session:
-        """A session on the primary, with these settings beside everybody's. `given` is asyncpg's.
+        """A session on the primary, with these settings beside the common ones; `given`: asyncpg's.
 
         Raises OldPrimaryError, SessionRefusedError and what asyncpg raises.
         """
@@ -135,7 +135,7 @@ class Servers:
         return present
 
     async def run(self) -> NoReturn:
-        """Looks at all of them until it is cancelled."""
+        """Check all of them until cancelled."""
         try:
             while True:
                 await asyncio.sleep(_INTERVAL)
@@ -145,7 +145,7 @@ class Servers:
                 host.close()
 
     async def look(self) -> None:
-        """Asks every one of them who it is, and cuts what is connected to an old primary."""
+        """Ask each of them for its identity, and cut connections to an old primary."""
         await asyncio.gather(*(host.look() for host in self.hosts))
         self._has_looked = True
         self.lineage.catch_up()
@@ -197,7 +197,7 @@ class Servers:
 
 
 def servers_of(database: "Database | Servers") -> Servers:
-    """What is known of the servers already, or a beginning of it."""
+    """The known lineage of the servers, or a new one."""
     return database if isinstance(database, Servers) else Servers(database)
 
 
@@ -224,6 +224,6 @@ def each_host(url: str) -> list[str]:
 
 
 def _worst(faults: list[Exception]) -> Exception:
-    """What says most: that a server is there and may not be read from."""
+    """The most telling reason: that a server is there and may not be read from."""
     telling = (OldPrimaryError, SessionRefusedError)
     return next((fault for fault in faults if isinstance(fault, telling)), faults[-1])

@@ -88,7 +88,7 @@ async def open_session(url: str, settings: Mapping[str, str], **given: Any) -> S
 
 
 async def _greet(session: Session, settings: Mapping[str, str]) -> None:
-    """Notes whose session it is, and sees to it that it has its settings."""
+    """Note the session's server, and apply its settings."""
     asked = [*settings], [*settings.values()]
     try:
         row = await session.fetchrow(_GREETING, *asked)

@@ -1,4 +1,4 @@
-"""PostgreSQL's snapshots as versions: which transactions a page has seen.
+"""PostgreSQL's snapshots as versions of pages.
 
 A page holds the snapshot that it was read in, a change names the transaction that made it, and
 whether the page has seen the change follows from the two alone (PostgreSQL's documentation,

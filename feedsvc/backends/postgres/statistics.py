@@ -12,7 +12,7 @@ _REFUSALS_KEPT: Final = (60, 60.0)  # slots of so many seconds
 
 
 class PoolStatistics:
-    """Waits and leases in seconds, refusals by reason, each over the last minutes.
+    """Wait and leases in seconds, refusals by reason, each over the last minutes.
 
     `troubles` are sentences about faults, each with its latest time by the monotonic clock.
     """

@@ -27,7 +27,7 @@ class Window(Generic[K]):
         self._ends = clock() + seconds
 
     def add(self, key: K, amount: float = 1, at: float | None = None) -> None:
-        """Adds to what is counted under the key now; `at` spares a look at the clock."""
+        """Add to what is counted under the key now; `at` spares a look at the clock."""
         if (self._clock() if at is None else at) >= self._ends:
             self._turn()
         self._newest[key] = self._newest.get(key, 0) + amount
@@ -43,7 +43,7 @@ class Window(Generic[K]):
         return summed
 
     def _turn(self) -> None:
-        """Begins the slot that it is time for, and forgets what is too old by then."""
+        """Begin the slot that it is time for, and drop what is too old by then."""
         passed = 1 + int((self._clock() - self._ends) // self._seconds)
         self._older.append(self._newest)
         self._older.extend({} for _ in range(min(passed - 1, self._older.maxlen or 0)))
@@ -58,7 +58,6 @@ class Durations:
         self._window: Window[int] = Window(10, 30.0, clock)
 
     def add(self, seconds: float) -> None:
-        """One more."""
         self._window.add(_bucket(seconds))
 
     def counts(self) -> dict[int, float]:

@@ -60,7 +60,7 @@ class ClusterPipelines:
         await self._client.aclose()
 
     def _learn(self) -> None:
-        """Asks for the slots, while questions wait. What fails is found out by each of them."""
+        """Ask for the slots, while commands wait. Each of them fails by itself."""
         self._learning = asyncio.create_task(self._know())
         self._learning.add_done_callback(self._known)
 
@@ -78,7 +78,7 @@ class ClusterPipelines:
         try:
             node = self._client.get_node_from_key(_key(command))
             told = self._at(node).send(command)
-        except Exception as error:  # noqa: BLE001 - no node has it, as far as anybody knows
+        except Exception as error:  # noqa: BLE001 - no known node has it
             settle(answer, error)
         else:
             told.add_done_callback(partial(self._told, command, answer))
@@ -95,7 +95,7 @@ class ClusterPipelines:
             settle(answer, error or told.result())
 
     async def _follow(self, command: Command, answer: asyncio.Future[Any]) -> None:
-        """Asks as redis-py does, which finds the key wherever it is now, and remembers it."""
+        """Ask as redis-py does, which finds the key wherever it is now, and remember it."""
         try:
             settle(answer, await self._client.execute_command(*command))
         except Exception as error:  # noqa: BLE001 - it is the answer's

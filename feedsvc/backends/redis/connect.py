@@ -33,7 +33,7 @@ _PLAIN: Final[dict[str, Any]] = {"protocol": 2, "driver_info": None}
 def transport_factory(
     address: RedisAddress, connections: int, patience: float
 ) -> Callable[[], Transport]:
-    """Makes ways to this Redis, each with connections of its own.
+    """Make ways to this Redis, each with connections of its own.
 
     `patience` is the seconds that a step of connecting may take. Raises ValueError where the
     address's certificates are of no use.
@@ -75,11 +75,11 @@ def _given(address: RedisAddress, patience: float) -> dict[str, Any]:
 
 
 def _connector(address: RedisAddress, patience: float) -> Callable[[str, int], AbstractConnection]:
-    """Makes connections to a host's port."""
+    """Make connections to a host's port."""
     given = _given(address, patience)
     if address.tls is None:
         return lambda host, port: Connection(host=host, port=port, **given)
-    # To read the machine's certificates takes 20 ms, in which nobody is answered: once is enough.
+    # Reading the machine's certificates blocks the loop for 20 ms: once is enough.
     shared = SSLConnection(**address.tls).ssl_context
 
     def connect(host: str, port: int) -> AbstractConnection:

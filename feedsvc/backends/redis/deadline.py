@@ -11,7 +11,7 @@ _FEWEST_TICKS: Final = 2
 
 
 class Deadline:
-    """Watches answers, and says so when one is overdue.
+    """Watch answers, and report one that is overdue.
 
     A timer for each question would fire late, and so for a good Redis, whenever the loop itself
     was busy: five hundred requests at once keep it so for longer than an answer may take, while
@@ -39,15 +39,15 @@ class Deadline:
             self._timer = self._loop.call_later(self._every, self._tick)
 
     def forget(self, answer: asyncio.Future[Any]) -> None:
-        """Nobody waits for this one any more."""
+        """Stop watching this one."""
         del self._watched[answer]
 
     def watched(self) -> list[asyncio.Future[Any]]:
-        """All that somebody waits for, the oldest first."""
+        """The answers that are awaited, the oldest first."""
         return list(self._watched)
 
     async def within(self, work: Awaitable[T]) -> T:
-        """What comes of something else in the same time. Raises TimeoutError."""
+        """The result of another awaitable within the same time. Raises TimeoutError."""
         task = asyncio.ensure_future(work)
         try:
             for _ in range(_TICKS + 1):
@@ -59,7 +59,7 @@ class Deadline:
             task.cancel()
 
     def close(self) -> None:
-        """Stops the clock."""
+        """Stop the clock."""
         if self._timer is not None:
             self._timer.cancel()
 

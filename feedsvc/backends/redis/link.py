@@ -24,7 +24,7 @@ LinkState: TypeAlias = Literal["answers", "refuses", "away"]
 
 _FIRST_PAUSE: Final = 0.25  # seconds, doubled while Redis stays away
 _LONGEST_PAUSE: Final = 5.0
-_LEAST_PATIENCE: Final = 0.5  # seconds for a step of connecting, which nobody waits for
+_LEAST_PATIENCE: Final = 0.5  # seconds for a step of connecting, which no request waits for
 _STEPS: Final = 4
 _HELD_BACK: Final = 1.0  # seconds
 _CLOSE_TIMEOUT: Final = 1.0
@@ -38,7 +38,7 @@ _CODE: Final = re.compile(r"[A-Z]{2,20}(?= )")
 
 
 class RedisAwayError(Exception):
-    """Redis did not answer, or not as it should. Whoever asked goes on without it."""
+    """Redis did not answer, or not as it should. The caller goes on without it."""
 
 
 class RedisRefusedError(RedisAwayError):
@@ -48,14 +48,14 @@ class RedisRefusedError(RedisAwayError):
 class RedisLink:
     """A Redis or Valkey, whatever shape its URL gives it.
 
-    The first questions that go unanswered are late by the deadline at most. From then on nobody
-    waits: every question fails at once, until a task in the background has had an answer. A
+    The first questions that go unanswered are late by the deadline at most. From then on
+    every question fails at once, until a task in the background has had an answer. A
     refusal is no absence: a Redis that keeps nothing just now is still read from, and what it
     should keep is held back for a second.
     """
 
     def __init__(self, url: str, given: settings.Redis, observers: Observers | None = None) -> None:
-        """Begins to connect. Raises ValueError for what is no Redis's URL."""
+        """Begin to connect. Raises ValueError for what is no Redis's URL."""
         self.prefix = given.prefix
         self._observers = observers or Observers()
         self.refusals = 0
@@ -83,11 +83,11 @@ class RedisLink:
 
     @property
     def state(self) -> LinkState:
-        """How it is."""
+        """Whether it answers, refuses to keep values, or is away."""
         return "away" if self.away else "answers" if self.keeps else "refuses"
 
     async def open(self) -> None:
-        """Connects, so that the first question need not; who does not answer now is away."""
+        """Connect, so that the first command need not; a Redis that does not answer is away."""
         try:
             await self._arrive(self._way)
         except Exception as error:  # noqa: BLE001 - whatever it was, Redis is not there
@@ -131,7 +131,7 @@ class RedisLink:
         return [self._judged(way, o) if isinstance(o, Exception) else o for o in outcomes]
 
     async def ping(self) -> None:
-        """Returns if it answers. Raises RedisAwayError."""
+        """Return if it answers. Raises RedisAwayError."""
         if self._returning is not None:
             raise RedisAwayError
         way = self._way
@@ -141,12 +141,12 @@ class RedisLink:
             raise self._judged(way, error) from None
 
     def retry(self) -> None:
-        """Has it asked at once, where it is away, and not only after a pause."""
+        """Ask it at once, where it is away, and not only after a pause."""
         self._pause = _FIRST_PAUSE
         self._retried.set()
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         self._is_closed = True
         if self._returning is not None:
             self._returning.cancel()
@@ -163,7 +163,7 @@ class RedisLink:
             raise RedisRefusedError
 
     def _judged(self, way: Transport, error: Exception) -> RedisAwayError:
-        """What an error means to whoever asked, and to the next ones."""
+        """The meaning of an error for this command, and for the next ones."""
         if isinstance(error, RedisAwayError):
             return error
         code = _code(error)
@@ -203,7 +203,7 @@ class RedisLink:
             settle(answer, RedisAwayError())
 
     async def _return(self, lost: Transport) -> None:
-        """Asks now and then, on connections anew, until there is an answer."""
+        """Ask now and then, on connections anew, until there is an answer."""
         await _closed(lost)
         while True:
             self._retried.clear()
@@ -225,7 +225,7 @@ class RedisLink:
             return
 
     async def _arrive(self, way: Transport) -> None:
-        """Connects, which may take a while, and then wants an answer in time."""
+        """Connect, which may take a while, and then require an answer in time."""
         async with asyncio.timeout(_STEPS * self._patience):
             await way.ping()
         await self._deadline.within(way.ping())
@@ -240,7 +240,7 @@ async def _closed(way: Transport) -> None:
 
 
 def _code(error: Exception) -> str:
-    """What a Redis error's text begins with; redis-py takes that off where it knows it."""
+    """The code at the start of a Redis error, which redis-py removes where it knows it."""
     known = getattr(error, "status_code", None)
     found = _CODE.match(str(error))
     return known or (found[0] if found else "ERR")

@@ -25,8 +25,8 @@ _ROLE: Final[Command] = ("ROLE",)
 class PipelinedConnection:
     """One connection. It connects by itself, and is over once that or anything else fails.
 
-    An answer is the oldest question's. Whoever gives up a question leaves its place behind: the
-    answer is read all the same and dropped, so that nobody gets another's (CVE-2023-28858).
+    An answer is the oldest question's. A question that is given up keeps its place: the
+    answer is read all the same and dropped, so that no question gets another's (CVE-2023-28858).
     """
 
     def __init__(self, connection: AbstractConnection, connect_timeout: float) -> None:
@@ -53,7 +53,7 @@ class PipelinedConnection:
         return answer
 
     async def close(self) -> None:
-        """Leaves what still waits without an answer."""
+        """Close the connections; what still waits gets no answer."""
         self._living.cancel()
         await asyncio.gather(self._living, return_exceptions=True)
 
@@ -66,7 +66,7 @@ class PipelinedConnection:
             writing = asyncio.create_task(self._write())
             writing.add_done_callback(self._stop)
             await self._read()
-        except Exception as error:  # noqa: BLE001 - whatever it was, nobody gets an answer here
+        except Exception as error:  # noqa: BLE001 - whatever it was, no answer comes here
             failure = error
         finally:
             self.is_over = True
@@ -93,13 +93,13 @@ class PipelinedConnection:
                 answer = await read(disconnect_on_error=False)
             except ResponseError as error:
                 answer = error
-            # What nobody asked for is an IndexError, and the end like any other fault.
+            # An answer without a question is an IndexError, and the end like any other fault.
             settle(waiting.popleft(), answer)
 
     def _stop(self, writing: "asyncio.Task[None]") -> None:
         """A connection that can't be written to is of no use to its readers."""
         if not writing.cancelled():
-            writing.exception()  # seen: the readers' own failure is what is told
+            writing.exception()  # seen: the readers' own failure is reported
             self._living.cancel()
 
 

@@ -1,4 +1,4 @@
-"""What every way to a Redis can do."""
+"""The interface of every connection to a Redis."""
 
 import asyncio
 from typing import Any, Protocol, TypeAlias
@@ -8,7 +8,7 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 
 
 class Transport(Protocol):
-    """Carries commands to a Redis and its answers back, without a deadline and without retries.
+    """Carry commands to a Redis and its answers back, without a deadline and without retries.
 
     What is made of the answer to which command is the same for all: bytes, integers, None, lists.
     """
@@ -20,16 +20,16 @@ class Transport(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Returns once all of it answers; connects for that. Raises RedisError, OSError."""
+        """Return once all of it answers; connect for that. Raises RedisError, OSError."""
         ...
 
     async def close(self) -> None:
-        """Closes every connection. What still waits may wait for ever."""
+        """Close every connection. What still waits may wait for ever."""
         ...
 
 
 def settle(answer: asyncio.Future[Any], outcome: Any) -> None:
-    """Gives the answer, an exception too, to whoever still waits for it."""
+    """Give the answer, an exception too, to its future, unless that was cancelled."""
     if answer.done():
         return
     if isinstance(outcome, Exception):

@@ -38,7 +38,7 @@ _KEY_FILE: Final = "token.key"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `feedsvc demo` was asked for. `port` None is the usual one, or a free one."""
+    """Options of `feedsvc demo`. `port` None is the usual one, or a free one."""
 
     port: int | None
     rows: int
@@ -50,7 +50,7 @@ class Options:
 
 
 def run_demo(options: Options) -> None:
-    """Runs the demo until a signal. Raises EmbeddedError, StartError and SettingsError."""
+    """Run the demo until a signal. Raises EmbeddedError, StartError and SettingsError."""
     with ExitStack() as stack:
         stack.enter_context(_stop_signals_raise())
         claim = claim_folder(options.data) if options.data else claim_slot(cache_folder())
@@ -84,7 +84,7 @@ def _redis(stack: ExitStack, folder: Path) -> str | None:
 
 
 def _export_to_environment(folder: Path, world: World, redis_url: str | None) -> None:
-    """Hands the demo's own settings on as an operator would, to workers too."""
+    """Hand the demo's own settings on as an operator would, to workers too."""
     key_file = folder / _KEY_FILE
     if not key_file.exists():
         key_file.touch(mode=0o600)
@@ -108,7 +108,7 @@ def _tokens(effective: Settings, world: World) -> dict[str, str]:
 
 
 def _port(asked: int | None) -> int:
-    """The port that was asked for, else the usual one if nobody has it, else a free one (0)."""
+    """The given port, else the usual one if it is free, else any free one (0)."""
     if asked is not None:
         return asked
     with socket.socket() as probe:
@@ -124,7 +124,7 @@ def _port(asked: int | None) -> int:
 def _stop_signals_raise() -> Iterator[None]:
     """While servers start and stop, SIGTERM must unwind the stack as Ctrl-C does.
 
-    And SIGINT too where whoever started us ignores it, as a shell does for what it runs with `&`.
+    And SIGINT too where the parent ignores it, as a shell does for what it runs with `&`.
     """
 
     def unwind(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What `feedsvc demo` prints and writes when it is ready."""
+"""The text and the ready file of `feedsvc demo`."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def greeting(url: str, world: World, tokens: Mapping[str, str]) -> str:
 def write_ready_file(
     path: Path, url: str, world: World, redis_url: str | None, tokens: Mapping[str, str]
 ) -> None:
-    """One JSON object for whoever started the demo, there whole or not at all."""
+    """Write the ready file, one JSON object, whole or not at all."""
     ready = {
         "url": url,
         "database_url": world.service_url,

@@ -12,9 +12,9 @@ _SQL: Final = (Path(__file__).parent / "indexes.sql").read_text(encoding="utf-8"
 
 @asynccontextmanager
 async def without_indexes(connection: Connection, table: str) -> AsyncIterator[None]:
-    """Drops the table's indexes and builds the very same again, all in one transaction.
+    """Drop the table's indexes and build the very same again, all in one transaction.
 
-    So whatever happens in between, a crash too, nobody ever finds the table without them.
+    So whatever happens in between, a crash too, the table is never without them.
     """
     async with connection.transaction():
         indexes = await connection.fetch(_SQL, table)

@@ -1,4 +1,4 @@
-"""What each tenant is to be filled with."""
+"""The number of rows for each tenant."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ _STATEMENT_SECONDS: Final = 3600.0
 _LOCK: Final = 0x66656564_00000003
 
 # replica: no foreign key is checked row by row, for the rows are right by their making, and no
-# trigger logs a million inserts that nobody has a cursor for.
+# trigger logs a million inserts that no cursor needs.
 _SESSION: Final = """
     SET session_replication_role = replica; SET synchronous_commit = off; SET timezone = 'UTC';
     SET lock_timeout = '60s'; SET maintenance_work_mem = '256MB'
@@ -32,7 +32,7 @@ _SESSION: Final = """
 
 
 async def seed(admin_dsn: str, rows: int, seed: int) -> None:
-    """Empties the world and fills it: `rows` clients for the first tenant, the others after it.
+    """Empty the world and fill it: `rows` clients for the first tenant, the others after it.
 
     The same rows and seed give the same data, whatever the day and the machine. Needs a superuser
     and the line `wedding` at its head. Raises ValueError for rows out of range, and asyncpg's

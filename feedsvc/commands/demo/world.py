@@ -23,7 +23,7 @@ _SAMPLES: Final = (files("feedsvc.commands.demo") / "samples.sql").read_text()
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Where the demo's database is, and whom its tokens can speak for."""
+    """The demo's database, and the principals of its tokens."""
 
     admin_url: str
     service_url: str
@@ -33,7 +33,7 @@ class World:
 
 
 async def prepare(server: PostgresServer, rows: int, seed: int) -> World:
-    """Makes the world, or finds it as an earlier demo left it."""
+    """Make the world, or find it as an earlier demo left it."""
     await _create_database(server)
     admin_url = server.url(DATABASE)
     for line in TERRITORIES:

@@ -1,4 +1,4 @@
-"""What was told over the last while, for lines that show how it went."""
+"""Figures of the last minutes, for sparklines."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ class RateHistory:
         self._counted: deque[_Counted] = deque()
 
     def add(self, glance: Glance) -> None:
-        """Takes a glance in."""
+        """Add a glance."""
         metrics = glance.told.get("metrics", {})
         now = metrics.get("now", {})
         self.rates.append(self._rate(glance))
@@ -34,13 +34,13 @@ class RateHistory:
         self._p95s = {n: line for n, line in self._p95s.items() if any(v is not None for v in line)}
 
     def p95s(self, name: str) -> Sequence[float | None]:
-        """An endpoint's, from the oldest to the latest; None where nobody asked."""
+        """An endpoint's, from the oldest to the latest; None without requests."""
         return self._p95s.get(name, ())
 
     def _rate(self, glance: Glance) -> float | None:
-        """Requests a second over the last few seconds, or lately where that can't be told.
+        """Requests a second over the last seconds, or longer where there are too few figures.
 
-        Workers tell each other of themselves every other second, so less would be lumpy.
+        Workers publish their figures every other second, so a shorter time would be uneven.
         """
         metrics = glance.told.get("metrics")
         if metrics is None:

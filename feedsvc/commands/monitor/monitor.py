@@ -17,7 +17,7 @@ from feedsvc.commands.monitor.source import Glance, ServiceClient
 
 @dataclass(frozen=True, slots=True)
 class MonitorOptions:
-    """What is to be looked at, how often (seconds), and how many times (None: until Ctrl-C)."""
+    """Options of `feedsvc monitor`: `interval` in seconds, `count` None until Ctrl-C."""
 
     url: str
     token: str

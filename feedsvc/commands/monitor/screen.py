@@ -95,7 +95,7 @@ class Screen:
         return Group(line, lines)
 
     def _trouble(self, glance: Glance) -> RenderableType:
-        """What is not well: firing alerts, then components, as many as there is room for."""
+        """Faults: firing alerts, then components, as many as there is room for."""
         found = [*_alerts(glance), *_components(glance)]
         most = max(2, self.height // 5)
         text = Text(no_wrap=True, overflow="ellipsis")
@@ -129,7 +129,7 @@ class Screen:
                 Text(spark(history.p95s(name), drawn, plain=self.plain), "magenta"),
             )
         if not told:
-            table.add_row(Text("nobody asks", "dim"), *[""] * 6)
+            table.add_row(Text("no requests", "dim"), *[""] * 6)
         return table
 
     def _pools(self, glance: Glance) -> RenderableType:

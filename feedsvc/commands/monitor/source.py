@@ -1,4 +1,4 @@
-"""What the monitor shows: the service's own endpoints, asked all at once."""
+"""The service's own endpoints, requested all at once for the monitor."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What was told at one moment (seconds since 1970), and why the rest was not."""
+    """The answers at one moment (seconds since 1970), and the reasons of those that failed."""
 
     at: float
     told: Mapping[str, Json] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class ServiceClient:
         self._headers = {"Authorization": f"Bearer {token}"}
 
     async def look(self) -> Glance:
-        """What it tells now. Raises RefusedError."""
+        """Its present answers. Raises RefusedError."""
         at = time.time()
         answers = await asyncio.gather(*(self._ask(path) for path in _PATHS.values()))
         named = dict(zip(_PATHS, answers, strict=True))

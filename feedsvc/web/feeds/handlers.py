@@ -47,7 +47,7 @@ async def row(request: web.Request, principal: Principal) -> Answering:
     if negotiation.media_type(_accept(request), {JSON.name: JSON.media_types}) is None:
         raise NotAcceptable("One row is JSON alone.", allowed=JSON.media_types)
     try:
-        # The raw path, for in it a `,` inside a key is told from one between keys.
+        # The raw path, in which a `,` inside a key differs from one between keys.
         key = parse_key(request.rel_url.raw_path.split("/", 4)[4], dataset)
     except ValueError as error:
         raise NotFound(f"No row can have this key: {error}.") from None

@@ -18,9 +18,9 @@ _CHAPTERS: Final[Mapping[str, str]] = {
     "/": "For anyone, and for machines",
 }
 _INTRODUCTION: Final = (
-    "{summary} Whoever has a token sends it as `Authorization: Bearer TOKEN`; `/v1/feeds` lists "
+    "{summary} Send a token as `Authorization: Bearer TOKEN`; `/v1/feeds` lists "
     "what it may read, with each feed's columns, orders and filters. A browser that can't send "
-    "headers gets a ticket first. The same in a machine's words is at "
+    "headers gets a ticket first. The same for machines is at "
 )
 
 
@@ -90,7 +90,7 @@ def _parameter(given: Json) -> str:
 
 
 def _value(schema: Json) -> str:
-    """What a value may be, in a few words."""
+    """The type of a value, in a few words."""
     if "enum" in schema:
         return " or ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
     if "properties" in schema:

@@ -1,7 +1,7 @@
 """`GET /openapi.json`: the API's description (OpenAPI 3.1), for anyone.
 
-It is made of the routes and the problems that there are, and says nothing of the operator's own
-datasets: those are in `/v1/feeds`, for whoever has a token.
+It is generated from the routes and the problems, and leaves out the operator's own datasets,
+which `/v1/feeds` lists for the holder of a token.
 """
 
 import hashlib
@@ -113,7 +113,7 @@ def path(pattern: str) -> str:
 
 
 def document(routes: Sequence[tuple[str, str]], guarded: Mapping[str, bool]) -> Json:
-    """The description of these methods and paths. Raises KeyError for one that nobody described."""
+    """The description of these methods and paths. Raises KeyError for one without a description."""
     paths: dict[str, Json] = {}
     for method, where in routes:
         described = _OPERATIONS["GET" if method == "HEAD" else method, where]

@@ -74,7 +74,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         },
         "responses": {
             "200": answer(
-                "Every worker has been told; `heard`: the one that answers has heard it.",
+                "All workers are notified; `heard`: the one that answers has applied it.",
                 {
                     "application/json": {
                         "type": "object",
@@ -238,7 +238,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         "refusals": (*REFUSALS, 406),
     },
     ("POST", "/api/performance/alerts/silences"): {
-        "summary": "Lets nobody be told of an alert for a while; for operators",
+        "summary": "Silences an alert's notifications for a while; for operators",
         "requestBody": {
             "required": True,
             "content": {

@@ -1,4 +1,4 @@
-"""What the descriptions of operations are put together from."""
+"""Building blocks of the descriptions of operations."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -262,7 +262,7 @@ async def test_check_warns_of_tags_that_tell_nothing_apart(
         told = [line.removeprefix(begins) for line in done.stdout.splitlines()]
         several = "may be written differently"
         for line in (
-            f"tags: equal values of 'price' (numeric) {several}: no page is told apart by it",
+            f"tags: equal values of 'price' (numeric) {several}: pages are not distinguished by it",
             "tenant: equal values of 'tenant' (character(3)) "
             f"{several}: any tenant's change throws out all tenants' pages",
             "watch.\"shop.goods\": equal values of 'at' (timestamp with time zone) "
@@ -348,7 +348,7 @@ def test_check_says_of_each_standby_why_it_would_not_be_read_from(
     [
         (
             "ALTER ROLE {role} SUPERUSER",
-            ["{role} is a superuser, whom row-level security does not bind"],
+            ["{role} is a superuser, which row-level security does not bind"],
         ),
         (
             "ALTER ROLE {role} BYPASSRLS; GRANT {owner} TO {role};"

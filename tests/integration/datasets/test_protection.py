@@ -296,7 +296,7 @@ READ_BY_NOBODY = {
         "CREATE VIEW v AS SELECT * FROM t; ALTER VIEW v OWNER TO {stranger};"
         "REVOKE SELECT ON t FROM PUBLIC",
         "v",
-        "as whom a view reads, may not read s.t, which is behind s.v",
+        "the role by which a view reads, may not read s.t, which is behind s.v",
     ),
     "a schema that may not be used": (
         "CREATE UNIQUE INDEX ON t (id); REVOKE USAGE ON SCHEMA s FROM PUBLIC",
@@ -412,4 +412,4 @@ async def test_a_database_without_the_audit_log_is_warned_of(place: Place) -> No
     del env["FEEDSVC_AUDIT__ENABLED"]
     done = feedsvc("check", env=env)
     assert done.returncode == 0
-    assert "warning: audit.enabled: nobody writes down who reads what" in done.stdout
+    assert "warning: audit.enabled: requests are not audited" in done.stdout

@@ -1,4 +1,4 @@
-"""What can go wrong while migrating."""
+"""Errors of migrations."""
 
 from __future__ import annotations
 

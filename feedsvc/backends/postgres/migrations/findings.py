@@ -1,4 +1,4 @@
-"""What the catalog shows to be wrong with a migrated line."""
+"""Faults of a migrated line, by the catalog."""
 
 from pathlib import Path
 from typing import Final

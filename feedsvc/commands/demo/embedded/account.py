@@ -22,7 +22,7 @@ class UnixAccount(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who the servers are; `borrowed` when we are root and they are somebody else."""
+    """The account that servers run as; `borrowed` when we are root and it is another."""
 
     name: str
     uid: int
@@ -78,7 +78,7 @@ class Account:
 
 
 def server_account() -> Account:
-    """Ourselves; as root, `postgres` if there is such an account, else `nobody`.
+    """Our own; as root, `postgres` if there is such an account, else `nobody`.
 
     Raises:
         EmbeddedError: we are root and neither exists.

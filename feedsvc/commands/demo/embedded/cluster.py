@@ -33,7 +33,7 @@ class ClusterFolder:
 
     @property
     def settings_file(self) -> Path:
-        """What the server is started with; ALTER SYSTEM still overrides it."""
+        """The settings at the server's start; ALTER SYSTEM still overrides them."""
         return self.folder / "postgres.conf"
 
     @property
@@ -54,10 +54,10 @@ class ClusterFolder:
         self.settings_file.chmod(0o644)  # the account reads it
 
     def check(self) -> None:
-        """See whether a server can run on the data.
+        """Check whether a server can run on the data.
 
         Raises:
-            ServerDiedError: another major version made it, or nobody whole.
+            ServerDiedError: another major version made it, or it is incomplete.
             EmbeddedError: it isn't ours, neither to start nor to make anew.
         """
         if not self.password_file.exists():
@@ -114,7 +114,7 @@ class ClusterFolder:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that nobody else can read, not even for a moment."""
+    """Write a file that no other account can read, not even for a moment."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

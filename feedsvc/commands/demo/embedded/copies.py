@@ -35,7 +35,7 @@ def copied_beside(
 ) -> Path:
     """A folder in `cache` with `parts` of `source` at the same relative paths.
 
-    Complete or not there at all, whoever else makes it at the same time.
+    Complete or not there at all, also where others make it at the same time.
 
     Raises:
         EmbeddedError: it can't be written.
@@ -83,5 +83,5 @@ def _publish(finished: Path, made: Path) -> None:
     try:
         finished.rename(made)
     except OSError:
-        if not made.is_dir():  # else somebody made the very same in the meantime
+        if not made.is_dir():  # else another process made the very same in the meantime
             raise

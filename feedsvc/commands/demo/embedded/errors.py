@@ -1,4 +1,4 @@
-"""What goes wrong around the embedded servers, in one line each."""
+"""Errors of the embedded servers, a line each."""
 
 import errno
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class ServerDiedError(EmbeddedError):
 
 
 class PortTakenError(EmbeddedError):
-    """Somebody else took the port between finding it free and binding to it."""
+    """Another process took the port between finding it free and binding to it."""
 
 
 @contextmanager

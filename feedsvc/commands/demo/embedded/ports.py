@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def on_free_port(start: Callable[[int], T]) -> T:
-    """Start something on a free port; on another one when somebody was faster.
+    """Start something on a free port; on another one when a process was faster.
 
     Raises:
         EmbeddedError: every port that was found free was taken by the time of its use.

@@ -45,7 +45,7 @@ def bring_up(process: ServerProcess, cluster: ClusterFolder, port: int, seconds:
     """Start it and wait until it lets the superuser in.
 
     Raises:
-        PortTakenError: somebody else has the port.
+        PortTakenError: another process has the port.
         ServerDiedError: it ended, or can't let the superuser in; its own reason.
         EmbeddedError: it needed longer than `seconds`.
     """

@@ -24,7 +24,7 @@ KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What a server or its tool sees: no PG* of the caller's, English messages, UTC."""
+    """The environment of a server or its tool: no PG* of the caller's, English messages, UTC."""
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     return {**kept, "HOME": str(home), "LC_ALL": "C", "TZ": "UTC"}
 

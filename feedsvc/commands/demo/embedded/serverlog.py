@@ -1,4 +1,4 @@
-"""What a server or its tool said when it failed, cut down to the line that tells why."""
+"""Messages of a server or its tool that failed, cut down to the line with the reason."""
 
 import re
 from pathlib import Path

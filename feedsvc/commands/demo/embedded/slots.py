@@ -1,7 +1,7 @@
 """Folders for demos, one process each: a lock that the kernel drops when its holder dies.
 
-Whoever gets a folder's lock may be sure that its demo is gone, and ends the servers that a
-killed one left running.
+With a folder's lock its demo is known to be gone, and the servers that a killed one left running
+are ended.
 """
 
 import fcntl

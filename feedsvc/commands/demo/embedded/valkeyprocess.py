@@ -58,7 +58,7 @@ def bring_up(process: ServerProcess, port: int, password: str, seconds: float) -
     """Start it and wait until it answers to the password.
 
     Raises:
-        PortTakenError: somebody else has the port.
+        PortTakenError: another process has the port.
         ServerDiedError: it ended; its own reason.
         EmbeddedError: it needed longer than `seconds`.
     """
