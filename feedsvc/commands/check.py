@@ -1,4 +1,4 @@
-"""`feedsvc check`: settings, datasets, alerts and database held against each other, in one run."""
+"""`feedsvc check`: settings, datasets, alerts and database checked against each other."""
 
 import asyncio
 import sys
@@ -35,19 +35,19 @@ from feedsvc.settings import Health, Pools, Settings, SettingsError
 from feedsvc.web.application import patterns
 
 _BEGINNING: Final = """\
-there is neither config/feedsvc.toml nor a datasets file here. To begin, say which database and key,
+there is neither config/feedsvc.toml nor a datasets file here. To begin, set the database and a key,
 write a dataset for a table, and check again:
 
   export DATABASE_URL=postgresql://feeds:secret@localhost/app   # a login that owns nothing
-  export FEEDSVC_AUTH__KEY=$(openssl rand -hex 32)              # what tokens are signed with
+  export FEEDSVC_AUTH__KEY=$(openssl rand -hex 32)              # signs tokens
   cat > datasets.toml <<'END'
   [customers]
-  relation = "customers"   # a table or view; its key is the primary key unless key = [...] says
+  relation = "customers"   # a table or view; its key is the primary key, or key = [...]
   tenant = "account_id"    # the column with the tenant, or: shared = true
   END
   feedsvc check"""
 
-_NO_TRIGGERS: Final = f"not cached, for no trigger tells of every change: {triggers.REMEDY}"
+_NO_TRIGGERS: Final = f"not cached, for some changes have no trigger: {triggers.REMEDY}"
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ def write_report(config: Path | None, tenants: Sequence[str], echo: Callable[[st
     for line in report(result.findings):
         echo(line if line.startswith(" ") else f"{file}: {line}")
     if result.login:
-        echo("A login of the service's own, made by a superuser in this database:")
+        echo("Statements for a superuser that make a login for the service in this database:")
         for statement in result.login:
             echo(f"  {statement};")
     if not result.is_wrong:
@@ -132,7 +132,7 @@ def _result(config: Path | None, tenants: Sequence[str]) -> CheckReport:
 def _alert_mistakes(
     file: Path | None, effective: Settings | None, declared: Collection[str], *, whole: bool
 ) -> list[str]:
-    """Mistakes of the alerts file, but for names that the mistakes of other files leave unknown."""
+    """Mistakes of the alerts file, except for names that other files' mistakes leave unknown."""
     if file is None:
         return []
     checks = [each.name for each in checks_of(effective.health if effective else Health())]
@@ -209,7 +209,7 @@ async def _ask_database(
 async def _tenants(
     effective: Settings, views: Mapping[str, Dataset], given: Sequence[str]
 ) -> AsyncIterator[Sequence[str]]:
-    """The tenants that were named, else some that the owner's login sees, where there is one."""
+    """The given tenants, else some that the owner's login sees, where there is one."""
     owner_url = effective.database.owner_url
     if given or owner_url is None or not any(view.tenant for view in views.values()):
         yield given

@@ -82,7 +82,7 @@ def _compared(declaration: Declaration) -> list[tuple[str, Iterable[str]]]:
 def _comparison_findings(
     name: str, declaration: Declaration, relation: Relation
 ) -> Iterator[Finding]:
-    """PostgreSQL would compare such columns as another type, without a word."""
+    """Columns that PostgreSQL would silently compare as another type."""
     for key, columns in _compared(declaration):
         for column in relation.incomparable.intersection(columns):
             what = (
@@ -111,13 +111,13 @@ def _unknown_columns(name: str, declaration: Declaration, relation: Relation) ->
                 grant = f"SELECT ({quote_identifier(column)}) ON {_quoted(declaration)}"
                 yield Finding("error", place, what, (f"GRANT {grant} TO {relation.login}",))
             elif column in seen:
-                yield Finding("error", place, f"{column!r} stands there twice")
+                yield Finding("error", place, f"{column!r} is listed twice")
             seen.add(column)
 
 
 def _tenant_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
     if declaration.tenant is None and not declaration.shared:
-        what = "name the column that holds the tenant, or say `shared = true`"
+        what = "name the column that holds the tenant, or set `shared = true`"
         yield Finding("error", f"{name}.tenant", what)
     for key, column in (("tenant", declaration.tenant), ("client", declaration.client)):
         if column is not None and relation.columns[column].reader() is None:
@@ -161,7 +161,7 @@ def _unproven(name: str, declaration: Declaration, relation: Relation) -> Findin
 def _order_findings(name: str, declaration: Declaration, relation: Relation) -> Iterator[Finding]:
     for order, columns in declaration.orders.items():
         if order == KEY_ORDER:
-            yield Finding("error", f"{name}.orders.{order}", "this order is there by itself")
+            yield Finding("error", f"{name}.orders.{order}", "this order is built in")
         bare = [column.removeprefix("-") for column in columns]
         yield from _ordered_findings(name, f"orders.{order}", bare, declaration, relation)
     if relation.kind in _VIEW_KINDS:
@@ -200,7 +200,7 @@ def _filter_findings(name: str, declaration: Declaration, relation: Relation) ->
     for column, ops in declaration.filters.items():
         place = f"{name}.filters.{column}"
         if column in RESERVED and "eq" in ops:
-            what = f"as a filter it is asked for as `{column}.eq=`, for {column}= is a parameter"
+            what = f"write the filter as `{column}.eq=`, for {column}= is a parameter"
             yield Finding("warning", place, what)
         known = relation.columns[column]
         senseless = [op for op in ops if op not in known.ops()]

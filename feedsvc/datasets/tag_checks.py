@@ -49,7 +49,7 @@ def _of_tags(name: str, declaration: Declaration, relation: Relation | None) -> 
     if not declaration.cache or tenant is None or tenant not in known:
         return
     if not known[tenant].has_one_text:
-        what = f"{_several(tenant, relation)}: any tenant's change throws out all tenants' pages"
+        what = f"{_several(tenant, relation)}: any tenant's change invalidates all tenants' pages"
         yield Finding("warning", f"{name}.tenant", what)
 
 
@@ -65,7 +65,7 @@ def _of_watched(
             if column not in relation.columns:
                 yield _unknown(place, watched, column, relation.columns)
             elif declaration.cache and not relation.columns[column].has_one_text:
-                what = f"{_several(column, relation)}: a change throws out every page of {name}"
+                what = f"{_several(column, relation)}: a change invalidates every page of {name}"
                 yield Finding("warning", place, what)
 
 

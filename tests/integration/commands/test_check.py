@@ -58,7 +58,7 @@ MISTAKES = {
     "no-name": ('relation = "a.b.c"', "relation: a relation is written schema.name"),
     "no-rights": ('relation = "shop.kept_back"', "relation: the login may not read shop.kept_back"),
     "no-column": ('columns = ["Code"]', "columns: shop.goods has no column 'Code'; it has tenant"),
-    "twice": ('columns = ["id", "id"]', "columns: 'id' stands there twice"),
+    "twice": ('columns = ["id", "id"]', "columns: 'id' is listed twice"),
     "unreadable": ('columns = ["secret"]', "columns: the service's login may not read 'secret'"),
     "no-key": ('key = ["number"]', "key: shop.goods has no column 'number'"),
     "not-unique": ('key = ["n"]', "key: no unique index of shop.goods proves that (n) is unique"),
@@ -66,7 +66,7 @@ MISTAKES = {
     "null-key": ('key = ["name"]', "key: 'name' may be NULL, which has no place in an order"),
     "composite-key": ('key = ["span"]', "key: 'span' is shop.span, a type that a token can't hold"),
     "no-tenant": ('tenant = "shop"', "tenant: shop.goods has no column 'shop'"),
-    "nobodys": ("", "tenant: name the column that holds the tenant, or say `shared = true`"),
+    "nobodys": ("", "tenant: name the column that holds the tenant, or set `shared = true`"),
     "odd-tenant": ('tenant = "doc"', "tenant: 'doc' is of a type that can't be"),
     "no-client": ('client = "couple"', "client: shop.goods has no column 'couple'"),
     "no-filter": ("filters = {colour = []}", "filters: shop.goods has no column 'colour'"),
@@ -75,7 +75,7 @@ MISTAKES = {
     "no-order": ('orders = {by = ["colour"]}', "orders.by: shop.goods has no column 'colour'"),
     "null-order": ('orders = {by = ["-name"]}', "orders.by: 'name' may be NULL"),
     "odd-order": ('orders = {by = ["doc"]}', "orders.by: 'doc' is json, a type that a token"),
-    "key-order": ('orders = {key = ["n"]}', "orders.key: this order is there by itself"),
+    "key-order": ('orders = {key = ["n"]}', "orders.key: this order is built in"),
     "no-tag-column": ('tags = ["goods:{colour}"]', "tags: shop.goods has no column 'colour'; it h"),
     "no-watched": ('watch = {"shop.goodies" = []}', 'watch."shop.goodies": there is no table'),
     "no-watched-column": (
@@ -264,9 +264,9 @@ async def test_check_warns_of_tags_that_tell_nothing_apart(
         for line in (
             f"tags: equal values of 'price' (numeric) {several}: pages are not distinguished by it",
             "tenant: equal values of 'tenant' (character(3)) "
-            f"{several}: any tenant's change throws out all tenants' pages",
+            f"{several}: any tenant's change invalidates all tenants' pages",
             "watch.\"shop.goods\": equal values of 'at' (timestamp with time zone) "
-            f"{several}: a change throws out every page of tagged",
+            f"{several}: a change invalidates every page of tagged",
         ):
             assert told.count(line) == 1, told
         assert sum("'part'" in line and several in line for line in told) == 1
