@@ -101,7 +101,7 @@ lock: $(VENV)/lock.stamp
 
 # Write docs/settings.md from the settings' own descriptions.
 docs: $(VENV)/test.stamp
-	$(BIN)/python -m feedsvc.settings.reference > docs/settings.md
+	$(BIN)/python -m docs.settings_reference > docs/settings.md
 
 # Remove everything that make has made.
 clean:

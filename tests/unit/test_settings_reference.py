@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel
 
+from docs.settings_reference import reference
 from feedsvc.settings import Settings
-from feedsvc.settings.reference import reference
 from tests.support.service import REPOSITORY
 
 

@@ -1,6 +1,6 @@
 """The reference of all settings, docs/settings.md, from the descriptions in the settings' classes.
 
-`python -m feedsvc.settings.reference` prints it.
+`python -m docs.settings_reference` prints it; a wheel has no use for it.
 """
 
 import ast
@@ -45,9 +45,7 @@ def _sections(prefix: str, model: type[BaseModel]) -> Iterator[str]:
         yield f"## {place}\n\n{inspect.getdoc(section)}\n"
         rows = list(_rows(place, section))
         if rows:
-            yield "\n".join(
-                ["| setting | default | values | |", "| --- | --- | --- | --- |", *rows]
-            )
+            yield "\n".join([*_HEAD, *rows])
             yield ""
         yield from _sections(f"{place}.", section)
 
