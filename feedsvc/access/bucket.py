@@ -38,7 +38,7 @@ class Policy:
         return self._headers(math.floor((self.most - debt) * self.per_second + 1e-6), debt)
 
     def refusal(self, debt: float) -> dict[str, str]:
-        """The same for who was refused, whatever fraction of a unit may be left."""
+        """The same for a refused caller, whatever fraction of a unit may be left."""
         return self._headers(0, debt)
 
     def _headers(self, left: int, debt: float) -> dict[str, str]:

@@ -20,7 +20,7 @@ _FIRST_PAUSE: Final = 1.0  # seconds, doubled with each failure, up to the refre
 
 
 class JwksError(Exception):
-    """The URL gave no usable keys; the message says why."""
+    """The URL gave no usable keys; the message has the reason."""
 
 
 class PublishedKeys:

@@ -53,7 +53,7 @@ _PRIVATE: Final = (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)
 
 
 class KeyMissingError(Exception):
-    """There is no usable key to verify tokens with; the message says which setting to mend."""
+    """There is no usable key to verify tokens with; the message names the setting to mend."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class ServiceKey:
         self._secret = secret
 
     def derived(self, purpose: str) -> bytes:
-        """A key for one purpose, which tells nothing of the others (HKDF, RFC 5869)."""
+        """A key for one purpose, from which the others do not follow (HKDF, RFC 5869)."""
         info = f"feedsvc {purpose}".encode()
         return HKDF(SHA256(), length=_SIZE, salt=None, info=info).derive(self._secret)
 

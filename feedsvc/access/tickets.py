@@ -138,7 +138,7 @@ class Tickets:
 
 
 def digest_of(ticket: str, path: str) -> str:
-    """A name for a ticket that tells nothing of it; for another path it is another one."""
+    """A digest of a ticket and its path."""
     return hashlib.sha256(_bytes(f"{ticket}\0{path}")).hexdigest()
 
 

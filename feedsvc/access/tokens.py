@@ -36,7 +36,7 @@ class Tokens:
     """
 
     def __init__(self, settings: Auth, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` tells when keys were last fetched. Raises KeyMissingError."""
+        """`clock` times the fetches of keys. Raises KeyMissingError."""
         self._settings = settings
         self._fixed = _fixed_keys(settings)
         self.published = (
@@ -72,7 +72,7 @@ class Tokens:
         return self.verify(authorization)
 
     def seconds_left(self, principal: Principal) -> float:
-        """How long the principal's token will still be accepted."""
+        """Seconds for which the principal's token is still accepted."""
         return principal.expires_at + self._settings.leeway - time.time()
 
     def verify(self, authorization: str | None) -> Principal:

@@ -97,7 +97,7 @@ class Drain:
 
     @property
     def running_now(self) -> int:
-        """How many requests run."""
+        """The number of requests that run."""
         return len(self._running)
 
     def leave(self) -> None:

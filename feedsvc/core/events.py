@@ -161,7 +161,7 @@ class RedisRefused(NamedTuple):
 
 
 class PoolState(NamedTuple):
-    """Connections of a pool: at most so many, open, of these in use; and who waits for one."""
+    """Connections of a pool: the limit, open, of these in use; and requests that wait."""
 
     limit: int
     open: int
@@ -185,7 +185,7 @@ class AuditState(NamedTuple):
 
 
 class ProcessStats(NamedTuple):
-    """How this worker is, said once a second by `feedsvc.operations.vitals`. Sizes are bytes.
+    """The state of this worker, once a second, by `feedsvc.operations.vitals`. Sizes are bytes.
 
     `lags` are seconds by which the event loop woke up late since the last time. Shares are of one
     CPU for the process and of all of them for the machine. `leaving`: others answer what is new.

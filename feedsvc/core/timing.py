@@ -1,4 +1,4 @@
-"""How long a request spends where."""
+"""Times of a request by stage."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ class Stages:
         return round(self.elapsed() * 1000)
 
     def server_timing(self, *, words: bool) -> str:
-        """The value of a Server-Timing header, with or without what is said in `words`."""
+        """The value of a Server-Timing header, with or without the descriptions in `words`."""
         said = self.said.items() if words else ()
         return ", ".join([server_timing(self.seconds), *(f"{n};desc={word}" for n, word in said)])
 

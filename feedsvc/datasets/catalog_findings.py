@@ -66,7 +66,7 @@ def _relation_missing(name: str, declaration: Declaration) -> Finding:
 
 
 def _compared(declaration: Declaration) -> list[tuple[str, Iterable[str]]]:
-    """The columns that are compared with values, by the key that says so."""
+    """The columns that are compared with values, by the key that names them."""
     return [
         ("key", declaration.key),
         ("tenant", [declaration.tenant] if declaration.tenant else ()),

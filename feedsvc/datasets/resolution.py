@@ -17,7 +17,7 @@ async def resolved(
 ) -> tuple[dict[str, Declaration], list[Finding]]:
     """The declarations with schema and key, and why the others have none.
 
-    A relation with a schema that does not exist is kept where it has a key: the catalog says so.
+    A relation with a schema that does not exist is kept where it has a key: the catalog reports it.
     """
     findings: list[Finding] = []
     wanted: list[tuple[str, tuple[str | None, str]]] = []

@@ -1,4 +1,4 @@
-"""Whether the tags of the datasets name columns that there are, and that tell one page from others.
+"""Checks of tags: their columns exist, and distinguish pages.
 
 What is wrong here loses or spoils the cache and nothing else; but a name that nothing bears is a
 mistake like any other in the file.

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import Final
 
 DIGEST_BYTES: Final = 9
-"""How much of a tag's SHA-256 goes through NOTIFY. Two tags that meet cost a reload, no more."""
+"""Bytes of a tag's SHA-256 in NOTIFY. Two equal ones cost a reload, no more."""
 
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 
@@ -66,12 +66,12 @@ def lookup_items(templates: Iterable[Template], pinned: Mapping[str, str]) -> tu
 
 
 def exactly(tag: str) -> str:
-    """The item that tells of changes to rows that have this tag."""
+    """The item of changes to rows that have this tag."""
     return f"={digest(tag)}"
 
 
 def all_under(tag: str) -> str:
-    """The item that tells of a change to whatever carries this tag."""
+    """The item of a change to all pages with this tag."""
     return f"*{digest(tag)}"
 
 

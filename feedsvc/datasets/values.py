@@ -115,7 +115,7 @@ def numeric(value: str) -> str:
 
 
 def _scale(parts: re.Match[str]) -> int:
-    """How many digits PostgreSQL would keep behind the decimal point."""
+    """The number of digits that PostgreSQL would keep behind the decimal point."""
     return len(parts[2].partition(".")[2]) - int(parts[5] or 0)
 
 

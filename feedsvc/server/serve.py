@@ -66,7 +66,7 @@ def serve_on(
 
 
 def _for_one(settings: Settings) -> Settings:
-    """The settings of a process that has no others beside it, whatever the file says."""
+    """The settings of a process that has no others beside it, whatever the file has."""
     server = settings.server.model_copy(update={"workers": 1})
     return settings.model_copy(update={"server": server})
 

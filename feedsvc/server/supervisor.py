@@ -31,7 +31,7 @@ _END: Final = 15.0  # seconds for an end beside the drain
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """How workers are started. `count` None is what the settings say."""
+    """The command of workers. `count` None: the number of the settings."""
 
     command: Sequence[str]
     config: Path | None
@@ -81,7 +81,7 @@ class Supervisor:
             self._retire(before)
 
     async def reload(self) -> None:
-        """As `begin`, but where that fails the log says why."""
+        """As `begin`, but a failure is logged."""
         logger.info("reloading")
         try:
             await self.begin()

@@ -114,7 +114,7 @@ def of_a_primary(url: SecretStr) -> SecretStr:
 
 
 def _of_one_host(url: SecretStr) -> SecretStr:
-    """How far a standby is behind says nothing of another one behind the same address."""
+    """The lag of a standby is not that of another one behind the same address."""
     parts = urlsplit(url.get_secret_value())
     if parts.scheme not in {"postgresql", "postgres"} or not parts.hostname:
         raise ValueError("this is no postgresql:// address")

@@ -65,7 +65,7 @@ def behind_proxies(
 
 
 class ConnectionCounter:
-    """How many connections each address has in this process. Trusted proxies are not counted."""
+    """The connections of each address in this process. Trusted proxies are not counted."""
 
     def __init__(self, limit: int, trusted: TrustedNetworks) -> None:
         self._limit = limit

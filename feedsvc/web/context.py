@@ -61,7 +61,7 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 CLIENT_ADDRESS: Final = web.RequestKey("client_address", str)
 STAGES: Final = web.RequestKey("stages", Stages)
 STANDING: Final = web.RequestKey("standing", Mapping)
-"""The headers that tell a caller what is left of its limits."""
+"""The headers with what is left of the caller's limits."""
 
 RESUMES: Final = web.RequestKey("resumes", Principal)
 """In whose name a ticket has let a request in, which may come back with a cookie."""

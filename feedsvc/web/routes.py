@@ -1,4 +1,4 @@
-"""Routes: the methods of each address, its handler, and who may ask.
+"""Routes: the methods of each address, its handler, and the rights that it needs.
 
 The description's own, which lists these, is added by the application.
 """

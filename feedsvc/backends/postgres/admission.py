@@ -72,7 +72,7 @@ class _Waiter:
 
 
 class LeaseHistory:
-    """How long the last few lasted, to guess from how long another will."""
+    """Durations of the last few leases, to estimate that of another."""
 
     def __init__(self) -> None:
         self._last: deque[float] = deque(maxlen=_REMEMBERED)
@@ -140,17 +140,17 @@ class Admission:
 
     @property
     def in_use(self) -> int:
-        """How many places are taken."""
+        """The number of slots that are taken."""
         return len(self._taken)
 
     @property
     def in_large_use(self) -> int:
-        """How many of them by large work."""
+        """The number of slots that large work has."""
         return self._large
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiters."""
         return self._waiting
 
     @property
@@ -261,7 +261,7 @@ class Admission:
             self._leave(waiter)
 
     def _ahead(self, asker: Asker, *, large_alone: bool, own_alone: bool) -> int:
-        """How many will be served before the next one of this principal: in turns, not in order."""
+        """The waiters served before the next one of this principal: in turns, not in order."""
         counts = {
             principal: sum(waiter.large or not large_alone for waiter in line)
             for principal, line in self._lines.items()

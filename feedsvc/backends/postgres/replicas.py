@@ -62,7 +62,7 @@ class UnfitError(Exception):
 
 
 class Replica:
-    """One standby. `name` is its host and port; `fault` says why it is not read from."""
+    """One standby. `name` is its host and port; `fault` is why it is not read from."""
 
     def __init__(
         self,

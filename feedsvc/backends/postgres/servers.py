@@ -1,8 +1,9 @@
 """The servers that `database.url` names: which of them is the primary, and which was one.
 
-Of several hosts each is asked once a second who it is. The primary of the highest timeline that was
-seen is read from. What is connected to one of a lower timeline is cut, and no connection to it is
-made: neither here nor by a pool, the listener or a check, for all of them connect through this.
+Each of several hosts is asked once a second for its identity. The primary of the highest timeline
+that was seen is read from. What is connected to one of a lower timeline is cut, and no connection
+to it is made: neither here nor by a pool, the listener or a check, for all of them connect through
+this.
 """
 
 import asyncio

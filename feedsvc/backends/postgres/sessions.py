@@ -41,7 +41,7 @@ POOLED_BY_TRANSACTION: Final = (
 
 
 class SessionRefusedError(ConnectionError):
-    """The session can't be as the service needs it; the message says what to change."""
+    """The session can't be as the service needs it; the message names what to change."""
 
 
 class Session(asyncpg.Connection):

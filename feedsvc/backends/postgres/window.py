@@ -61,12 +61,12 @@ class Durations:
         self._window.add(_bucket(seconds))
 
     def counts(self) -> dict[int, float]:
-        """How many there were by bucket, for `percentiles`."""
+        """Counts by bucket, for `percentiles`."""
         return self._window.total()
 
 
 def percentiles(counts: Mapping[Any, float]) -> dict[str, float | None]:
-    """How many there were, and percentiles in milliseconds, None where there were none.
+    """The count, and percentiles in milliseconds, None where it is 0.
 
     Counts of several `Durations` may be added up. Buckets may be texts.
     """

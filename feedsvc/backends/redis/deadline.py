@@ -1,4 +1,4 @@
-"""How long answers may take, time left out in which this process did not look for them."""
+"""The deadline of answers, without the time in which this process did not read them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

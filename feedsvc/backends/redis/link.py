@@ -59,7 +59,7 @@ class RedisLink:
         self.prefix = given.prefix
         self._observers = observers or Observers()
         self.refusals = 0
-        """How many questions were answered with an error, or held back because of one."""
+        """The number of commands answered with an error, or held back because of one."""
         self._patience = max(_LEAST_PATIENCE, 2 * given.timeout)
         self._make = transport_factory(RedisAddress.parse(url), given.connections, self._patience)
         self._deadline = Deadline(given.timeout, self._miss)

@@ -40,7 +40,7 @@ class PipelinedConnection:
         self._living = asyncio.create_task(self._live())
 
     def __len__(self) -> int:
-        """How many questions wait for an answer."""
+        """The number of commands that wait for an answer."""
         return len(self._waiting)
 
     def send(self, command: Command) -> asyncio.Future[Any]:

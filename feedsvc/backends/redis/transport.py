@@ -15,7 +15,7 @@ class Transport(Protocol):
 
     def send(self, command: Command) -> asyncio.Future[Any]:
         """The answer to come. An error that Redis answers is its ResponseError; where there will
-        be no answer, the exception says why.
+        be no answer, the exception has the reason.
         """
         ...
 

@@ -75,7 +75,7 @@ def run_demo(options: Options) -> None:
 
 
 def _redis(stack: ExitStack, folder: Path) -> str | None:
-    """An embedded Valkey's URL; the service is right without one, so its lack is only said."""
+    """An embedded Valkey's URL; the service works without one, so its lack is only logged."""
     try:
         return stack.enter_context(start_valkey(folder)).url
     except EmbeddedError as error:

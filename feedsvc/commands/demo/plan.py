@@ -18,7 +18,7 @@ Slices = tuple[list[str], list[int], list[int], list[int]]
 
 @dataclass(frozen=True, slots=True)
 class TenantPlan:
-    """How many clients and vendors a tenant has, and how many days of analytics."""
+    """The numbers of clients, vendors and days of analytics of a tenant."""
 
     number: int
     tenant: str

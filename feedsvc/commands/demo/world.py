@@ -56,7 +56,7 @@ async def prepare(server: PostgresServer, rows: int, seed: int) -> World:
 
 
 async def make_triggers(admin_url: str, datasets: Path) -> None:
-    """Has the tables behind the datasets of this file tell of their changes."""
+    """Install the triggers of the tables behind the datasets of this file."""
     connection = await asyncpg.connect(admin_url)
     try:
         await triggers.install_for(connection, datasets)

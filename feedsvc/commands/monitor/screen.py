@@ -239,7 +239,7 @@ def _rows(table: Any) -> int:
 
 
 def _lines(*parts: RenderableType) -> int:
-    """How many lines these take, each shorter than the screen is wide."""
+    """The number of lines that these take, each shorter than the screen is wide."""
     total = 0
     for part in parts:
         if isinstance(part, Group):

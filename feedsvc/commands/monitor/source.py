@@ -21,7 +21,7 @@ _PATHS: Final[Mapping[str, str]] = {
 
 
 class RefusedError(Exception):
-    """The service will not tell: the token is not an admin's, or not a token."""
+    """The service refused: the token is not an operator's, or not valid."""
 
 
 @dataclass(frozen=True, slots=True)

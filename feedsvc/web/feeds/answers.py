@@ -87,7 +87,7 @@ def _loader(service: Service, query: FeedQuery, principal: Principal, stages: St
 
 
 def _read_ahead(service: Service, principal: Principal, query: FeedQuery, page: Page) -> None:
-    """Read the page behind this one ahead, for a caller who is paging."""
+    """Read the page behind this one ahead, for a caller that is paging."""
     if not page.more or page.last is None or not service.settings.cache.prefetch:
         return
     following = replace(query, after=tokens.decode(page.last))

@@ -1,4 +1,4 @@
-"""`GET /docs`: what `/openapi.json` says, for people to read."""
+"""`GET /docs`: the contents of `/openapi.json` as a page."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache

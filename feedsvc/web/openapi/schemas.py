@@ -13,7 +13,7 @@ TEXT: Final = {"type": "string"}
 
 
 def parameter(name: str, description: str, schema: Json, place: str = "query") -> Json:
-    """A parameter, in the query if nothing else is said."""
+    """A parameter, in the query by default."""
     return {"name": name, "in": place, "description": description, "schema": schema}
 
 

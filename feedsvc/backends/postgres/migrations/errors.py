@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class MigrationError(Exception):
-    """A migration could not be run; the message says what to do about it."""
+    """A migration could not be run; the message has the remedy."""
 
 
 class MigrationBusyError(MigrationError):

@@ -13,7 +13,7 @@ POLL = 0.02
 
 
 def end_orphan(pid: int, mark: str, steps: Sequence[Step]) -> bool:
-    """End a process that isn't our child, if its command line has `mark`; tell if it had.
+    """End a process that isn't our child, if its command line has `mark`; whether it had.
 
     The mark is looked for before each signal: a process id may have become another's.
 
