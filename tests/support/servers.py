@@ -48,7 +48,9 @@ def shared_postgres() -> Iterator[str]:
         asyncio.run(prepare(named))
         yield named
         return
-    settings = {"max_connections": "600", "shared_buffers": "128MB"}
+    settings = {
+        "max_connections": "600", "shared_buffers": "128MB", "max_prepared_transactions": "32"
+    }  # fmt: skip
     with initialized_cluster(), copied_postgres(settings) as server:
         os.environ[ADMIN_URL] = server.url()
         asyncio.run(prepare(server.url()))
