@@ -31,7 +31,7 @@ class Fleet:
         await self._parts.peers.open(self._answer)
 
     async def close(self) -> None:
-        """Stop to answer, and end what repairs are under way."""
+        """Stop answering, and end repairs that are under way."""
         await self._parts.close()
 
     async def pools(self) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 
 from feedsvc.backends.postgres.migrations.errors import MigrationBusyError, UnknownRevisionError
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES, MigrationLine
+from feedsvc.backends.postgres.migrations.revisions import revisions
 from feedsvc.backends.postgres.migrations.runner import down, status, up, verify
 
 if TYPE_CHECKING:
@@ -193,6 +194,29 @@ async def test_verify_finds_what_is_wrong(database: str) -> None:
         "table wedding.half does not force row-level security on its owner",
         "table wedding.half has no policy for wedding_reader",
     ]
+
+
+async def test_up_goes_on_where_an_older_release_has_stopped(database: str) -> None:
+    await up(database, "service")
+    full = await objects(database)
+    later = revisions(TERRITORIES["service"])[4:]
+    for revision in reversed(later):
+        await execute(database, revision.down.read_text())
+    await execute(database, "UPDATE feedsvc.alembic_version SET version_num = '0004'")
+    assert (await status(database, "service")).pending == tuple(
+        revision.number for revision in later
+    )
+    await up(database, "service")
+    assert await objects(database) == full
+    assert await verify(database, "service") == []
+
+
+def test_each_revision_has_both_of_its_files_and_a_number_of_its_own() -> None:
+    for territory in TERRITORIES.values():
+        known = revisions(territory)
+        assert [revision.number for revision in known] == [f"{n + 1:04}" for n in range(len(known))]
+        assert all(revision.up.is_file() and revision.down.is_file() for revision in known)
+        assert len([*(territory.folder / "versions").glob("*.sql")]) == 2 * len(known)
 
 
 async def test_a_newer_releases_database_is_refused(database: str) -> None:
