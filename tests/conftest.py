@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from tests.support import redis_server, servers
+from tests.support.forked import fork_server
 from tests.support.service import Running, serving
 
 _STACK = pytest.StashKey[ExitStack]()
@@ -24,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.stash[_STACK] = ExitStack()
     if not config.getoption("no_servers"):
+        config.stash[_STACK].enter_context(fork_server())
         config.stash[_STACK].enter_context(servers.shared_postgres())
         config.stash[_STACK].enter_context(redis_server.shared_redis(config.getoption("redis")))
 

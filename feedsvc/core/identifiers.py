@@ -4,10 +4,12 @@ They come from a generator that the system seeded once, for a call of getrandom(
 costs more than all else that a cached page needs. What must not be guessed comes from `secrets`.
 """
 
+import os
 import random
 from typing import Final
 
 _random: Final = random.Random()  # noqa: S311 - names, not secrets
+os.register_at_fork(after_in_child=_random.seed)  # or two processes would give the same names
 _VERSION_4: Final = (4 << 76) | (2 << 62)
 _FREE_BITS: Final = ((1 << 128) - 1) ^ (15 << 76) ^ (3 << 62)
 

@@ -1,10 +1,9 @@
-"""A feedsvc process, started as production starts it."""
+"""A feedsvc process that serves, forked unless a test needs the real start."""
 
 import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -12,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import jwt
 
+from tests.support import forked
 from tests.support.redis_server import SHARED_URL
 
 KEY = "a key of the tests' own, long enough for HS256"
@@ -67,7 +68,7 @@ class Running:
     """A process that serves at `url`; its output is kept, line by line, in `log`."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: forked.Process
     log: list[str] = field(default_factory=list)
 
     @property
@@ -90,10 +91,13 @@ def serving(
     settings: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
     wrapper: Sequence[str] = (),
+    is_forked: bool = True,
 ) -> Iterator[Running]:
     """`feedsvc serve` on this database and a free port; `settings` as FEEDSVC_ variables.
 
-    `wrapper` is a command that runs the command behind it.
+    `wrapper` is a command that runs the command behind it. With one, with a variable that is no
+    setting, or unless `is_forked`, the process and its workers start as in production, with a
+    second of processor time each for their imports.
 
     Unless they name a Redis, or are of one that has none (`NO_REDIS`), it is the one that the
     tests run on, under a prefix that nobody else has.
@@ -116,18 +120,10 @@ def serving(
         "PYTHONUNBUFFERED": "1",
         **(settings or {}),
     }
-    process = subprocess.Popen(
-        [*wrapper, sys.executable, "-m", "feedsvc", "serve", *arguments],
-        cwd=REPOSITORY,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        bufsize=1,
-    )
+    process, output = forked.start(["serve", *arguments], environment, wrapper, is_forked=is_forked)
     running = Running("", process)
     ready = threading.Event()
-    reader = threading.Thread(target=_read, args=(process, running, ready), daemon=True)
+    reader = threading.Thread(target=_read, args=(output, running, ready), daemon=True)
     reader.start()
     try:
         if not ready.wait(45) or not running.url:
@@ -138,10 +134,9 @@ def serving(
         reader.join(5)
 
 
-def _read(process: "subprocess.Popen[str]", running: Running, ready: threading.Event) -> None:
-    assert process.stdout is not None
-    with process.stdout:
-        for line in process.stdout:
+def _read(output: IO[str], running: Running, ready: threading.Event) -> None:
+    with output:
+        for line in output:
             running.log.append(line)
             if match := _SERVES.search(line):
                 running.url = match[1]
@@ -149,7 +144,7 @@ def _read(process: "subprocess.Popen[str]", running: Running, ready: threading.E
     ready.set()
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: forked.Process) -> None:
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             return

@@ -11,7 +11,8 @@ import pytest
 from feedsvc.commands.demo.embedded.account import server_account
 from feedsvc.commands.demo.embedded.binaries import find_postgres
 from feedsvc.commands.demo.embedded.copies import cache_folder
-from tests.integration.commands.test_check import environment, feedsvc
+from tests.integration.commands.test_check import environment
+from tests.support.forked import feedsvc
 from tests.support.servers import TEMPLATE, as_login, with_database
 
 MADE = """

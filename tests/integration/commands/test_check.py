@@ -3,18 +3,17 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from tests.integration.conftest import NewDatabase
+from tests.support.forked import feedsvc
 from tests.support.servers import as_login
-from tests.support.service import KEY, REPOSITORY
+from tests.support.service import KEY
 
 SCHEMA = """
     CREATE SCHEMA shop;
@@ -108,20 +107,6 @@ def environment(database_url: str, **variables: str) -> dict[str, str]:
     plain |= {"FEEDSVC_DATABASE__STARTUP_TIMEOUT": "1", "FEEDSVC_AUDIT__ENABLED": "false"}
     plain |= {"FEEDSVC_METRICS__ENABLED": "false"}
     return plain | variables
-
-
-def feedsvc(
-    *arguments: str, env: Mapping[str, str], folder: Path = REPOSITORY
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "feedsvc", *arguments],
-        cwd=folder,
-        env={**env, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 async def pasted(url: str, output: str) -> None:

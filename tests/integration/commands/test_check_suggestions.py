@@ -14,8 +14,9 @@ import asyncpg
 import pytest
 
 from feedsvc.commands.check import write_report
-from tests.integration.commands.test_check import environment, feedsvc, pasted
+from tests.integration.commands.test_check import environment, pasted
 from tests.integration.conftest import NewDatabase
+from tests.support.forked import feedsvc
 from tests.support.servers import as_login
 from tests.support.service import REPOSITORY
 

@@ -11,8 +11,9 @@ import pytest
 
 from feedsvc.datasets import checks
 from feedsvc.settings import Audit, Datasets, Settings
-from tests.integration.commands.test_check import environment, feedsvc
+from tests.integration.commands.test_check import environment
 from tests.integration.conftest import NewDatabase
+from tests.support.forked import feedsvc
 from tests.support.servers import LOGIN, as_login
 
 OWN = "USING (tenant = (SELECT nullif(current_setting('feedsvc.tenant', true), '')))"

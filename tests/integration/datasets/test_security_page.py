@@ -8,8 +8,9 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.integration.commands.test_check import environment, feedsvc
+from tests.integration.commands.test_check import environment
 from tests.integration.conftest import NewDatabase
+from tests.support.forked import feedsvc
 from tests.support.servers import as_login
 from tests.support.service import REPOSITORY, Running, bearer, serving
 

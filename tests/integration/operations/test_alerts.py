@@ -17,10 +17,11 @@ import asyncpg
 import psutil
 import pytest
 
-from tests.integration.commands.test_check import environment, feedsvc
+from tests.integration.commands.test_check import environment
 from tests.integration.operations.test_metrics import children, folder_of
 from tests.support import sse
 from tests.support.exposed import exposed
+from tests.support.forked import feedsvc
 from tests.support.proxy import Fault, Proxy, proxied
 from tests.support.raw import request, wire
 from tests.support.servers import with_database, world_of_its_own

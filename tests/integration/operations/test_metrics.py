@@ -290,14 +290,12 @@ def children(pid: int) -> list[int]:
 
 
 def folder_of(running: Running) -> Path:
-    """The folder that the service's workers were told of."""
-    for child in children(running.pid):
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            # Or it is so new that it has none of its arguments yet.
-            for word in Path(f"/proc/{child}/cmdline").read_text().split("\0"):
-                if word.startswith("--folder="):
-                    return Path(word.partition("=")[2])
-    raise AssertionError("no worker tells its folder")
+    """The folder that the service shares with its workers: it holds a lock there."""
+    for link in Path(f"/proc/{running.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            if (file := link.readlink()).name == "lock":
+                return file.parent
+    raise AssertionError("no folder is locked")
 
 
 async def test_while_the_loop_is_late_one_in_so_many_has_its_stages_timed(world_url: str) -> None:
