@@ -81,7 +81,7 @@ async def sited(url: str, file: Path, size: int = 2) -> AsyncIterator[Site]:
     connection = await asyncpg.connect(url)
     datasets, _ = await resolve(connection, declarations(file))
     await connection.close()
-    settings = PoolSettings(size=size, acquire_timeout=30)
+    settings = PoolSettings(size=size, acquire_timeout=30, query_timeout=300)
     pool = Pool("bulk", settings, Database.model_validate({"url": url}))
     await pool.open()
     yield Site(pool, datasets)
