@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
 import pytest
@@ -16,10 +16,11 @@ from tests.support.ailing import until
 from tests.support.servers import as_login
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from feedsvc.operations.health.context import HealthContext
 
+NewSession: TypeAlias = "Callable[[], Awaitable[asyncpg.Connection]]"
 SECONDS = 60  # for what takes a second where nothing else runs
 
 
@@ -40,10 +41,19 @@ async def pools(login_url: str) -> AsyncIterator[PoolSet]:
     await made.close(1.0)
 
 
-async def left(login_url: str) -> asyncpg.Connection:
-    """A session under a name of feedsvc's that no process of it has."""
-    named = {"application_name": "feedsvc bulk", "idle_in_transaction_session_timeout": "0"}
-    return await asyncpg.connect(login_url, server_settings=named)
+@pytest.fixture
+async def left(login_url: str) -> AsyncIterator[NewSession]:
+    """Open sessions under a name of feedsvc's that no process of it has; closed at the end."""
+    opened = list[asyncpg.Connection]()
+
+    async def session() -> asyncpg.Connection:
+        named = {"application_name": "feedsvc bulk", "idle_in_transaction_session_timeout": "0"}
+        opened.append(await asyncpg.connect(login_url, server_settings=named))
+        return opened[-1]
+
+    yield session
+    for connection in opened:
+        connection.terminate()  # also of those that PostgreSQL has ended, for which close() waits
 
 
 async def would_end(pools: PoolSet, connection: asyncpg.Connection) -> bool:
@@ -55,12 +65,12 @@ async def repaired(pools: PoolSet, *, dry: bool) -> tuple[str, str]:
     return await repair_worker.sessions(cast("HealthContext", SimpleNamespace(pools=pools)), dry)
 
 
-async def test_sessions_of_this_process_are_spared(pools: PoolSet, login_url: str) -> None:
+async def test_sessions_of_this_process_are_spared(pools: PoolSet, left: NewSession) -> None:
     """One that is leased is idle between two questions, for as long as its client reads slowly."""
     async with pools["bulk"].lease() as own:
         assert await own.fetchval("SELECT 1") == 1
         pid = own.get_server_pid()
-        others = await left(login_url)
+        others = await left()
         await until(lambda: would_end(pools, others), SECONDS)
         # Its own has been idle for longer than that one.
         outcome, what = await repaired(pools, dry=False)
@@ -70,12 +80,12 @@ async def test_sessions_of_this_process_are_spared(pools: PoolSet, login_url: st
 
 
 async def test_a_transaction_may_be_idle_for_two_minutes(
-    pools: PoolSet, login_url: str, monkeypatch: pytest.MonkeyPatch
+    pools: PoolSet, left: NewSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert 2 * repair_worker.IDLE_IN_TRANSACTION == 120.0
-    in_transaction = await left(login_url)
+    in_transaction = await left()
     await in_transaction.execute("BEGIN")
-    idle = await left(login_url)
+    idle = await left()
     await until(lambda: would_end(pools, idle), SECONDS)
     assert not await would_end(pools, in_transaction), "only idle ones have `idle_timeout`"
     monkeypatch.setattr(repair_worker, "IDLE_IN_TRANSACTION", 0.5)
@@ -83,13 +93,12 @@ async def test_a_transaction_may_be_idle_for_two_minutes(
     outcome, what = await repaired(pools, dry=False)
     assert (outcome, str(in_transaction.get_server_pid()) in what) == ("done", True)
     await until(lambda: ended(in_transaction), SECONDS)
-    await idle.close()
 
 
 async def test_a_query_may_take_twice_the_query_timeout(
-    pools: PoolSet, login_url: str, monkeypatch: pytest.MonkeyPatch
+    pools: PoolSet, left: NewSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    busy, idle, watching = [await left(login_url) for _ in range(3)]
+    busy, idle, watching = [await left() for _ in range(3)]
     query = asyncio.create_task(busy.execute("SELECT pg_sleep(600)"))
     monkeypatch.setattr(repair_worker, "GRACE", 600.0)
     await until(lambda: would_end(pools, idle), SECONDS)
