@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,22 @@ def wheel(folder: Path, python: str = sys.executable, **environment: str) -> Pat
     return made
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A wheel with the encoder, made once by each version of Python."""
+    wheels: dict[str, Path] = {}
+
+    def build(python: str) -> Path:
+        code = "import sys; print(sys.implementation.cache_tag)"
+        version = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+        if version.stdout not in wheels:
+            folder = tmp_path_factory.mktemp("wheel")
+            wheels[version.stdout] = wheel(folder, python, FEEDSVC_NATIVE="required")
+        return wheels[version.stdout]
+
+    return build
+
+
 def told(made: Path, folder: Path, python: str = sys.executable, code: str = TELL) -> str:
     """The output of a Python that has this wheel unpacked."""
     unpacked = folder / "unpacked"
@@ -67,8 +84,10 @@ def test_without_a_compiler_it_is_installed_without_the_encoder(tmp_path: Path) 
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no compiler {COMPILER}")
 @pytest.mark.skipif(not HEADER.exists(), reason=f"there is no {HEADER}")
-def test_a_wheel_is_for_every_python_and_has_no_sources(tmp_path: Path) -> None:
-    made = wheel(tmp_path, FEEDSVC_NATIVE="required")
+def test_a_wheel_is_for_every_python_and_has_no_sources(
+    built: Callable[[str], Path], tmp_path: Path
+) -> None:
+    made = built(sys.executable)
     assert "-cp311-abi3-" in made.name
     assert told(made, tmp_path) == "None"
     with zipfile.ZipFile(made) as archive:
@@ -83,11 +102,13 @@ def test_what_is_required_must_be_there(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which(COMPILER) is None, reason=f"there is no compiler {COMPILER}")
 @pytest.mark.parametrize("name", ["python3.11", "python3.12", "python3.13"])
-def test_what_one_python_builds_another_uses(tmp_path: Path, name: str) -> None:
+def test_what_one_python_builds_another_uses(
+    built: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
     """As where one checkout has a venv for each, or a wheel is built by the newest."""
     other = shutil.which(name)
     # A shim of pyenv's stands on PATH for a version that is installed and not chosen.
     if other is None or subprocess.run([other, "--version"], check=False).returncode:
         pytest.skip(f"there is no {name} on PATH that runs")
-    made = wheel(tmp_path, other, FEEDSVC_NATIVE="required")
+    made = built(other)
     assert told(made, tmp_path, code=USE) == "used"

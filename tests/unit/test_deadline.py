@@ -88,15 +88,15 @@ async def test_a_busy_loop_is_not_held_against_whoever_answers() -> None:
 
 
 async def test_a_loop_that_is_always_busy_gives_up_all_the_same() -> None:
-    watch = Watch()
+    watch, turns = Watch(), 0
     answer = watch.begin()
-    async with asyncio.timeout(10):
-        while not answer.done():
-            time.sleep(SECONDS)
-            await asyncio.sleep(0)
+    while not answer.done() and turns < 50:
+        time.sleep(SECONDS)
+        await asyncio.sleep(0)
+        turns += 1
     watch.deadline.forget(answer)
     # A turn takes the whole time, a tick two turns, and there must be three of them.
-    assert watch.missed[0] < 12 * SECONDS
+    assert turns < 12
 
 
 async def test_other_work_has_the_same_time() -> None:

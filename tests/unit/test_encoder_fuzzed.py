@@ -6,10 +6,12 @@ import pytest
 
 from tests.fuzzing import build
 from tests.fuzzing.run import fuzzed, out_of_memory
+from tests.support.drawn import DRAWN, share
 
-SECONDS = 5
+SECONDS = share(6)
 
 
+@DRAWN
 def test_no_input_leads_astray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = build.compiler()
     if program is None:

@@ -207,7 +207,8 @@ async def test_a_stream_that_uses_up_the_hours_rows_breaks_off_and_says_where(
                     assert problem["after"] == stream.of_type("rows")[-1].last_id
             else:
                 pytest.fail("the quota never held")
-    assert 3_000 < taken <= 5_100
+    # aiohttp drops what it has not handed out when the connection breaks: of a slow reader all.
+    assert 3_000 <= taken <= 5_100
 
 
 async def test_a_frozen_redis_makes_nobody_wait_and_limits_still_bind(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import asyncpg
 import pytest
@@ -16,7 +14,8 @@ from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
 from feedsvc.settings import Database, PoolSettings
 from tests.support import pgbouncer
-from tests.support.service import KEY, REPOSITORY
+from tests.support.forked import feedsvc
+from tests.support.service import KEY
 
 pytestmark = pgbouncer.needed
 
@@ -68,15 +67,8 @@ async def test_a_session_behind_a_pooler_is_read_only(world_url: str) -> None:
 def test_a_pooler_without_sessions_is_refused_with_a_sentence(world_url: str, mode: str) -> None:
     with pgbouncer.pooled(world_url, mode=mode, ignore=",".join(SETTINGS)) as url:
         environment = {n: v for n, v in os.environ.items() if not n.startswith("FEEDSVC_")}
-        done = subprocess.run(
-            [sys.executable, "-m", "feedsvc", "check"],
-            cwd=REPOSITORY,
-            env={**environment, "DATABASE_URL": url, "FEEDSVC_AUTH__KEY": KEY, "REDIS_URL": ""},
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        env = {**environment, "DATABASE_URL": url, "FEEDSVC_AUTH__KEY": KEY, "REDIS_URL": ""}
+        done = feedsvc("check", env=env)
     assert done.returncode == 1
     assert "database.url" in done.stdout + done.stderr
     assert "pool_mode" in done.stdout + done.stderr

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -15,7 +14,8 @@ from rich.console import Console
 from feedsvc.commands.monitor.history import RateHistory
 from feedsvc.commands.monitor.screen import Screen
 from feedsvc.commands.monitor.source import Glance, ServiceClient
-from tests.support.service import REPOSITORY, Running, bearer, token
+from tests.support.forked import feedsvc
+from tests.support.service import Running, bearer, token
 
 if TYPE_CHECKING:
     import pytest
@@ -23,16 +23,7 @@ if TYPE_CHECKING:
 
 async def monitor(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {n: v for n, v in os.environ.items() if not n.startswith("FEEDSVC_")}
-    return await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "feedsvc", "monitor", *arguments],
-        cwd=REPOSITORY,
-        env={**environment, **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return await asyncio.to_thread(feedsvc, "monitor", *arguments, env={**environment, **variables})
 
 
 async def test_it_prints_an_object_a_line_for_other_programs(service: Running) -> None:
