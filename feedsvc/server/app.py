@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from feedsvc.access.keys import KeyMissingError
 from feedsvc.access.tokens import Tokens
+from feedsvc.backends.postgres import asyncpg_internals
 from feedsvc.core.events import RequestEnded
 from feedsvc.core.process import WorkerContext
 from feedsvc.operations.tracing import TracingExtraMissingError, spans_of
@@ -27,6 +29,8 @@ from feedsvc.web.operations.metrics import application_of
 if TYPE_CHECKING:
     from feedsvc.operations.spans import Spans
 
+logger = logging.getLogger(__name__)
+
 _PARTING_TICK: Final = 0.02  # seconds
 _LAST_BYTES: Final = 10  # times as long as idle connections get: for what slow clients still read
 _CLOSE_TIMEOUT: Final = 2.0  # seconds that connections to PostgreSQL get to close by themselves
@@ -41,6 +45,9 @@ async def assembled(settings: Settings, workplace: WorkerContext) -> AsyncIterat
         spans = spans_of(settings.tracing, workplace.listener)
     except (KeyMissingError, TracingExtraMissingError) as error:
         raise StartError(str(error)) from None
+    if (fault := asyncpg_internals.fault()) is not None:
+        lost = "PostgreSQL's log has no request beside a portal, and Unix sockets are read slower"
+        logger.warning("%s: %s", fault, lost)
     datasets, key = await inspect_database(settings, tokens)
     assembly = assemble(settings, workplace, tokens, datasets, key)
     async with opened([*_stores(assembly), *_observers(assembly, spans), *_feeds(assembly)]):
@@ -106,8 +113,7 @@ class Serving(NamedTuple):
     async def stop_accepting(self) -> None:
         """Accept no more connections; other processes with the listening sockets do."""
         for runner in self.runners:
-            for site in runner.sites:
-                await site.stop()
+            await runner.stop_accepting()
 
     def is_connected(self) -> bool:
         """Tell whether a client of the feeds has a connection.
@@ -117,19 +123,13 @@ class Serving(NamedTuple):
         return self.runners[0].is_connected()
 
     async def part(self, timeout: float) -> None:
-        """End idle connections, and give their clients up to `timeout` seconds to notice.
-
-        A closed socket answers a request that is on its way with a reset; one that is only closed
-        for writing takes it, and its client knows that it has not been answered.
-        """
+        """End idle connections, and give their clients up to `timeout` seconds to notice."""
         for runner in self.runners:
-            for connection in runner.connections():
-                connection.part()
+            runner.part(timeout * _LAST_BYTES)
         loop = asyncio.get_running_loop()
         end, last = loop.time() + timeout, loop.time() + timeout * _LAST_BYTES
-        while loop.time() < last:
-            left = [each for runner in self.runners for each in runner.connections()]
-            if not left or (loop.time() >= end and not any(each.unsent() for each in left)):
+        while loop.time() < last and any(each.is_connected() for each in self.runners):
+            if loop.time() >= end and not any(each.is_sending() for each in self.runners):
                 break
             await asyncio.sleep(_PARTING_TICK)
 

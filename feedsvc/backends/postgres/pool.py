@@ -338,12 +338,6 @@ def is_lost(connection: Connection) -> bool:
         return True
 
 
-def is_over_unix_socket(connection: AnyConnection) -> bool:
-    """Whether the connection is a Unix socket, whose buffers are small and of fixed size."""
-    address = getattr(connection, "_addr", None)  # asyncpg shows it to query loggers only
-    return isinstance(address, str)
-
-
 def cut(connection: AnyConnection) -> None:
     """Terminate a connection at once, in any state."""
     with suppress(asyncpg.InterfaceError):  # lost in the meantime

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import asyncpg
 
+from feedsvc.backends.postgres.asyncpg_internals import PortalNames
 from feedsvc.backends.postgres.lineage import Origin
-from feedsvc.core import cause
 
 SETTINGS: Final[Mapping[str, str]] = {
     # What a value's text depends on. Clients rely on it, so no role's or database's own default
@@ -44,7 +44,7 @@ class SessionRefusedError(ConnectionError):
     """The session can't be as the service needs it; the message names what to change."""
 
 
-class Session(asyncpg.Connection):
+class Session(PortalNames):
     """A connection that knows its server. `restoring` is SQL behind a reset, where that is needed.
 
     asyncpg's own reset leaves a `SET ROLE` standing; this one does not.
@@ -60,10 +60,6 @@ class Session(asyncpg.Connection):
 
     def _own_reset(self) -> str:
         return "RESET ROLE; RESET SESSION AUTHORIZATION;\n" + super().get_reset_query()
-
-    def _get_unique_id(self, prefix: str) -> str:
-        name: str = super()._get_unique_id(prefix)  # type: ignore[misc]
-        return cause.of_portal(name) if prefix == "portal" else name
 
 
 async def open_session(url: str, settings: Mapping[str, str], **given: Any) -> Session:

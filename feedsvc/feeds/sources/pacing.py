@@ -9,7 +9,8 @@ meanwhile, for they hold more than comes in that time.
 import asyncio
 from typing import Final, NamedTuple
 
-from feedsvc.backends.postgres.pool import Connection, is_over_unix_socket
+from feedsvc.backends.postgres.asyncpg_internals import is_over_unix_socket
+from feedsvc.backends.postgres.pool import Connection
 
 
 class _Pace(NamedTuple):

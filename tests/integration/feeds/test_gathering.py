@@ -3,7 +3,8 @@
 import tempfile
 from urllib.parse import quote
 
-from feedsvc.backends.postgres.pool import Pool, is_over_unix_socket
+from feedsvc.backends.postgres.asyncpg_internals import is_over_unix_socket
+from feedsvc.backends.postgres.pool import Pool
 from feedsvc.settings import Database, ReadPool
 from tests.support.servers import copied_postgres
 
