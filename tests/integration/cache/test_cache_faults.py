@@ -48,7 +48,7 @@ class Behind:
             return answer.status, answer.headers.get("Cache-Status", ""), await answer.read()
 
     async def until_it_is_deaf(self) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await figures(self.session))["listening"]:
                 await asyncio.sleep(0.02)
 
@@ -97,6 +97,8 @@ async def behind(
     request: pytest.FixtureRequest, world_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Behind]:
     folder, settings = tmp_path_factory.mktemp("stale"), {"FEEDSVC_REDIS__PREFIX": "stale"}
+    # How long a frozen PostgreSQL holds up a request for what is not in the cache.
+    settings["FEEDSVC_POOLS__READ__QUERY_TIMEOUT"] = "5"
     async with AsyncExitStack() as stack:
         if request.param == "redis alone":
             settings["REDIS_URL"] = stack.enter_context(redis_running()).url
@@ -166,7 +168,7 @@ async def test_a_connection_that_is_dead_without_a_word_is_believed_for_four_sec
 async def test_beyond_its_bounds_nothing_is_shown(behind: Behind) -> None:
     _, body = await get(behind.session, VENDORS)
     await behind.away()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (shown := await behind.ask(VENDORS))[0] == 200:
             assert shown[2] == body
             await asyncio.sleep(0.1)
@@ -208,7 +210,7 @@ async def look_again(session: aiohttp.ClientSession, world: asyncpg.Connection) 
         "WHERE application_name = 'feedsvc changes' AND datname = current_database()"
     )
     assert await world.fetchval(cut) >= 1
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await figures(session))["listening"]:
             await asyncio.sleep(0.01)
     await until_it_listens(session)
@@ -291,14 +293,14 @@ class Crowd:
         for _ in range(count):
             self.askers.append(await asking(self.running, path))
             await asyncio.sleep(0.01)  # so that whichever worker likes may take the next
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not {a.port for a in self.askers} <= set().union(*self._clients().values()):
                 await asyncio.sleep(0.05)
 
     async def ask_both(self, path: str) -> None:
         """So many that several wait with either worker: the kernel gives them to which it likes."""
         await self.ask(path, 16)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while min(len(self.split(worker)[0]) for worker in self._workers()) < 2:
                 await self.ask(path, 4)
 

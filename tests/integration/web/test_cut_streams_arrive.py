@@ -34,7 +34,7 @@ PAUSE = 0.02  # seconds after each piece
 PIECE = 16_384  # bytes
 STILL = 7.0  # seconds in which a client reads nothing
 every_way = pytest.mark.parametrize("way", ["direct", pytest.param("haproxy", marks=needs_haproxy)])
-every_form = pytest.mark.parametrize("form", ["format=sse", "format=ndjson&frames=1"])
+FORMS = ["format=sse", "format=ndjson&frames=1"]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def connected(url: str, form: str) -> socket.socket:
     return client
 
 
-def read_slowly(client: socket.socket) -> bytes:
-    """All that arrives until the connection ends."""
+def read(client: socket.socket, pause: float = 0.0) -> bytes:
+    """Read all that arrives until the connection ends, with a pause after each piece."""
     received = bytearray()
     with client:
         while True:
@@ -70,48 +70,49 @@ def read_slowly(client: socket.socket) -> bytes:
             if not piece:
                 return bytes(received)
             received += piece
-            time.sleep(PAUSE)
+            time.sleep(pause)
 
 
 @asynccontextmanager
 async def begun(
-    url: str, folder: Path, settings: dict[str, str], form: str, way: str
-) -> AsyncIterator[tuple[Running, socket.socket]]:
-    """A service, and a client that has read the head of a stream of it and no more."""
+    url: str, folder: Path, settings: dict[str, str], way: str
+) -> AsyncIterator[tuple[Running, list[socket.socket]]]:
+    """A service, and a client of each form that has read the head of its stream and no more."""
     datasets = folder / "datasets.toml"
     datasets.write_text(DATASETS)
     with serving(url, datasets=datasets, settings={**NO_REDIS, **settings}) as service:
         through = balancing([service.port], folder) if way == "haproxy" else None
         with through or nullcontext(service.url) as address:
-            client = connected(address, form)
-            head = await asyncio.to_thread(client.recv, 1_000)
-            assert b" 200 OK" in head, [line for line in service.log if "unforeseen" in line]
-            yield service, client
+            clients = [connected(address, form) for form in FORMS]
+            for client in clients:
+                head = await asyncio.to_thread(client.recv, 1_000)
+                assert b" 200 OK" in head, [line for line in service.log if "unforeseen" in line]
+            yield service, clients
 
 
 @every_way
-@every_form
 async def test_a_slow_client_gets_to_read_why_its_stream_was_cut(
-    wide: str, tmp_path: Path, form: str, way: str
+    wide: str, tmp_path: Path, way: str
 ) -> None:
     settings = {"FEEDSVC_STREAMS__DRAIN_TIMEOUT": "0.5"}
-    async with begun(wide, tmp_path, settings, form, way) as (service, client):
+    async with begun(wide, tmp_path, settings, way) as (service, clients):
         service.terminate()
-        body = await asyncio.to_thread(read_slowly, client)
-    assert b"/problems/draining" in body[-2_000:], body[-200:]
+        bodies = await asyncio.gather(*(asyncio.to_thread(read, each, PAUSE) for each in clients))
+    for body in bodies:
+        assert b"/problems/draining" in body[-2_000:], body[-200:]
 
 
 @every_way
-@every_form
 async def test_a_client_that_pauses_gets_to_read_why_its_export_was_ended(
-    wide: str, tmp_path: Path, form: str, way: str
+    wide: str, tmp_path: Path, way: str
 ) -> None:
     """The last bytes wait in the service for as long as a client that is behind may be still."""
     settings = {"FEEDSVC_STREAMS__EXPORT_TIMEOUT": "1"}
-    async with begun(wide, tmp_path, settings, form, way) as (service, client):
+    async with begun(wide, tmp_path, settings, way) as (service, clients):
         async with asyncio.timeout(60):
-            while not any("broken off" in line for line in service.log):
+            while sum("broken off" in line for line in service.log) < len(clients):
                 await asyncio.sleep(0.05)
         await asyncio.sleep(STILL)
-        body = await asyncio.to_thread(read_slowly, client)
-    assert b"/problems/timeout" in body[-2_000:], body[-200:]
+        bodies = await asyncio.gather(*(asyncio.to_thread(read, each) for each in clients))
+    for body in bodies:
+        assert b"/problems/timeout" in body[-2_000:], body[-200:]
