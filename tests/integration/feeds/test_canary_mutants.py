@@ -20,8 +20,8 @@ from tests.support.drawn import DRAWN, share
 from tests.support.redis_server import redis_running
 from tests.support.servers import as_login
 
-pytestmark = DRAWN
-TENANTS = 200
+pytestmark = [DRAWN, pytest.mark.timeout(300)]
+TENANTS = share(200)
 SECONDS = 0.1 * share(30)
 WATCHED = 30.0
 """How long readers may take to find a leak that is there."""
@@ -78,8 +78,6 @@ NAMES_THAT_MEET = Change(
 NOT_LOOKED_INSIDE = Change(
     "feedsvc/cache/envelope.py", '    if head["key"] != key:\n', "    if False:\n"
 )
-
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ async def watched(
     rules.write_text(RULES)
     given = {
         "FEEDSVC_ALERTS__FILE": str(rules),
-        "FEEDSVC_ALERTS__INTERVAL": "0.5",
+        "FEEDSVC_ALERTS__INTERVAL": "0.2",
         "FEEDSVC_ALERTS__INSTANCE": "tests",
         "FEEDSVC_ALERTS__WEBHOOK_URL": receiver.url,
         "FEEDSVC_ALERTS__WEBHOOK_KEY": KEY,
