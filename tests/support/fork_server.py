@@ -52,13 +52,15 @@ class ForkServer:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's is for the tests' processes
         for readable in (self._listener, self._wakeups[0]):
             self._selector.register(readable, selectors.EVENT_READ)
-        while True:
-            for key, _ in self._selector.select():
+        parent = os.getppid()
+        while os.getppid() == parent:  # a run that is killed can't end this process
+            for key, _ in self._selector.select(5):
                 if key.fileobj is self._wakeups[0]:
                     self._wakeups[0].recv(4096)
                     self._reap()
                 elif (request := self._fork()) is not None:
                     return request
+        sys.exit()
 
     def _fork(self) -> Request | None:
         client, _ = self._listener.accept()
