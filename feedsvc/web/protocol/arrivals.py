@@ -16,6 +16,7 @@ from feedsvc.web.protocol.aiohttp_internals import ExtensibleConnection, ParserF
 from feedsvc.web.protocol.connection_policy import MOST_WAITING, ConnectionPolicy
 from feedsvc.web.protocol.states import PARSES, READS_BODY, ReadEvent, State, after
 
+_HEAD: Final = State.HEAD
 END_OF_HEAD: Final = b"\r\n\r\n"
 _MOST_DISCARDED: Final = 16_777_216  # bytes that are read behind a refusal, so that it is read
 
@@ -70,12 +71,13 @@ class RequestArrivals(ExtensibleConnection):
         Where the parser finds a mistake, it forgets all requests that it has read in the same go.
         """
         while True:
-            if self._state in READS_BODY and self._arriving.is_eof():
-                self._on(ReadEvent.BODY_ENDED)
-            if self._state not in PARSES:
-                self._discard(data)
-                return
-            end = data.find(END_OF_HEAD) if self._state is State.HEAD else -1
+            if self._state is not _HEAD:  # as it is for nearly all requests
+                if self._state in READS_BODY and self._arriving.is_eof():
+                    self._on(ReadEvent.BODY_ENDED)
+                if self._state not in PARSES:
+                    self._discard(data)
+                    return
+            end = data.find(END_OF_HEAD) if self._state is _HEAD else -1
             end = len(data) if end < 0 else end + len(END_OF_HEAD)
             self._feed(data[:end])
             if end == len(data):
@@ -97,7 +99,7 @@ class RequestArrivals(ExtensibleConnection):
 
     def _feed(self, data: bytes) -> None:
         """Parse what has come, and bound the time that the rest of it may take."""
-        before, is_head = self.requests_read, self._state is State.HEAD
+        before, is_head = self.requests_read, self._state is _HEAD
         super().data_received(data)
         if came := self.requests_read - before:
             self._requests_have_come(bytes(self._head) + data, came, is_head=is_head)
