@@ -7,13 +7,15 @@ They are made from the datasets file, for the operator's own tables. A notificat
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
 
+from feedsvc.changes.log_plan import Asked, LogPlan, install_log, log_plan
+from feedsvc.changes.log_rules import Seeds
 from feedsvc.changes.trigger_sql import TYPES, TagRule, TriggeredTable, one_line, trigger_name
 from feedsvc.datasets.dataset import Declaration, declarations, quote_identifier, relation_parts
 from feedsvc.datasets.resolution import resolved
@@ -41,6 +43,8 @@ class TriggerPlan:
     impossible: Mapping[str, str]
     state: str = ""
     """A digest of the policies, the views, the parts and the triggers as they are."""
+    log: LogPlan = field(default_factory=LogPlan)
+    """The triggers that write the change log."""
 
     def sql(self) -> str:
         """A script that makes them all, to be read and run by the tables' owner."""
@@ -50,6 +54,7 @@ class TriggerPlan:
         for table in self.tables.values():
             lines.append(f"\n-- {one_line(table.quoted)}")
             lines += [f"{statement};" for statement in table.statements()]
+        lines += ["\n-- The change log", *(f"{statement};" for statement in self.log.statements())]
         lines += [f"\n-- {n}: not cached: {one_line(why)}" for n, why in self.impossible.items()]
         return "\n".join([*lines, "COMMIT;", ""])
 
@@ -57,17 +62,16 @@ class TriggerPlan:
 async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> TriggerPlan:
     """The triggers that the datasets need. Raises what asyncpg raises."""
     complete, _ = await resolved(connection, declared)
-    cached = {name: declaration for name, declaration in complete.items() if declaration.cache}
-    asked = [_WatchedRelation(name, d, d.relation_parts(), own=True) for name, d in cached.items()]
+    asked = [Asked(name, d, d.relation_parts(), own=True) for name, d in complete.items()]
     asked += [
-        _WatchedRelation(name, declaration, relation_parts(watched), own=False)
-        for name, declaration in cached.items()
+        Asked(name, declaration, relation_parts(watched), own=False)
+        for name, declaration in complete.items()
         for watched in declaration.watch
     ]
     schemas, names = ([one.place[part] for one in asked] for part in (0, 1))
     rows = await connection.fetch(_REACHED, schemas, names)
     tables: dict[tuple[str, str], TriggeredTable] = {}
-    used: dict[str, set[tuple[str, str]]] = {name: set() for name in cached}
+    used: dict[str, set[tuple[str, str]]] = {n: set() for n, d in complete.items() if d.cache}
     impossible = {
         name: f"there is no {d.relation}, or it has no key"
         for name, d in declared.items()
@@ -75,6 +79,8 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
     }
     for row in rows:
         one, place = asked[row["ordinal"] - 1], (row["schema"], row["name"])
+        if one.name not in used:
+            continue
         why = _impossible(one, row)
         if why is not None:
             impossible[one.name] = why
@@ -86,14 +92,15 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
             used[one.name].add(place)
     found = {row["ordinal"] for row in rows}
     for ordinal, one in enumerate(asked, 1):
-        if ordinal not in found:
+        if ordinal not in found and one.name in used:
             impossible.setdefault(one.name, f"there is no {'.'.join(one.place)}")
     for name, places in used.items():
         if not places:
             impossible.setdefault(name, "no table is behind it whose changes could be told")
     state = hashlib.sha256(repr(sorted({row["state"] for row in rows})).encode()).hexdigest()
+    log = log_plan(asked, rows, await Seeds.read(connection))
     return TriggerPlan(
-        tables, {n: frozenset(places) for n, places in used.items()}, impossible, state
+        tables, {n: frozenset(places) for n, places in used.items()}, impossible, state, log
     )
 
 
@@ -103,7 +110,7 @@ async def install(connection: asyncpg.Connection, wanted: TriggerPlan) -> list[s
     Raises what asyncpg raises, among it LockNotAvailableError for a table that is long in use.
     """
     touched = []
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):
         await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute("SET LOCAL client_min_messages = warning")
         standing = await _standing(connection)
@@ -120,7 +127,8 @@ async def install(connection: asyncpg.Connection, wanted: TriggerPlan) -> list[s
                     f"DROP FUNCTION feedsvc.{quote_identifier(rows[0]['function'])} CASCADE"
                 )
                 touched.append(TriggeredTable(*place).quoted)
-    return touched
+        touched += await install_log(connection, wanted.log)
+    return list(dict.fromkeys(touched))
 
 
 async def install_for(connection: asyncpg.Connection, file: Path) -> list[str]:
@@ -160,17 +168,7 @@ async def drifted(connection: asyncpg.Connection, wanted: TriggerPlan) -> dict[s
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _WatchedRelation:
-    """A relation that a dataset reads (`own`), or that its file says to watch."""
-
-    name: str
-    declaration: Declaration
-    place: tuple[str, str]
-    own: bool
-
-
-def _impossible(asked: _WatchedRelation, row: asyncpg.Record) -> str | None:
+def _impossible(asked: Asked, row: asyncpg.Record) -> str | None:
     """The reason why not every change of the relations can be reported."""
     place = f"{row['schema']}.{row['name']}"
     if row["kind"] == "function":
@@ -193,7 +191,7 @@ def _impossible(asked: _WatchedRelation, row: asyncpg.Record) -> str | None:
     return None
 
 
-def _tag_rule(asked: _WatchedRelation, row: asyncpg.Record) -> TagRule:
+def _tag_rule(asked: Asked, row: asyncpg.Record) -> TagRule:
     """The rule of a table for a dataset: where it can't fill in the tags, all has changed."""
     declaration, columns = asked.declaration, json.loads(row["columns"])
     own = asked.own and row["is_itself"]

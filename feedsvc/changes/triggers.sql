@@ -55,8 +55,9 @@ select
         select coalesce(json_object_agg(a.attname, json_build_object(
             'kind', b.typname,
             'category', b.typcategory,
-            'one_text', coalesce(l.collisdeterministic, true)
-        )), '{}')::text
+            'one_text', coalesce(l.collisdeterministic, true),
+            'nullable', not a.attnotnull
+        ) order by a.attnum), '{}')::text
         from pg_attribute a
         join pg_type t on t.oid = a.atttypid
         join pg_type b on b.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end
@@ -64,6 +65,18 @@ select
         where a.attrelid = case when r.above then r.oid else r.origin end
             and a.attnum > 0 and not a.attisdropped
     ) as columns,
+    c.relispartition as is_partition,
+    exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent)) as in_tree,
+    -- The columns that a policy for SELECT names decide who sees a row.
+    array(
+        select distinct a.attname::text
+        from pg_policy p
+        join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid
+            and d.refclassid = 'pg_class'::regclass and d.refobjid = p.polrelid
+        join pg_attribute a on a.attrelid = p.polrelid and a.attnum = d.refobjsubid and a.attnum > 0
+        where p.polrelid = c.oid and p.polcmd in ('r', '*') and c.relrowsecurity
+        order by 1
+    ) as policy_columns,
     -- Whatever changes what the rows are, and fires no trigger.
     concat_ws(
         ' ', c.oid, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relacl,
@@ -71,7 +84,7 @@ select
         (select array_agg((e.oid, e.xmin::text) order by e.oid) from pg_rewrite e where e.ev_class = c.oid),
         (
             select array_agg((t.oid, t.xmin::text) order by t.oid)
-            from pg_trigger t where t.tgrelid = c.oid and t.tgname like 'feedsvc\_told\_%'
+            from pg_trigger t where t.tgrelid = c.oid and t.tgname like any (array['feedsvc\_told\_%', 'feedsvc\_log\_%'])
         )
     ) as state
 from reached r
@@ -88,7 +101,7 @@ where c.relkind in ('r', 'p', 'm', 'f', 'v')
     ))
 union all
 select
-    r.ordinal::int, fn.nspname, f.proname, 'function', false, false, '', '{}',
+    r.ordinal::int, fn.nspname, f.proname, 'function', false, false, '', '{}', false, false, '{}',
     concat_ws(' ', f.oid, f.xmin)
 from reached r
 join depends d on d.oid = r.oid and d.class = 'pg_proc'::regclass and not r.above

@@ -14,6 +14,7 @@ from feedsvc import settings
 from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.migrations.lines import MigrationLine
 from feedsvc.changes import triggers
+from feedsvc.changes.log_plan import log_drift
 from feedsvc.commands.console import ConfigOption, fail
 from feedsvc.datasets.dataset import declarations
 
@@ -66,8 +67,7 @@ def verify(line: LineArgument = LineName.service, config: ConfigOption = None) -
     findings = asyncio.run(runner.verify(_owner_url(config), _line(line)))
     file = settings.load(config).datasets.file
     if line is LineName.service and file.is_file():
-        drifted = asyncio.run(_with_connection(_owner_url(config), partial(_drifted, file=file)))
-        findings += [f"{name} is not cached: {why}" for name, why in drifted.items()]
+        findings += asyncio.run(_with_connection(_owner_url(config), partial(_drift, file=file)))
     for finding in findings:
         typer.echo(f"{line}: {finding}")
     if findings:
@@ -93,9 +93,12 @@ def make_triggers(
         _make_triggers(url, file)
 
 
-async def _drifted(connection: asyncpg.Connection, file: Path) -> dict[str, str]:
+async def _drift(connection: asyncpg.Connection, file: Path) -> list[str]:
     wanted = await triggers.plan(connection, declarations(file))
-    return await triggers.drifted(connection, wanted)
+    notifying = await triggers.drifted(connection, wanted)
+    logging = await log_drift(connection, wanted.log)
+    found = [f"{name} is not cached: {why}" for name, why in notifying.items()]
+    return found + [f"changes of {name} are not logged: {why}" for name, why in logging.items()]
 
 
 def _make_triggers(url: str, file: Path) -> None:
