@@ -111,7 +111,7 @@ async def test_a_connection_that_is_lost_while_all_wait_for_its_rows_costs_none(
             lane._connection.terminate()
 
     monkeypatch.setattr(RangeReader, "_pass_on", pass_on)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):  # it takes turns that come by chance
         while len(lost) < 3:
             assert await site.read(site.query("wide", "copy")) == expected
 
