@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -12,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
+
+from tests.support.readable import is_readable
 
 ADDRESS = "FEEDSVC_TEST_FORK_SERVER"
 REPOSITORY = Path(__file__).parents[2]
@@ -104,7 +105,7 @@ class Forked:
 
     def _ended(self, timeout: float | None) -> int | None:
         if self.returncode is None:
-            if not select.select([self._line], [], [], timeout)[0]:
+            if not is_readable(self._line, timeout):
                 return None
             # Peeked at, for several threads may wait for it.
             self.returncode = int(self._line.recv(32, socket.MSG_PEEK) or -signal.SIGKILL)

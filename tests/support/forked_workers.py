@@ -6,7 +6,6 @@ A worker must be its supervisor's own child, so that it is the supervisor that f
 import atexit
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Final, NoReturn
 
 from feedsvc.commands import main as commands
 from feedsvc.server import worker
+from tests.support.readable import is_readable
 
 COMMAND: Final = (sys.executable, "-m", "feedsvc")
 _HANDLED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2)
@@ -70,7 +70,7 @@ class ForkedWorker:
 
     def wait(self, timeout: float | None = None) -> int:
         """Raise TimeoutExpired."""
-        if self.returncode is None and not select.select([self._end], [], [], timeout)[0]:
+        if self.returncode is None and not is_readable(self._end, timeout):
             raise subprocess.TimeoutExpired(COMMAND, timeout or 0)
         with self._reaping:  # as the supervisor's threads may wait for it side by side
             if self.returncode is None:
