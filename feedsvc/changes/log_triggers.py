@@ -91,7 +91,7 @@ class LoggedTable:
                 f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql "
                 f"SECURITY DEFINER {trigger.settings}AS {dollar_quoted(trigger.body)}"
             ] = None
-            # Whoever may execute it could make a trigger of it and log what did not change.
+            # A role that may execute it could make a trigger of it, and log what did not change.
             made[f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC"] = None
         for trigger in self.triggers():
             name = quote_identifier(trigger.name)

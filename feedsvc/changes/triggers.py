@@ -54,13 +54,18 @@ class TriggerPlan:
         for table in self.tables.values():
             lines.append(f"\n-- {one_line(table.quoted)}")
             lines += [f"{statement};" for statement in table.statements()]
-        lines += ["\n-- The change log", *(f"{statement};" for statement in self.log.statements())]
+        lines += [f"{statement};" for statement in self.log.statements()]
         lines += [f"\n-- {n}: not cached: {one_line(why)}" for n, why in self.impossible.items()]
         return "\n".join([*lines, "COMMIT;", ""])
 
 
-async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> TriggerPlan:
-    """The triggers that the datasets need. Raises what asyncpg raises."""
+async def plan(
+    connection: asyncpg.Connection, declared: Mapping[str, Declaration], *, log: bool = False
+) -> TriggerPlan:
+    """The triggers that the datasets need. Raises what asyncpg raises.
+
+    Those of the change log only with `log`: as long as nothing reads it, no writer pays for it.
+    """
     complete, _ = await resolved(connection, declared)
     asked = [Asked(name, d, d.relation_parts(), own=True) for name, d in complete.items()]
     asked += [
@@ -98,9 +103,9 @@ async def plan(connection: asyncpg.Connection, declared: Mapping[str, Declaratio
         if not places:
             impossible.setdefault(name, "no table is behind it whose changes could be told")
     state = hashlib.sha256(repr(sorted({row["state"] for row in rows})).encode()).hexdigest()
-    log = log_plan(asked, rows, await Seeds.read(connection))
+    logged = log_plan(asked, rows, await Seeds.read(connection)) if log else LogPlan()
     return TriggerPlan(
-        tables, {n: frozenset(places) for n, places in used.items()}, impossible, state, log
+        tables, {n: frozenset(places) for n, places in used.items()}, impossible, state, logged
     )
 
 

@@ -72,7 +72,7 @@ class LogWorld:
 
 async def install(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> list[str]:
     """The triggers of the log, without those that notify."""
-    planned = await triggers.plan(connection, declared)
+    planned = await triggers.plan(connection, declared, log=True)
     only = triggers.TriggerPlan({}, {}, {}, "", planned.log)
     return await triggers.install(connection, only)
 

@@ -362,8 +362,20 @@ async def test_keys_are_the_feeds_tokens_whatever_the_writers_settings(
         assert {key for row in rows for key in row.keys} == expected, kind
 
 
+async def test_no_writer_pays_for_a_log_that_nothing_reads(owner: asyncpg.Connection) -> None:
+    """What `feedsvc migrate` makes logs nothing, and takes the log's triggers away."""
+    await install(owner, DECLARED)
+    await owner.execute("TRUNCATE feedsvc.log")
+    await triggers.install(owner, await triggers.plan(owner, DECLARED))
+    await owner.execute("INSERT INTO shop.orders VALUES (900, 'a', 1, 'new', NULL, 1)")
+    assert await owner.fetchval("SELECT count(*) FROM feedsvc.log") == 0
+    named = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'feedsvc\\_log%'"
+    assert await owner.fetchval(named) == 0
+    await triggers.remove(owner)
+
+
 async def test_triggers_come_and_go_with_the_file(owner: asyncpg.Connection) -> None:
-    planned = await triggers.plan(owner, DECLARED)
+    planned = await triggers.plan(owner, DECLARED, log=True)
     assert await log_drift(owner, planned.log) == {}
     assert await install(owner, DECLARED) == []
     since = await owner.fetch("SELECT feed, since::text FROM feedsvc.log_feeds ORDER BY 1")
@@ -380,25 +392,27 @@ async def test_triggers_come_and_go_with_the_file(owner: asyncpg.Connection) -> 
         "ALTER TABLE shop.orders ADD more int; DROP TABLE shop.heir",
     ):
         await owner.execute(drift)
-        found = await log_drift(owner, (await triggers.plan(owner, DECLARED)).log)
+        found = await log_drift(owner, (await triggers.plan(owner, DECLARED, log=True)).log)
         assert found, drift
         assert "run `feedsvc migrate triggers`" in next(iter(found.values()))
         assert await install(owner, DECLARED) != []
-        assert await log_drift(owner, (await triggers.plan(owner, DECLARED)).log) == {}, drift
+        assert await log_drift(owner, (await triggers.plan(owner, DECLARED, log=True)).log) == {}, (
+            drift
+        )
     few = {"orders": ORDERS}
     await install(owner, few)
     left = (
         "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'feedsvc\\_log%'"
     )
     assert [row[0] for row in await owner.fetch(left)] == ["shop.orders"]
-    script = (await triggers.plan(owner, DECLARED)).sql()
+    script = (await triggers.plan(owner, DECLARED, log=True)).sql()
     await triggers.remove(owner)
     assert await owner.fetch(left) == []
     assert await owner.fetchval("SELECT count(*) FROM pg_proc WHERE proname LIKE 'logs\\_%'") == 0
     assert await owner.fetchval("SELECT count(*) FROM feedsvc.log_feeds") == 0
     for _ in range(2):
         await owner.execute(script)
-    assert await log_drift(owner, (await triggers.plan(owner, DECLARED)).log) == {}
+    assert await log_drift(owner, (await triggers.plan(owner, DECLARED, log=True)).log) == {}
     await triggers.remove(owner)
 
 

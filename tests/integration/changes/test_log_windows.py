@@ -98,8 +98,6 @@ async def test_an_open_writer_keeps_its_window_and_holds_up_no_writer(
     owner: asyncpg.Connection, migrated: str, prepared: bool
 ) -> None:
     """The ring comes round to the kept window, and the present one goes on."""
-    if prepared and await owner.fetchval("SHOW max_prepared_transactions") == "0":
-        pytest.skip("the server prepares no transactions")
     late = await asyncpg.connect(migrated)
     try:
         await late.execute("BEGIN")
@@ -252,7 +250,10 @@ async def test_the_services_login_reads_and_maintains_and_nothing_else(
         )
 
 
-@drawn(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@drawn(
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40),
        st.integers(-(2**63), 2**63 - 1))  # fmt: skip
 async def test_scopes_tags_and_tokens_are_postgresqls_own(
