@@ -11,11 +11,18 @@ from contextlib import ExitStack
 
 import aiohttp
 import asyncpg
+import hypothesis
 import pytest
 
 from tests.support import redis_server, servers
 from tests.support.forked import fork_server
 from tests.support.service import Running, serving
+
+# An example during which a full garbage collection falls takes longer than Hypothesis's 200 ms.
+hypothesis.settings.register_profile(
+    "feedsvc", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("feedsvc")
 
 _STACK = pytest.StashKey[ExitStack]()
 

@@ -243,7 +243,7 @@ async def test_how_long_places_were_lent_is_no_experience() -> None:
 
 
 @given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_place_is_ever_lost_or_given_twice(size: int, reserve: int, seed: int) -> None:
     """Takers that are cancelled, too late, refused or served, at random moments."""
 

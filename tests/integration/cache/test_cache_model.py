@@ -427,7 +427,6 @@ def test_no_read_is_older_than_what_its_worker_was_told() -> None:
         settings=hypothesis_settings(
             max_examples=share(40),
             stateful_step_count=50,
-            deadline=None,
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),

@@ -146,7 +146,6 @@ async def test_both_take_the_edges_of_a_type(judge: asyncpg.Connection, kind: st
 @pytest.mark.parametrize("kind", READERS)
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
@@ -164,7 +163,6 @@ async def test_the_judge_itself_refuses_what_is_no_value(judge: asyncpg.Connecti
 @pytest.mark.parametrize("conforming", ["on", "off"])
 @settings(
     max_examples=50,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

@@ -101,7 +101,6 @@ VALUES: Final = {**TYPES, **TOUCHY, **MORE_ARRAYS, **CAST}
 COLUMNS: Final = {kind: f"c{number}" for number, kind in enumerate(VALUES)}
 EXAMPLES: Final = settings(
     max_examples=5,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 ROWS: Final = 40

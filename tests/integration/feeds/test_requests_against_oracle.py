@@ -28,7 +28,7 @@ DATASETS = declarations(REPOSITORY / "config" / "datasets.toml")
 TENANTS: Final = ("rosewood", "atelier-blanc", "zephyr", "no-such-tenant")
 # A request takes as long as its rows do, and what is drawn for it may be much.
 UNHURRIED: Final = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 SQL_OPERATORS: Final = {
     "eq": "=", "ne": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">=",
@@ -297,7 +297,7 @@ async def assert_rows_or_refusal(
 
 
 @DRAWN
-@settings(max_examples=share(100), deadline=None)
+@settings(max_examples=share(100))
 @given(
     name=st.sampled_from(list(DATASETS)),
     parameters=st.dictionaries(

@@ -41,7 +41,6 @@ GRANT SELECT ON wide TO PUBLIC;
 ROWS = 25  # values of one request: most of a test's time is the requests'
 EXAMPLES = settings(
     max_examples=8,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
