@@ -12,7 +12,7 @@ from feedsvc.core.problems import BadRequest, HeadersTooLarge, Internal, Problem
 from feedsvc.web import problems, security
 from feedsvc.web.client_address import TooManyConnectionsError
 from feedsvc.web.protocol.arrivals import RequestArrivals
-from feedsvc.web.protocol.connection_policy import MOST_REFUSED, ConnectionPolicy, refusal
+from feedsvc.web.protocol.connection_policy import MOST_REFUSED, refusal
 from feedsvc.web.protocol.states import ADMITTED, ReadEvent, State
 from feedsvc.web.record import request_id
 
@@ -26,19 +26,9 @@ class ClientConnection(RequestArrivals):
 
     __slots__ = ("_counted_as",)
 
-    def __init__(
-        self,
-        server: web.Server,
-        policy: ConnectionPolicy,
-        loop: asyncio.AbstractEventLoop,
-        **limits: Any,
-    ) -> None:
-        """`limits` are those of aiohttp's own connections."""
-        super().__init__(server, policy, loop, **limits)
-        self._counted_as: str | None = None
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the client, or answer why not."""
+        self._counted_as: str | None = None
         stream = cast("asyncio.Transport", transport)
         peer = stream.get_extra_info("peername")
         policy = self._policy

@@ -78,10 +78,10 @@ class Account:
 
 
 def server_account() -> Account:
-    """Our own; as root, `postgres` if there is such an account, else `nobody`.
+    """The process's own account; as root, `postgres` if there is one, else `nobody`.
 
     Raises:
-        EmbeddedError: we are root and neither exists.
+        EmbeddedError: the process is root's and there is neither.
     """
     uid = os.geteuid()
     if uid != 0:
