@@ -79,14 +79,15 @@ async def test_who_waits_is_served_in_order_but_for_large_work_before_the_reserv
     for n, task in enumerate(line):
         task.add_done_callback(lambda _, n=n: served.append(n))  # type: ignore[misc]
     places.give_back(small)
-    await asyncio.sleep(0.01)
+    last = await line[1]
     assert served == [1], "the first one is large, and only the reserve is free"
     places.give_back(large)
-    await asyncio.sleep(0.01)
+    await line[0]
     assert served == [1, 0]
-    places.give_back(await line[1])
-    await asyncio.sleep(0.01)
+    places.give_back(last)
+    await line[3]
     assert served == [1, 0, 3]
+    line[2].cancel()
 
 
 async def test_who_waited_for_its_whole_time_is_told_so() -> None:
