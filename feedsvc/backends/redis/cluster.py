@@ -55,9 +55,13 @@ class ClusterPipelines:
         tasks = [*self._following, *([self._learning] if self._learning else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(lanes.close() for lanes in self._lanes.values()))
-        await self._client.aclose()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(lanes.close() for lanes in self._lanes.values()))
+        finally:
+            # Also where a frozen node has used up the time: the client's own connections to the
+            # others would stay open. Each has `socket_connect_timeout` to close.
+            await self._client.aclose()
 
     def _learn(self) -> None:
         """Ask for the slots, while commands wait. Each of them fails by itself."""

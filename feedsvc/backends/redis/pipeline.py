@@ -139,9 +139,11 @@ class Pipeline:
 
     async def close(self) -> None:
         """See `feedsvc.backends.redis.transport.Transport`."""
-        await asyncio.gather(*(lane.close() for lane in self._lanes))
-        if self._on_close is not None:
-            await self._on_close()
+        try:
+            await asyncio.gather(*(lane.close() for lane in self._lanes))
+        finally:
+            if self._on_close is not None:
+                await self._on_close()
 
     def _open(self, lane: PipelinedConnection) -> PipelinedConnection:
         """The lane, or a new one in its place: servers close idle connections, which is no fault
