@@ -70,6 +70,7 @@ class Supervisor:
         fresh = _Generation(effective, count)
         try:
             await self._fill(fresh)
+            self._refuse_beside_a_stop()
         except BaseException:
             await self._abandon(fresh.workers)
             raise
@@ -135,9 +136,13 @@ class Supervisor:
             stopping.cancel()
             if not ready.done():
                 ready.cancel()
-        if not ready.done():
-            raise WorkerError("the workers are being stopped")
+        self._refuse_beside_a_stop()
         ready.result()
+
+    def _refuse_beside_a_stop(self) -> None:
+        """Raises WorkerError once `stop` was called: it has ordered those to end that it knew."""
+        if self._stopping.is_set():
+            raise WorkerError("the workers are being stopped")
 
     def _begin_supervising(self, worker: Worker, generation: _Generation) -> None:
         tending = asyncio.create_task(self._supervise(worker, generation))

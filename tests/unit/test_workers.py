@@ -1,15 +1,17 @@
-"""The pause before a worker that died is replaced."""
+"""Workers that die, and workers that begin while all are being stopped."""
 
+import asyncio
 import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
 from feedsvc.core.process import WorkerContext
+from feedsvc.server import supervisor
 from feedsvc.server.shared_folder import WorkerSlots
 from feedsvc.server.supervisor import Supervisor, WorkerPlan, _Generation
 from feedsvc.server.worker import Worker
@@ -48,3 +50,54 @@ async def test_the_pause_between_deaths_grows_and_is_short_again_after_a_good_wh
     pauses = [float(found[1]) for found in map(re.compile(r"in ([\d.]+) s").search, caplog.messages)
               if found is not None]  # fmt: skip
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 0.5, 1]
+
+
+class Beginning:
+    """A worker that is ready when the test says so, and ends when it is stopped."""
+
+    made: ClassVar[list["Beginning"]] = []
+
+    def __init__(self, *_: Any) -> None:
+        self.slot, self.is_ready, self.stops = 0, False, 0
+        self.says_ready, self._stopped = asyncio.Event(), asyncio.Event()
+        self.made.append(self)
+
+    async def ready(self, _: float) -> None:
+        await self.says_ready.wait()
+        self.is_ready = True
+
+    def stop(self) -> None:
+        self.stops += 1
+        self._stopped.set()
+
+    async def ended(self) -> int:
+        await self._stopped.wait()
+        return 0
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_stop_beside_a_workers_readiness_ends_it(
+    turns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each turn of the loop between its word and its being counted among the others."""
+    monkeypatch.setattr(Beginning, "made", [])
+    monkeypatch.setattr(supervisor, "Worker", Beginning)
+    monkeypatch.setenv("FEEDSVC_AUTH__KEY", "k" * 40)
+    (file := tmp_path / "feedsvc.toml").write_text("")
+    slots = SimpleNamespace(give_back=id, take=int)
+    workers = Supervisor(
+        WorkerPlan(["true"], file, 1),
+        cast("WorkerContext", None),
+        cast("WorkerSlots", slots),
+    )
+    reloading = asyncio.create_task(workers.reload())
+    async with asyncio.timeout(30):
+        while not Beginning.made:
+            await asyncio.sleep(0)
+        Beginning.made[0].says_ready.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        workers.stop()
+        await reloading
+        await workers.wait()
+    assert Beginning.made[0].stops == 1
