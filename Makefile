@@ -52,16 +52,19 @@ test-pythons:
 matrix:
 	.ci/matrix $(CELLS)
 
-# Tests that take minutes, and all examples of those that are drawn at random.
+# Tests that take minutes (FEEDSVC_SOAK_SECONDS=180: three of live feeds, not 20), and all examples of those that are drawn at random.
 soak: $(VENV)/test.stamp
 	FEEDSVC_TEST_DRAWN=whole $(BIN)/pytest -m "soak or drawn" $(ARGS)
 
-# Format, lint, types, import contracts.
+MIGRATIONS := feedsvc/backends/postgres/migrations/*/versions/*.sql
+# Format, lint, types, import contracts, migrations.
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/squawk $$(grep -lx -e '-- concurrently' $(MIGRATIONS))
+	$(BIN)/squawk --assume-in-transaction $$(grep -Lx -e '-- concurrently' $(MIGRATIONS))
 
 # Format, and make the linter's own corrections.
 format: $(VENV)/test.stamp
@@ -76,7 +79,7 @@ fuzz: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m tests.performance.bench $(ARGS)
 
-# The same beside FastAPI with asyncpg and fastify with pg-query-stream.
+# The same beside FastAPI with asyncpg, fastify with pg-query-stream, aiohttp-sse and Node's http.
 bench-peers: $(VENV)/test.stamp
 	$(BIN)/python -m tests.performance.bench --peers $(ARGS)
 

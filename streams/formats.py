@@ -190,6 +190,7 @@ def open_data(frame: Open) -> dict[str, Any]:
         "total": frame.total,
         "total_kind": frame.total_kind,
         "after": frame.after,
+        "cursor": frame.cursor,
     }
 
 

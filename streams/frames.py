@@ -22,7 +22,10 @@ TotalKind: TypeAlias = Literal["exact", "estimate"]
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """The stream's head; `after` is the token that it starts behind, None at the beginning."""
+    """The stream's head; `after` is the token that it starts behind, None at the beginning.
+
+    `cursor`: the state from which changes are followed, None where they can't be.
+    """
 
     export: str
     dataset: str
@@ -30,6 +33,7 @@ class Open:
     total: int | None
     total_kind: TotalKind
     after: str | None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

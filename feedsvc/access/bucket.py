@@ -22,7 +22,7 @@ class Policy:
         """The debt that so many units make."""
         return units / self.per_second
 
-    @property
+    @cached_property
     def most(self) -> float:
         """The largest debt that is allowed, in seconds."""
         return self.burst / self.per_second
@@ -51,14 +51,14 @@ class Policy:
 class Bucket:
     """One caller's debt under one policy, as far as this process knows. Times are monotonic."""
 
-    __slots__ = ("_paid_at", "_telling", "_untold")
+    __slots__ = ("_paid_at", "_reporting", "_unreported")
 
     def __init__(self) -> None:
         self._paid_at = 0.0
         # Seconds of debt that are not reported to the other processes yet, and of which a message
         # is on its way.
-        self._untold = 0.0
-        self._telling = 0.0
+        self._unreported = 0.0
+        self._reporting = 0.0
 
     def debt(self, now: float) -> float:
         """The debt at this time, in seconds."""
@@ -67,26 +67,26 @@ class Bucket:
     def add(self, seconds: float, now: float) -> None:
         """Add to the debt."""
         self._paid_at = now + self.debt(now) + seconds
-        self._untold += seconds
+        self._unreported += seconds
 
-    def tell(self, now: float) -> float:
+    def begin_report(self, now: float) -> float:
         """The debt to report now, in seconds, without what was paid off in the meantime."""
-        telling, self._untold = min(self._untold, self.debt(now)), 0.0
-        self._telling += telling
-        return telling
+        reporting, self._unreported = min(self._unreported, self.debt(now)), 0.0
+        self._reporting += reporting
+        return reporting
 
-    def told(self, seconds: float, debt: float, now: float) -> None:
+    def confirm_report(self, seconds: float, debt: float, now: float) -> None:
         """Take over the debt of all processes, in which this one's report is contained.
 
         Reports still under way are added: of two messages the later may have arrived first.
         """
-        self._telling -= seconds
-        self._paid_at = now + debt + self._untold + max(0.0, self._telling)
+        self._reporting -= seconds
+        self._paid_at = now + debt + self._unreported + max(0.0, self._reporting)
 
-    def not_told(self, seconds: float) -> None:
+    def retract_report(self, seconds: float) -> None:
         """The message did not arrive."""
-        self._telling -= seconds
-        self._untold += seconds
+        self._reporting -= seconds
+        self._unreported += seconds
 
     def excess(self, seconds: float, policy: Policy, now: float) -> float:
         """By how much a further debt would exceed what is allowed; at most 0 where it may be."""

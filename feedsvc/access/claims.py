@@ -54,7 +54,7 @@ def _client(claims: Mapping[str, Any], paths: Paths) -> str | None:
 
 
 def _is_half_there(claims: Mapping[str, Any], paths: Paths) -> bool:
-    """Whether the object around the client's claim is there, for that claim's sake alone."""
+    """Return whether the object around the client's claim is there, for that claim's sake alone."""
     around, dot, _ = paths.client.rpartition(".")
     others = (paths.tenant, paths.role, paths.subject, paths.operator)
     is_shared = any(other.startswith(f"{around}.") for other in others)
@@ -74,7 +74,7 @@ def _text(claims: Mapping[str, Any], path: str) -> str | None:
 
 
 def _flag(claims: Mapping[str, Any], path: str) -> bool:
-    """Whether a claim is true; false where it is missing."""
+    """Return whether a claim is true; false where it is missing."""
     value = _at(claims, path)
     if value is _MISSING:
         return False

@@ -74,7 +74,7 @@ class VerificationKey:
         return made
 
     def fits(self, algorithm: object, kid: object) -> bool:
-        """Whether a token with this header may be held against the key."""
+        """Return whether a token with this header may be held against the key."""
         return self.algorithm == algorithm and (None in (kid, self.kid) or kid == self.kid)
 
 

@@ -7,22 +7,20 @@ worker admits its own share.
 """
 
 import asyncio
-import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Literal, TypeAlias
-
-from cachetools import LRUCache
 
 from feedsvc.access.bucket import Bucket, Policy
 from feedsvc.backends.redis.link import RedisAwayError, RedisLink
 from feedsvc.backends.redis.transport import Command
 from feedsvc.core import identifiers
+from feedsvc.core.bounded_mapping import RecentMapping
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import RateLimited
 from feedsvc.settings import CallerLimits, Limits
@@ -33,11 +31,11 @@ RateLimitHeaders: TypeAlias = Mapping[str, str]
 _LimitKey: TypeAlias = tuple[str, str]  # a caller, and the policy's name
 
 _SCRIPT: Final = (files("feedsvc.access") / "limiter.lua").read_text()
-_TELL_EVERY: Final = 0.05  # seconds
+_REPORT_EVERY: Final = 0.05  # seconds
 _LEASE: Final = 30.0  # seconds after which the streams of a worker that is gone count no more
 _RENEW_EVERY: Final = 10.0
 _MOST_CALLERS: Final = 50_000
-_MOST_TOLD: Final = 500  # at a time: Redis's answer to all of them has one deadline
+_MOST_REPORTED: Final = 500  # at a time: Redis's answer to all of them has one deadline
 _STREAM_RETRY: Final = 5  # seconds; the end of a stream is unknown
 _HOUR: Final = 3_600.0
 
@@ -86,10 +84,10 @@ class Limiter:
             "member": Allowance.of(settings.member),
             "admin": Allowance.of(settings.admin),
         }
-        self._buckets: LRUCache[tuple[str, str], Bucket] = LRUCache(_MOST_CALLERS)
-        self._unreported: dict[tuple[str, str], Bucket] = {}
+        self._buckets: RecentMapping[_LimitKey, Bucket] = RecentMapping(_MOST_CALLERS)
+        self._unreported: dict[_LimitKey, Bucket] = {}
         self._leases: dict[str, set[str]] = {}
-        self._releases: set[asyncio.Task[None]] = set()
+        self._reports: set[asyncio.Task[None]] = set()
 
     async def admit(self, principal: Principal, route: RouteClass) -> RateLimitHeaders:
         """Count a request; the headers with what is left of the caller's limits.
@@ -99,18 +97,18 @@ class Limiter:
         standing = self.admit_at_once(principal, route)
         if standing is not None:
             return standing
-        allowance, caller = self._allowance(principal), identity(principal)
+        allowance, caller = self._allowance(principal), principal.identity
         for quota in allowance.quotas:
-            bucket = self._bucket(caller, quota)
+            bucket = self._bucket((caller, quota.name))
             await self._ask(caller, quota, bucket, 0.0)
             self._refuse_above(bucket, quota, quota.seconds(1))
         policy = allowance.policy(route)
-        bucket, cost = self._bucket(caller, policy), policy.seconds(1)
-        weight = self._weight()
+        key, cost = (caller, policy.name), policy.seconds(1)
+        bucket, weight = self._bucket(key), self._weight()
         self._refuse_above(bucket, policy, cost * weight)
-        near = self._is_near(bucket, policy, cost)
+        near = self._is_near(bucket.debt(self._clock()), policy, cost)
         if not (near and await self._ask(caller, policy, bucket, cost)):
-            self._owe((caller, policy.name), bucket, cost * weight)
+            self._owe(key, bucket, cost * weight, self._clock())
         return policy.standing(bucket.debt(self._clock()))
 
     def admit_at_once(self, principal: Principal, route: RouteClass) -> RateLimitHeaders | None:
@@ -121,22 +119,22 @@ class Limiter:
         if allowance.quotas:
             return None
         policy = allowance.policy(route)
-        caller, cost = identity(principal), policy.seconds(1)
-        bucket = self._bucket(caller, policy)
-        if self._is_near(bucket, policy, cost):
+        key, cost, now = (principal.identity, policy.name), policy.seconds(1), self._clock()
+        bucket = self._bucket(key)
+        if self._is_near(bucket.debt(now), policy, cost):
             return None
-        self._owe((caller, policy.name), bucket, cost * self._weight())
-        return policy.standing(bucket.debt(self._clock()))
+        self._owe(key, bucket, cost * self._weight(), now)
+        return policy.standing(bucket.debt(now))
 
     def charge(self, principal: Principal, rows: int, size: int) -> None:
         """Count what was sent. Raises RateLimited where the hour's quota is used up."""
         if not self._settings.enabled:
             return
-        caller = identity(principal)
+        caller = principal.identity
         for quota in self._allowance(principal).quotas:
-            bucket = self._bucket(caller, quota)
+            bucket = self._bucket((caller, quota.name))
             spent = quota.seconds(rows if quota.unit == "rows" else size)
-            self._owe((caller, quota.name), bucket, spent)
+            self._owe((caller, quota.name), bucket, spent, self._clock())
             self._refuse_above(bucket, quota, 0.0)
 
     @asynccontextmanager
@@ -146,7 +144,7 @@ class Limiter:
         if most is None or not self._settings.enabled:
             yield
             return
-        caller, name = identity(principal), identifiers.new_hex()
+        caller, name = principal.identity, identifiers.new_hex()
         leases = self._leases.setdefault(caller, set())
         if len(leases) >= most:
             raise self._too_many_streams(most)
@@ -155,18 +153,25 @@ class Limiter:
             await self._lease(caller, most, name)
             yield
         finally:
-            leases.discard(name)
-            if not leases:
-                self._leases.pop(caller, None)
-            release = asyncio.create_task(self._release(caller, name))
-            self._releases.add(release)
-            release.add_done_callback(self._releases.discard)
+            self._end(caller, name)
+
+    def hold(self, principal: Principal) -> Callable[[], None]:
+        """Count a stream that goes on where the block that counted it ends; what ends it.
+
+        Nothing is refused: it is the same stream.
+        """
+        if self._allowance(principal).streams is None or not self._settings.enabled:
+            return _end_nothing
+        caller, name = principal.identity, identifiers.new_hex()
+        self._leases.setdefault(caller, set()).add(name)
+        self._begin(self._hold(caller, name))
+        return partial(self._end, caller, name)
 
     async def run(self) -> None:
         """Report to Redis what was used and which streams run, until cancelled."""
         renewed = self._clock()
         while True:
-            await asyncio.sleep(_TELL_EVERY)
+            await asyncio.sleep(_REPORT_EVERY)
             if self._link is None or not self._link.keeps:
                 continue
             await self._report_all()
@@ -176,13 +181,13 @@ class Limiter:
 
     async def close(self) -> None:
         """Report to Redis what is left."""
-        if self._releases:
-            await asyncio.wait(self._releases)
+        if self._reports:
+            await asyncio.wait(self._reports)
         await self._report_all()
 
-    def _is_near(self, bucket: Bucket, policy: Policy, cost: float) -> bool:
-        """Whether all workers together might be at the limit, for all that this one knows."""
-        return bucket.debt(self._clock()) + cost > policy.most / 2 / self._workers
+    def _is_near(self, debt: float, policy: Policy, cost: float) -> bool:
+        """Return whether all workers together might be at the limit, as far as this one knows."""
+        return debt + cost > policy.most / 2 / self._workers
 
     def _weight(self) -> int:
         """Without Redis each worker has its share: a request weighs as much as there are."""
@@ -191,15 +196,15 @@ class Limiter:
     def _allowance(self, principal: Principal) -> Allowance:
         return self._allowances["client" if principal.client is not None else principal.role]
 
-    def _bucket(self, caller: str, policy: Policy) -> Bucket:
-        try:
-            return self._buckets[caller, policy.name]
-        except KeyError:
-            bucket = self._buckets[caller, policy.name] = Bucket()
-            return bucket
+    def _bucket(self, key: _LimitKey) -> Bucket:
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = Bucket()
+            self._buckets.put(key, bucket, 1)
+        return bucket
 
-    def _owe(self, key: tuple[str, str], bucket: Bucket, seconds: float) -> None:
-        bucket.add(seconds, self._clock())
+    def _owe(self, key: _LimitKey, bucket: Bucket, seconds: float, now: float) -> None:
+        bucket.add(seconds, now)
         if self._link is not None and len(self._unreported) < _MOST_CALLERS:
             self._unreported[key] = bucket
 
@@ -210,29 +215,29 @@ class Limiter:
 
     async def _ask(self, caller: str, policy: Policy, bucket: Bucket, cost: float) -> bool:
         """Let Redis decide and remember; False where it can't. Raises RateLimited."""
-        told = bucket.tell(self._clock())
+        owed = bucket.begin_report(self._clock())
         key = self._key(caller, policy.name)
-        question: list[str | int] = ["owe", _micro(told), _micro(cost), _micro(policy.most)]
+        question: list[str | int] = ["owe", _micro(owed), _micro(cost), _micro(policy.most)]
         try:
             granted, debt = await self._call(key, question)
         except BaseException as error:  # a cancelled request has reported nothing, either
-            bucket.not_told(told)
+            bucket.retract_report(owed)
             if isinstance(error, RedisAwayError):
                 return False
             raise
-        bucket.told(told, debt / 1e6, self._clock())
+        bucket.confirm_report(owed, debt / 1e6, self._clock())
         if not granted:
             raise _refusal(bucket, policy, cost, self._clock())
         return True
 
     async def _report_all(self) -> None:
         """Report every debt that Redis does not know of, and take over what it knows."""
-        untold, self._unreported = self._unreported, {}
-        if self._link is None or not untold:
+        unreported, self._unreported = self._unreported, {}
+        if self._link is None or not unreported:
             return
-        left = list(untold.items())
+        left = list(unreported.items())
         while left:
-            some, left = left[:_MOST_TOLD], left[_MOST_TOLD:]
+            some, left = left[:_MOST_REPORTED], left[_MOST_REPORTED:]
             if not await self._report(self._link, some):
                 self._unreported = dict(left) | self._unreported
                 return
@@ -240,10 +245,10 @@ class Limiter:
     async def _report(self, link: RedisLink, debts: Sequence[tuple[_LimitKey, Bucket]]) -> bool:
         """Report some debts; whether Redis took them."""
         now = self._clock()
-        told = [bucket.tell(now) for _, bucket in debts]
+        owed = [bucket.begin_report(now) for _, bucket in debts]
         commands: list[Command] = [
             ("EVAL", _SCRIPT, 1, self._key(*key), "owe", _micro(seconds), 0, 0)
-            for (key, _), seconds in zip(debts, told, strict=True)
+            for (key, _), seconds in zip(debts, owed, strict=True)
         ]
         answers: Sequence[Any]
         try:
@@ -251,15 +256,15 @@ class Limiter:
         except RedisAwayError as away:
             answers = [away] * len(debts)
         now, arrived = self._clock(), True
-        for (key, bucket), seconds, answer in zip(debts, told, answers, strict=True):
+        for (key, bucket), seconds, answer in zip(debts, owed, answers, strict=True):
             try:
                 _, debt = _numbers(answer)
             except RedisAwayError:
-                bucket.not_told(seconds)
+                bucket.retract_report(seconds)
                 self._unreported.setdefault(key, bucket)
                 arrived = False
             else:
-                bucket.told(seconds, debt / 1e6, now)
+                bucket.confirm_report(seconds, debt / 1e6, now)
         return arrived
 
     async def _lease(self, caller: str, most: int, name: str) -> None:
@@ -278,16 +283,34 @@ class Limiter:
         if len(self._leases[caller]) > share:
             raise self._too_many_streams(most)
 
+    def _end(self, caller: str, name: str) -> None:
+        """Count the stream no more."""
+        leases = self._leases.get(caller, set())
+        leases.discard(name)
+        if not leases:
+            self._leases.pop(caller, None)
+        self._begin(self._release(caller, name))
+
+    def _begin(self, report: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(report)
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
     async def _renew(self) -> None:
         for caller, names in list(self._leases.items()):
             try:
-                # No more than what runs already: no stream is refused here.
-                most = 10**9
-                await self._call(
-                    self._key(caller, "streams"), ["lease", most, _micro(_LEASE), *names]
-                )
+                await self._keep(caller, names)
             except RedisAwayError:
                 return
+
+    async def _hold(self, caller: str, name: str) -> None:
+        with suppress(RedisAwayError):  # it is renewed with the others
+            await self._keep(caller, [name])
+
+    async def _keep(self, caller: str, names: Iterable[str]) -> None:
+        # No more than what runs already: no stream is refused here.
+        most = 10**9
+        await self._call(self._key(caller, "streams"), ["lease", most, _micro(_LEASE), *names])
 
     async def _release(self, caller: str, name: str) -> None:
         if self._link is None:
@@ -318,19 +341,16 @@ class Limiter:
         )
 
 
+def _end_nothing() -> None:
+    """End a stream that was not counted."""
+
+
 def _refusal(bucket: Bucket, policy: Policy, seconds: float, now: float) -> RateLimited:
     return RateLimited(
         f"This token's limit of {policy.name} is used up.",
         retry_after=math.ceil(max(0.0, bucket.excess(seconds, policy, now))),
         standing=policy.refusal(bucket.debt(now)),
     )
-
-
-@lru_cache(_MOST_CALLERS)
-def identity(principal: Principal) -> str:
-    """A digest of the principal, from which nothing of it can be read."""
-    who = repr((principal.tenant, principal.role, principal.client, principal.subject))
-    return hashlib.blake2b(who.encode(), digest_size=16).hexdigest()
 
 
 def _numbers(answer: object) -> tuple[int, int]:

@@ -40,8 +40,12 @@ class Seal:
         return code.digest()
 
     def fits(self, mac: bytes, *parts: bytes) -> bool:
-        """Whether the code is that of these parts, found out in constant time."""
+        """Return whether the code is that of these parts, found out in constant time."""
         return hmac.compare_digest(mac, self.mac(*parts))
+
+    def fits_beginning(self, beginning: bytes, *parts: bytes) -> bool:
+        """Return whether a code that was cut after so many bytes is that of these parts."""
+        return hmac.compare_digest(beginning, self.mac(*parts)[: len(beginning)])
 
 
 class ServiceKey:

@@ -2,8 +2,8 @@
 
 A ticket is good once, for half a minute, for one path. It is kept in Redis, or in PostgreSQL where
 there is none or it is away, so that any worker honours it; its first letter says where. What is
-kept is its digest alone, so that nobody who can read there can use it, and in Redis under the
-service's seal, so that nobody who can write there can make one.
+kept is its digest alone, so that a reader of the table can't use it, and in Redis under the
+service's seal, so that a writer there can't make one.
 
 A ticket proves by itself that the service has made it, for which path and until when: one that is
 made up, or long over, costs a hash and asks neither Redis nor PostgreSQL.
@@ -124,7 +124,7 @@ class Tickets:
         return place + urlsafe_b64encode(body + mac).rstrip(b"=").decode()
 
     def _is_ours(self, ticket: str, path: str) -> bool:
-        """Whether this service has made the ticket for this path, a moment ago."""
+        """Return whether this service has made the ticket for this path, a moment ago."""
         if len(ticket) != _LENGTH or ticket[0] not in (_IN_REDIS, _IN_POSTGRES):
             return False
         try:

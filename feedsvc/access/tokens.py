@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import jwt
-from cachetools import LRUCache
 
 from feedsvc.access import keys
 from feedsvc.access.claims import ClaimError, principal_of
 from feedsvc.access.jwks import PublishedKeys
 from feedsvc.access.keys import KeyMissingError, VerificationKey
+from feedsvc.core.bounded_mapping import RecentMapping
 from feedsvc.core.principal import Principal, Role
 from feedsvc.core.problems import TokenExpired, Unauthorized, Unavailable
 from feedsvc.settings import Auth
@@ -43,11 +43,13 @@ class Tokens:
             PublishedKeys(settings.jwks_url, settings, clock) if settings.jwks_url else None
         )
         self._required = ["exp", "aud", *(["iss"] if settings.issuer else [])]
-        self._remembered: LRUCache[tuple[int, bytes], Principal] = LRUCache(settings.remember)
+        self._remembered: RecentMapping[tuple[int, bytes], Principal] = RecentMapping(
+            settings.remember
+        )
 
     @property
     def fault(self) -> str | None:
-        """Why no token at all can be verified, None where some can."""
+        """The reason for which no token at all can be verified, None where some can."""
         return None if self._keys() else "no key to verify tokens with could be fetched yet"
 
     @property
@@ -90,7 +92,7 @@ class Tokens:
             if principal is None or self.seconds_left(principal) <= 0:
                 claims = self._claims(_token_of(authorization))
                 principal = principal_of(claims, self._settings)
-                self._remembered[known] = principal
+                self._remembered.put(known, principal, 1)
         except ClaimError as error:
             raise Unauthorized(str(error)) from None
         except _NOT_A_TOKEN as error:
@@ -137,7 +139,7 @@ class Tokens:
         return [key for key in self._keys() if key.fits(algorithm, kid)]
 
     def _may_be_of_a_new_key(self, authorization: str | None) -> bool:
-        """Whether the token is well-formed and accepted, but of a key that is not known."""
+        """Return whether the token is well-formed and accepted, but of a key that is not known."""
         try:
             header = jwt.get_unverified_header(_token_of(authorization))
         except (Unauthorized, *_NOT_A_TOKEN):

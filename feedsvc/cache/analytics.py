@@ -16,7 +16,6 @@ from feedsvc.core.events import (
     CachePut,
     Observers,
 )
-from feedsvc.datasets.tags import all_under, exactly
 
 
 @dataclass(slots=True)
@@ -43,7 +42,6 @@ class CacheAnalytics:
     def __init__(self, datasets: Iterable[str]) -> None:
         self._since = time.time()
         self._counts = {name: _Counts() for name in datasets}
-        self._names = {item(name): name for name in self._counts for item in (exactly, all_under)}
 
     def observe(self, observers: Observers) -> None:
         """Count the events of the cache from now on."""
@@ -59,11 +57,11 @@ class CacheAnalytics:
         return {
             "worker": os.getpid(),
             "since": round(self._since, 3),
-            "listening": pages.listening,
+            "log_read": pages.is_followed,
             "memory": {
                 "pages": len(pages.memory),
-                "bytes": round(pages.memory.currsize),
-                "most_bytes": round(pages.memory.maxsize),
+                "bytes": pages.memory.size,
+                "most_bytes": pages.memory.most,
                 "evictions": pages.memory.evicted,
             },
             "redis": pages.shared_state,
@@ -93,8 +91,7 @@ class CacheAnalytics:
         self._counts[put.dataset].packed_bytes += put.packed
 
     def _changed(self, change: CacheChange) -> None:
-        for name in {self._names[item] for item in change.items if item in self._names}:
-            self._counts[name].invalidations += 1
+        self._counts[change.dataset].invalidations += change.transactions
 
     def _prefetched(self, prefetch: CachePrefetch) -> None:
         self._counts[prefetch.dataset].prefetches[prefetch.outcome] += 1

@@ -1,4 +1,4 @@
--- Claims the loading of a page, unless somebody else has, and tells what there is of it by now.
+-- Claims the loading of a page, unless it is claimed already, and returns its state.
 -- KEYS: the page, its claim. ARGV: whose claim, how long it lasts in ms.
 local claimed = redis.call('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
 local found = redis.pcall('GET', KEYS[1])

@@ -30,7 +30,7 @@ class PageRequest:
     """A page that may be cached: under what, and what would put it out of date."""
 
     key: PageKey
-    items: tuple[str, ...]
+    items: tuple[bytes, ...]
     dataset: Dataset
     origin: str = ""
     """The life of the database that the key is of; no page of another one is kept under it."""

@@ -8,9 +8,9 @@ from feedsvc.cache.envelope import PageKey, PageRequest
 from feedsvc.cache.memory import CacheEntry, Memory
 from feedsvc.cache.policy import PagePolicy
 from feedsvc.cache.redis_pages import RedisPages
-from feedsvc.cache.single_flight import Flights
-from feedsvc.cache.status import Tier, Why
+from feedsvc.cache.status import CacheTier, Why
 from feedsvc.core.events import CacheLoad, Observers
+from feedsvc.core.single_flight import Flights
 from feedsvc.feeds.page import Page
 
 Load: TypeAlias = Callable[[], Awaitable[Page | None]]
@@ -21,7 +21,7 @@ class LoadedPage(NamedTuple):
     """A page, None where it is too large to be one; `tier` is None where it was read."""
 
     page: Page | None
-    tier: Tier | None
+    tier: CacheTier | None
 
 
 class PageLoader:
@@ -47,12 +47,8 @@ class PageLoader:
         self._looks: Flights[CacheEntry | None] = Flights()
 
     def is_loading(self, key: PageKey) -> bool:
-        """Whether the page is being loaded."""
+        """Return whether the page is being loaded."""
         return key in self._loads
-
-    def is_busy(self, key: PageKey) -> bool:
-        """Whether the page is being loaded, or looked for in Redis."""
-        return key in self._loads or key in self._looks
 
     async def load(self, wanted: PageRequest, load: Load) -> LoadedPage:
         """The page from Redis, or from PostgreSQL by the worker that claims it. Raises Problem."""
@@ -91,7 +87,7 @@ class PageLoader:
     def report(self, wanted: PageRequest, page: Page) -> None:
         """Report to observers that the page was read."""
         rows, size = len(page.records), page.size()
-        self._observers.tell(CacheLoad(wanted.dataset.name, page.cost, rows, size))
+        self._observers.publish(CacheLoad(wanted.dataset.name, page.cost, rows, size))
 
     async def close(self) -> None:
         """Cancel all that is being loaded."""

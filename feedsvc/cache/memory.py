@@ -1,11 +1,10 @@
 """The tier in this process's memory: bounded in bytes, the least recently used goes first."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
 
-from cachetools import LRUCache
-
 from feedsvc.cache.envelope import PageKey
+from feedsvc.core.bounded_mapping import RecentMapping
 from feedsvc.feeds.page import Page
 
 _A_RECORD: Final = 48  # bytes that Python needs for each record beside its own
@@ -32,6 +31,18 @@ class Rendered(NamedTuple):
     rows_size: int
 
 
+class ReadyAnswer(NamedTuple):
+    """An answer of a page in certain words: the lines of its head that follow from them, its body.
+
+    `rows_size` is the size of the rows before compression, in bytes.
+    """
+
+    lines: bytes
+    body: bytes = b""
+    rows: int = 0
+    rows_size: int = 0
+
+
 class Guess:
     """The guess that a page would be asked for. It outlives the page, which may be evicted."""
 
@@ -42,52 +53,69 @@ class Guess:
 
 
 class CacheEntry:
-    """A page in memory, with the bodies, entity tags and heads of answers that were made of it.
+    """A page in memory, with the bodies, entity tags and answers that were made of it.
 
-    `guess` is set if it was read before a request asked for it.
+    The answers' bodies are among the bodies. `guess` is set if it was read before a request asked
+    for it.
     """
 
-    __slots__ = ("bodies", "entity_tags", "guess", "heads", "key", "page")
+    __slots__ = ("answers", "bodies", "entity_tags", "guess", "key", "page")
 
     def __init__(self, page: Page, key: PageKey | None = None) -> None:
         self.page = page
         self.key = key
         self.bodies: dict[Hashable, Rendered] = {}
         self.entity_tags: dict[Hashable, str] = {}
-        self.heads: dict[Hashable, bytes] = {}
+        self.answers: dict[Hashable, ReadyAnswer] = {}
         self.guess = Guess() if page.prefetched else None
 
     def size(self) -> int:
         """The bytes of memory that it takes, roughly."""
         records = self.page.size() + _A_RECORD * len(self.page.records)
         bodies = sum(len(made.body) for made in self.bodies.values())
-        heads = sum(map(len, self.heads.values())) + _A_HEAD * len(self.heads)
+        heads = sum(len(made.lines) + _A_HEAD for made in self.answers.values())
         return _A_PAGE + len(self.key or "") + records + bodies + heads
 
 
-class Memory(LRUCache[PageKey, CacheEntry]):
+class Memory:
     """Pages by key. What is larger than a sixteenth of the whole is not kept."""
 
     def __init__(self, most_bytes: int) -> None:
-        super().__init__(most_bytes, getsizeof=CacheEntry.size)
-        self.evicted = 0
+        self._entries: RecentMapping[PageKey, CacheEntry] = RecentMapping(most_bytes)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[PageKey]:
+        return iter(self._entries)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all pages."""
+        return self._entries.size
+
+    @property
+    def most(self) -> int:
+        """The bytes that all pages together may take."""
+        return self._entries.most
+
+    @property
+    def evicted(self) -> int:
+        """The number of pages that had to make room for others."""
+        return self._entries.evicted
 
     def find(self, key: PageKey) -> CacheEntry | None:
-        """The page, which now is the most recently used. In half of the time that `get` takes."""
-        try:
-            return self[key]
-        except KeyError:
-            return None
+        """The page, which now is the most recently used; None where there is none."""
+        return self._entries.get(key)
 
     def put(self, key: PageKey, held: CacheEntry) -> None:
         """Keep the entry, or count it anew when it has grown."""
-        if held.size() > self.maxsize // 16:
-            self.pop(key, None)
+        size = held.size()
+        if size > self.most // 16:
+            self._entries.forget(key)
         else:
-            self[key] = held
+            self._entries.put(key, held, size)
 
-    def popitem(self) -> tuple[PageKey, CacheEntry]:
-        """Evict the least recently used."""
-        key, held = super().popitem()
-        self.evicted += 1
-        return key, held
+    def clear(self) -> None:
+        """Remove all pages."""
+        self._entries.clear()

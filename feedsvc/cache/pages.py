@@ -5,8 +5,8 @@ place it comes from, it is shown only if the ledger knows of no change that it l
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Protocol
 
 from cachetools import TTLCache
 
@@ -20,8 +20,8 @@ from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.status import (
     CacheHit,
     CacheStatus,
+    CacheTier,
     Lookup,
-    Tier,
     Why,
     bypassed,
     missed,
@@ -38,8 +38,21 @@ _MOST_ROUNDS: Final = 3
 _MOST_OVERSIZED: Final = 10_000
 _OVERSIZED_SECONDS: Final = 300.0
 
-CatchUp: TypeAlias = Callable[[], Awaitable[bool]]
-"""Waits until all committed changes are reported; false where they can't be."""
+
+class ChangeLog(Protocol):
+    """The change log as the cache reads it; `changes.log_reader` has it."""
+
+    def is_current(self) -> bool:
+        """Return whether the log was read so lately that a page needs no other look."""
+        ...
+
+    async def current(self, within: float | None = None) -> bool:
+        """Wait until that is so, at most so many seconds; false where it is not."""
+        ...
+
+    async def catch_up(self) -> bool:
+        """Wait until all committed changes are recorded; false where they can't be."""
+        ...
 
 
 class Pages:
@@ -50,14 +63,14 @@ class Pages:
         given: settings.Cache,
         policy: PagePolicy,
         shared: RedisPages | None,
-        catch_up: CatchUp,
+        changes: ChangeLog,
         observers: Observers,
     ) -> None:
         self._policy = policy
         self._shared = shared
         self._observers = observers
         self._stale_patience = given.stale_patience
-        self.catch_up = catch_up
+        self._changes = changes
         self.memory = Memory(pages_share(given.memory_bytes))
         self.loader = PageLoader(policy, self.memory, shared, observers, given.wait_timeout)
         self.coverage = policy.coverage
@@ -65,9 +78,9 @@ class Pages:
         self._oversized: TTLCache[PageKey, None] = TTLCache(_MOST_OVERSIZED, _OVERSIZED_SECONDS)
 
     @property
-    def listening(self) -> bool:
-        """Whether PostgreSQL reports changes, without which no page is shown from the cache."""
-        return self._policy.listening
+    def is_followed(self) -> bool:
+        """Return whether the change log is followed; otherwise the cache shows no page."""
+        return self._policy.is_followed
 
     @property
     def origin(self) -> str:
@@ -99,25 +112,49 @@ class Pages:
         return request
 
     def at_hand(self, wanted: PageRequest, *, quietly: bool = False) -> CacheHit | None:
-        """The page, if it is in memory and may be shown; this takes no time.
+        """The page, if it is in memory and may be shown without a look at the log.
 
-        Observers hear of it unless `quietly`; `tell_hit` reports it later.
+        This takes no time. Publishes an event unless `quietly`; `publish_hit` does so later.
         """
+        return self._in_memory(wanted, quietly=quietly) if self._changes.is_current() else None
+
+    async def look(self, wanted: PageRequest) -> bool:
+        """Look at the log, unless that was done lately; false where it can't be read just now.
+
+        A page that may be shown stale waits for it no longer than `cache.stale_patience`.
+        """
+        patience = self._stale_patience if wanted.dataset.stale else None
+        return await self._changes.current(patience)
+
+    async def catch_up(self) -> bool:
+        """Wait until all committed changes are recorded; false where they can't be."""
+        return await self._changes.catch_up()
+
+    def _in_memory(self, wanted: PageRequest, *, quietly: bool = False) -> CacheHit | None:
+        """The page, if it is in memory and lacks no change that the last look found."""
         held = self.memory.find(wanted.key)
         if held is None or self._policy.fault(wanted, held.page) is not None:
             return None
         found = _hit(wanted, held, "memory")
         if not quietly:
-            self.tell_hit(wanted, found)
+            self.publish_hit(wanted, found)
         return found
 
-    def tell_hit(self, wanted: PageRequest, found: CacheHit) -> None:
+    def publish_hit(self, wanted: PageRequest, found: CacheHit) -> None:
         """Report the hit to observers."""
-        self._observers.tell(CacheLookup(wanted.dataset.name, "hit", found.tier, None))
+        self._observers.publish(CacheLookup(wanted.dataset.name, "hit", found.tier, None))
         self._report_use(wanted, found.held)
 
-    async def from_redis(self, wanted: PageRequest) -> CacheHit | None:
-        """The page, if it is in Redis and may be shown; requests meanwhile share the answer."""
+    async def quickly(self, wanted: PageRequest) -> CacheHit | None:
+        """The page from memory or Redis behind a look at the log, if it may be shown.
+
+        Requests that ask Redis meanwhile share the answer; no event is published.
+        """
+        if not await self.look(wanted):
+            return None
+        found = self._in_memory(wanted, quietly=True)
+        if found is not None or self.shared_state != "answers":
+            return found
         held = await self.loader.look_in_redis(wanted)
         # It may have been asked for before a change that this request must see.
         if held is None or self._policy.fault(wanted, held.page) is not None:
@@ -125,19 +162,20 @@ class Pages:
         return _hit(wanted, held, "redis")
 
     async def find(self, wanted: PageRequest) -> Lookup:
-        """The page from memory or Redis; nothing is read for it."""
-        found = self.at_hand(wanted)
+        """The page from memory or Redis; it is not read from PostgreSQL."""
+        is_read = await self.look(wanted)
+        found = self._in_memory(wanted) if is_read else None
         if found is not None:
             return Lookup(found.held, found.status)
-        why = self._why_not_in_memory(wanted)
-        if self._policy.listening and self._shared is not None:
+        why: Why = self._why_not_in_memory(wanted) if is_read else "deaf"
+        if is_read and self._shared is not None:
             held = await self.loader.from_redis(wanted)
             if isinstance(held, CacheEntry):
                 found = _hit(wanted, held, "redis")
-                self.tell_hit(wanted, found)
+                self.publish_hit(wanted, found)
                 return Lookup(held, found.status)
             why = held if why == "absent" else why
-        self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why))
+        self._observers.publish(CacheLookup(wanted.dataset.name, "miss", None, why))
         return Lookup(None, bypassed(why) if why == "deaf" else missed(why))
 
     async def page(self, wanted: PageRequest, load: Load) -> Lookup:
@@ -145,12 +183,13 @@ class Pages:
 
         An entry without a key was read for this request alone.
         """
-        found = self.at_hand(wanted)
+        is_read = await self.look(wanted)
+        found = self._in_memory(wanted) if is_read else None
         if found is not None:
             return Lookup(found.held, found.status)
         held = self.memory.find(wanted.key)
         is_stale = held is not None and self._policy.may_be_shown_stale(wanted, held.page)
-        if self._policy.listening:
+        if is_read:
             if held is not None and is_stale:
                 self.loader.load_in_background(wanted, load)
                 return self._stale(wanted, held, "memory")
@@ -159,11 +198,11 @@ class Pages:
             held = await self.loader.stale_from_redis(wanted)
         if held is not None:
             return await self._fresh_or_stale(wanted, held, load)
-        return await self._past_the_cache(wanted, load)
+        return await self._past_the_cache(wanted, load, "deaf")
 
     async def fetch(self, wanted: PageRequest, load: Load) -> CacheEntry | None:
         """Load the page into memory before it is asked for, if it can be. Raises Problem."""
-        if self.at_hand(wanted, quietly=True) is None and self._policy.listening:
+        if await self.look(wanted) and self._in_memory(wanted, quietly=True) is None:
             await self.loader.load(wanted, load)
         return self.memory.find(wanted.key)
 
@@ -182,9 +221,9 @@ class Pages:
             self.memory.put(held.key, held)
 
     async def proves(self, wanted: PageRequest, page: Page, snapshot: Snapshot) -> bool:
-        """Whether the page is as this later snapshot would have it."""
-        told = await self.catch_up()
-        return told and self._policy.unchanged(wanted, page, snapshot)
+        """Return whether the page is as this later snapshot would have it."""
+        is_read = await self.catch_up()
+        return is_read and self._policy.unchanged(wanted, page, snapshot)
 
     async def close(self) -> None:
         """Cancel what is still being read or kept."""
@@ -207,7 +246,7 @@ class Pages:
         return "absent" if held is None else self._policy.fault(wanted, held.page) or "absent"
 
     async def _fresh(self, wanted: PageRequest, load: Load) -> Lookup:
-        """A page that lacks no change that was reported before this request began."""
+        """A page that lacks no change that was committed before this request began."""
         why = self._why_not_in_memory(wanted)
         for _ in range(_MOST_ROUNDS):
             joined = self.loader.is_loading(wanted.key)
@@ -224,11 +263,10 @@ class Pages:
             # What was begun for another request may have been overtaken before this one began.
             if not joined or self._policy.is_current(wanted, page):
                 return self._loaded(wanted, loaded, page, why, joined=joined)
-        return await self._past_the_cache(wanted, load)
+        return await self._past_the_cache(wanted, load, "invalidated")
 
-    async def _past_the_cache(self, wanted: PageRequest, load: Load) -> Lookup:
-        why: Why = "invalidated" if self._policy.listening else "deaf"
-        self._observers.tell(CacheLookup(wanted.dataset.name, "bypass", None, why))
+    async def _past_the_cache(self, wanted: PageRequest, load: Load, why: Why) -> Lookup:
+        self._observers.publish(CacheLookup(wanted.dataset.name, "bypass", None, why))
         return _for_this_request(await load())
 
     async def _fresh_or_stale(self, wanted: PageRequest, held: CacheEntry, load: Load) -> Lookup:
@@ -251,7 +289,7 @@ class Pages:
         self, wanted: PageRequest, held: CacheEntry, detail: Literal["memory", "away"]
     ) -> Lookup:
         why: Why = "expired" if detail == "memory" else "deaf"
-        self._observers.tell(CacheLookup(wanted.dataset.name, "stale", "memory", why))
+        self._observers.publish(CacheLookup(wanted.dataset.name, "stale", "memory", why))
         return Lookup(held, _hit_status(wanted, held, detail))
 
     def _loaded(
@@ -262,16 +300,18 @@ class Pages:
             held = CacheEntry(page, wanted.key)
         if loaded.tier is not None:
             found = _hit(wanted, held, loaded.tier)
-            self.tell_hit(wanted, found)
+            self.publish_hit(wanted, found)
             return Lookup(held, found.status)
-        self._observers.tell(CacheLookup(wanted.dataset.name, "miss", None, why, collapsed=joined))
+        self._observers.publish(
+            CacheLookup(wanted.dataset.name, "miss", None, why, collapsed=joined)
+        )
         self._report_use(wanted, held)  # of one that was being read ahead
         return Lookup(held, missed(why, "collapsed" if joined else "stored"))
 
     def _report_use(self, wanted: PageRequest, held: CacheEntry) -> None:
         if held.guess is not None and held.guess.is_open:
             held.guess.is_open = False
-            self._observers.tell(CachePrefetch(wanted.dataset.name, "used"))
+            self._observers.publish(CachePrefetch(wanted.dataset.name, "used"))
 
 
 def _for_this_request(page: Page | None) -> Lookup:
@@ -281,7 +321,7 @@ def _for_this_request(page: Page | None) -> Lookup:
     return Lookup(CacheEntry(page), bypassed("deaf"))
 
 
-def _hit(wanted: PageRequest, held: CacheEntry, tier: Tier) -> CacheHit:
+def _hit(wanted: PageRequest, held: CacheEntry, tier: CacheTier) -> CacheHit:
     return CacheHit(held, _hit_status(wanted, held, tier), tier)
 
 

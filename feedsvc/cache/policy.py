@@ -1,7 +1,7 @@
 """The rules of the cache: which datasets it covers, and which of their pages may be shown.
 
-They rest on the ledger's: a page is shown only while PostgreSQL reports changes, and only if it
-lacks none of them.
+They rest on the ledger's: a page is shown only while the change log is followed, and only if it
+lacks no change that the log has.
 """
 
 from collections.abc import Collection, Mapping
@@ -9,16 +9,16 @@ from typing import Literal, TypeAlias
 
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.cache.envelope import PageRequest
+from feedsvc.cache.items import FollowedFeed
 from feedsvc.cache.key import page_key
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.status import Why
 from feedsvc.core.principal import Principal
-from feedsvc.datasets.tags import lookup_items
 from feedsvc.feeds.page import Page
 from feedsvc.feeds.query import FeedQuery
 
 KeptOut: TypeAlias = Literal["triggers", "unsuitable"]
-"""Why a dataset is kept out: its triggers, or because nothing can tell of its changes."""
+"""The reason for keeping a dataset out: its triggers, or that nothing can report its changes."""
 
 
 class Coverage:
@@ -32,15 +32,17 @@ class Coverage:
         self.fingerprints = fingerprints
         self.kept_out: Mapping[str, str] | None = None
         """The datasets that are not cached, each with the reason; None until it is known."""
-        self.untold: Collection[str] = frozenset()
-        """Datasets whose triggers do not report every change, which `migrate triggers` repairs."""
+        self.incompletely_logged: Collection[str] = frozenset()
+        """Datasets whose triggers do not log every change, which `migrate triggers` repairs."""
+        self.feeds: Mapping[str, FollowedFeed] = {}
+        """The datasets as the database logs them."""
         self.origin = ""
         """The identity of the database, and of its life: no page of another one is shown."""
 
     def reasons(self) -> dict[str, KeptOut]:
-        """Why each dataset that is kept out is, in a word."""
-        untold = self.untold
-        return {n: "triggers" if n in untold else "unsuitable" for n in self.kept_out or ()}
+        """The reason for keeping each dataset out, in a word."""
+        triggers = self.incompletely_logged
+        return {n: "triggers" if n in triggers else "unsuitable" for n in self.kept_out or ()}
 
 
 class PagePolicy:
@@ -52,9 +54,9 @@ class PagePolicy:
         self._enabled = enabled
 
     @property
-    def listening(self) -> bool:
-        """Whether PostgreSQL reports changes, without which no page is shown from the cache."""
-        return self._ledger.listening
+    def is_followed(self) -> bool:
+        """Return whether the change log is followed; otherwise the cache shows no page."""
+        return self._ledger.is_followed
 
     def request(
         self, query: FeedQuery, principal: Principal, limit: int | None
@@ -65,7 +67,8 @@ class PagePolicy:
             return "off"
         if coverage.kept_out is None:
             return "deaf"
-        if dataset.name in coverage.kept_out:
+        followed = coverage.feeds.get(dataset.name)
+        if followed is None or dataset.name in coverage.kept_out:
             return "untracked"
         pinned = dataset.pinned(principal.tenant, principal.client)
         # A narrower tag stands under the tenant's, so it is of use only together with that one.
@@ -76,32 +79,33 @@ class PagePolicy:
                 if text is not None:
                     pinned.setdefault(condition.column.name, text)
         fingerprint = coverage.fingerprints[dataset.name]
+        items = followed.items(dataset.tags, pinned)
+        if items is None:
+            return "untracked"
         key = page_key(coverage.origin, fingerprint, principal, query, limit)
-        return PageRequest(key, lookup_items(dataset.tags, pinned), dataset, coverage.origin)
+        return PageRequest(key, items, dataset, coverage.origin)
 
     def fault(self, wanted: PageRequest, page: Page) -> Why | None:
-        """Why the page may not be shown as it is."""
+        """The reason for which the page may not be shown as it is."""
         if not self._ledger.is_fresh(page.snapshot, wanted.items):
-            return "invalidated" if self._ledger.listening else "deaf"
+            return "invalidated" if self._ledger.is_followed else "deaf"
         return "expired" if page.age() > wanted.dataset.fresh else None
 
     def is_current(self, wanted: PageRequest, page: Page) -> bool:
-        """Whether the page lacks no change, however old it is."""
+        """Return whether the page lacks no change, however old it is."""
         return self._ledger.is_fresh(page.snapshot, wanted.items)
 
     def may_be_kept(self, wanted: PageRequest, page: Page) -> bool:
-        """Whether the reported changes are of the database that the page was read from."""
-        return self._ledger.listening and wanted.origin == self.coverage.origin == page.origin
+        """Return whether the page was read from the database whose changes are followed."""
+        return self._ledger.is_followed and wanted.origin == self.coverage.origin == page.origin
 
     def may_be_shown_stale(self, wanted: PageRequest, page: Page) -> bool:
-        """Whether the page may be shown while a new one is read, or can't be read."""
+        """Return whether the page may be shown while a new one is read, or can't be read."""
         bounds = wanted.dataset
         if not bounds.stale or page.age() > bounds.fresh + bounds.stale:
             return False
-        if self._ledger.listening:
-            return self._ledger.is_fresh(page.snapshot, wanted.items)
         return self._ledger.has_no_newer_change(page.snapshot, wanted.items)
 
     def unchanged(self, wanted: PageRequest, page: Page, snapshot: Snapshot) -> bool:
-        """Whether the page is as this later snapshot would have it, all changes being reported."""
+        """Return whether this later snapshot would give the same page."""
         return self._ledger.unchanged(page.snapshot, snapshot, wanted.items)

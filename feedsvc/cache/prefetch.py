@@ -47,7 +47,7 @@ class _Record:
         self._open = max(0, self._open - 1)
 
     def says_go(self) -> bool:
-        """Whether the next guess is worth it."""
+        """Return whether the next guess is worth it."""
         ratio = self.ratio
         if self._open >= _RECORD:
             return False
@@ -112,7 +112,7 @@ class Prefetcher:
             logger.info("cache: a page was not read ahead: %s", type(problem).__name__)
             return
         if held is not None and held.guess is not None and held.guess.is_open:
-            self._observers.tell(CachePrefetch(wanted.dataset.name, "read"))
+            self._observers.publish(CachePrefetch(wanted.dataset.name, "read"))
             self._records[wanted.dataset.name].guess()
             self._open.append((time.monotonic(), wanted.dataset.name, held.guess))
 
@@ -124,4 +124,4 @@ class Prefetcher:
             if guess.is_open:
                 guess.is_open = False
                 self._records[dataset].add(right=False)
-                self._observers.tell(CachePrefetch(dataset, "wasted"))
+                self._observers.publish(CachePrefetch(dataset, "wasted"))

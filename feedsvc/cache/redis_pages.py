@@ -52,7 +52,7 @@ class RedisPages:
         """Keep the page for as long as it can be of use, if Redis is there."""
         seconds = wanted.dataset.fresh + wanted.dataset.stale - page.age()
         envelope = pack(wanted.key, page, self._seal)
-        self._observers.tell(CachePut(wanted.dataset.name, page.size(), len(envelope)))
+        self._observers.publish(CachePut(wanted.dataset.name, page.size(), len(envelope)))
         try:
             await self._shared.put(wanted.key, envelope, seconds)
         except RedisAwayError:
@@ -93,7 +93,7 @@ class RedisPages:
             return unpack(wanted.key, envelope, self._seal)
         except EnvelopeError as error:
             self._say(str(error))
-            self._observers.tell(CacheLookup(wanted.dataset.name, "miss", "redis", "mismatch"))
+            self._observers.publish(CacheLookup(wanted.dataset.name, "miss", "redis", "mismatch"))
             return "mismatch"
 
     def _say(self, why: str) -> None:

@@ -8,7 +8,7 @@ Why: TypeAlias = Literal[
     "absent", "expired", "invalidated", "mismatch", "deaf", "untracked", "off", "request", "large"
 ]
 """The reason why a page was not shown from the cache."""
-Tier: TypeAlias = Literal["memory", "redis"]
+CacheTier: TypeAlias = Literal["memory", "redis"]
 
 
 class CacheStatus(NamedTuple):
@@ -53,7 +53,7 @@ class CacheHit(NamedTuple):
 
     held: CacheEntry
     status: CacheStatus
-    tier: Tier | None
+    tier: CacheTier | None
 
 
 class Lookup(NamedTuple):

@@ -1,1 +1,1 @@
-"""Triggers that report changed rows, and the listener that receives them."""
+"""The change log: the triggers that write it, and its reader."""

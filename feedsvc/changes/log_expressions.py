@@ -46,7 +46,7 @@ def number(value: int) -> str:
 
 
 def needs_settings(rules: Iterable[LogRule], columns: Columns) -> bool:
-    """Whether a text that is logged depends on the writer's settings."""
+    """Return whether a text that is logged depends on the writer's settings."""
     return any(
         (columns[name].kind not in safe and columns[name].category != "E")
         for rule in rules
@@ -116,16 +116,16 @@ def filled(template: Template, row: str) -> str:
     return f" {_OR} ".join(parts)
 
 
-def both_tags(feed: LogFeed, columns: Columns) -> str:
-    """Those of an updated row, OLD's where they may be others."""
-    new = tags(feed.narrow, "NEW")
+def both_tags(feed: LogFeed, columns: Columns, before: str, now: str) -> str:
+    """Those of an updated row, the former one's where they may be others."""
+    new = tags(feed.narrow, now)
     known = {*feed.key, feed.tenant}
     changing = [t for t in feed.narrow if not set(t.columns) <= known]
     if not changing:
         return new
     names = {name for template in changing for name in template.columns}
-    same = unchanged(sorted(names), "OLD", "NEW", columns)
-    former = f"COALESCE({tags(changing, 'OLD')}, ''::pg_catalog.bytea)"
+    same = unchanged(sorted(names), before, now, columns)
+    former = f"COALESCE({tags(changing, before)}, ''::pg_catalog.bytea)"
     none = "''::pg_catalog.bytea"
     return f"COALESCE({new}, {none}) {_OR} CASE WHEN {same} THEN {none} ELSE {former} END"
 
@@ -134,8 +134,14 @@ def old(feed: LogFeed, row: str) -> str:
     """The former row's columns that tell who could see it, as a JSON array."""
     if not feed.old:
         return "NULL::pg_catalog.text"
-    values = ", ".join(f"{row}.{quote_identifier(name)}" for name in feed.old)
-    return f"pg_catalog.json_build_array({values})::pg_catalog.text"
+    values = [f"{row}.{quote_identifier(name)}" for name in feed.old]
+    place = [] if feed.place is None else [str(feed.place)]
+    return f"pg_catalog.json_build_array({', '.join([*place, *values])})::pg_catalog.text"
+
+
+def no_old(feed: LogFeed) -> str:
+    """The same where there was no former row: of a view's table its place alone."""
+    return "NULL::pg_catalog.text" if feed.place is None else literal(f"[{feed.place}]")
 
 
 def old_of_one(feed: LogFeed, row: str) -> str:
@@ -143,8 +149,13 @@ def old_of_one(feed: LogFeed, row: str) -> str:
     return f"'[' {_OR} {old(feed, row)} {_OR} ']'" if feed.old else old(feed, row)
 
 
+def no_old_of_one(feed: LogFeed) -> str:
+    """The same where there was no former row."""
+    return no_old(feed) if feed.place is None else literal(f"[[{feed.place}]]")
+
+
 def unchanged(names: Sequence[str], one: str, other: str, columns: Columns) -> str:
-    """Whether these columns are the same, to the byte, in both rows; it may be NULL for no."""
+    """SQL that is true where both rows have these columns alike, to the byte; NULL may mean no."""
     tests, images = [], []
     for name in names:
         a, b = (f"{row}.{quote_identifier(name)}" for row in (one, other))

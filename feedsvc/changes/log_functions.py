@@ -4,7 +4,7 @@ An update of one row costs its writer what PostgreSQL takes to call the function
 INSERT (docs/decisions/0152): so there is one for all feeds, and all else is known beforehand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +13,8 @@ from feedsvc.changes.log_expressions import (
     both_tags,
     hashed_scope,
     image,
+    no_old,
+    no_old_of_one,
     number,
     old,
     old_of_one,
@@ -35,12 +37,13 @@ _XID: Final = "pg_catalog.pg_current_xact_id()"
 _SLOT: Final = "feedsvc.log_slot()"
 _NOTHING: Final = "NULL::pg_catalog.text"
 _N: Final = "feedsvc_n"
+_ROW: Final = '"feedsvc: row"'  # a whole row, so no column may have the name
 _OR: Final = "OPERATOR(pg_catalog.||)"
 
 
 @dataclass(frozen=True, slots=True)
 class RowConditions:
-    """When a row is logged at all, and when an updated one is for the feeds that show it."""
+    """The conditions for logging a row at all, and for logging an updated one for its feeds."""
 
     few: str = ""
     changed: str = ""
@@ -67,19 +70,33 @@ def _if(condition: str, body: str) -> str:
 
 def _rows(operation: str, rules: Sequence[LogRule], columns: Columns) -> str:
     row = "OLD" if operation == "delete" else "NEW"
-    op = "g" if operation == "delete" else "u"
     values = []
     for rule in rules:
+        op = _op(rule, "g" if operation == "delete" else "u")
         if not rule.own:
             values += _behind_values(rule, row)
         elif operation == "update":
-            rest = (token(rule.feed, row, columns), both_tags(rule.feed, columns),
-                    old_of_one(rule.feed, "OLD"))  # fmt: skip
+            rest = (token(rule.feed, row, columns), both_tags(rule.feed, columns, "OLD", "NEW"),
+                    _old_in_place(rule, columns))  # fmt: skip
             values.append(_values(rule, op, scope(rule, row, columns), rest))
         else:
             values.append(_own_values(rule, row, op, columns))
     body = f"  {_insert(values)}"
     return body + _moved(rules, columns) if operation == "update" else body
+
+
+def _op(rule: LogRule, op: str) -> str:
+    """The operation; where the table can't fill in narrow tags, the one for pages with any."""
+    return "m" if rule.feed.is_wide else op
+
+
+def _old_in_place(rule: LogRule, columns: Columns) -> str:
+    """The former row's columns if it was in this scope and had this key; else it was elsewhere."""
+    former = old_of_one(rule.feed, "OLD")
+    if not rule.feed.old:
+        return former
+    same = unchanged(_place(rule), "OLD", "NEW", columns)
+    return f"CASE WHEN {same} THEN {former} ELSE {no_old_of_one(rule.feed)} END"
 
 
 def _moved(rules: Sequence[LogRule], columns: Columns) -> str:
@@ -90,7 +107,7 @@ def _moved(rules: Sequence[LogRule], columns: Columns) -> str:
     values = []
     for rule in rules:
         if rule.own:
-            values.append(_own_values(rule, "OLD", "g", columns))
+            values.append(_own_values(rule, "OLD", _op(rule, "g"), columns))
         elif rule.scopes:
             values += _behind_values(rule, "OLD")
     same = unchanged(tuple(names), "OLD", "NEW", columns)
@@ -109,7 +126,7 @@ def _insert(values: Sequence[str]) -> str:
 
 
 def _own_values(rule: LogRule, row: str, op: str, columns: Columns) -> str:
-    former = old_of_one(rule.feed, row) if row == "OLD" else _NOTHING
+    former = old_of_one(rule.feed, row) if row == "OLD" else no_old_of_one(rule.feed)
     rest = (token(rule.feed, row, columns), tags(rule.feed.narrow, row), former)
     return _values(rule, op, scope(rule, row, columns), rest)
 
@@ -142,8 +159,14 @@ def _values(rule: LogRule, op: str, where: str, rest: tuple[str, str, str]) -> s
     return f"({', '.join(given)})"
 
 
-def statement_body(operation: str, rules: Sequence[LogRule], columns: Columns) -> str:
-    """The body for a statement of many rows, from its transition tables."""
+def statement_body(
+    operation: str, rules: Sequence[LogRule], columns: Columns, condition: str
+) -> str:
+    """The body for a statement of many rows, as the condition says, from its transition tables.
+
+    The condition stands here and not in the trigger's WHEN, which PostgreSQL parses, plans and
+    compiles for each statement: 22,000 instructions, where the call costs 8,000.
+    """
     table = "old_rows" if operation == "delete" else "new_rows"
     packed, beyond = [], []
     for rule in rules:
@@ -157,15 +180,17 @@ def statement_body(operation: str, rules: Sequence[LogRule], columns: Columns) -
         beyond.append(_overflow(rule, operation, table, columns))
     return (
         "#variable_conflict use_variable\n"
-        f"DECLARE\n  {_N} pg_catalog.int8 := (SELECT pg_catalog.count(*) FROM {table});\n"
-        f"BEGIN\n  IF {_N} OPERATOR(pg_catalog.>) {MOST_KEYS} THEN\n{''.join(beyond)}"
-        f"  ELSE\n{''.join(packed)}  END IF;\n  RETURN NULL;\nEND\n"
+        f"DECLARE\n  {_N} pg_catalog.int8;\n"
+        f"BEGIN\n  IF {condition} THEN\n"
+        f"  {_N} := (SELECT pg_catalog.count(*) FROM {table});\n"
+        f"  IF {_N} OPERATOR(pg_catalog.>) {MOST_KEYS} THEN\n{''.join(beyond)}"
+        f"  ELSE\n{''.join(packed)}  END IF;\n  END IF;\n  RETURN NULL;\nEND\n"
     )
 
 
 def _keyed(rule: LogRule, table: str, operation: str, columns: Columns) -> str:
     """Scope, place in the statement, operation, key, tags and former row of each row."""
-    former = old(rule.feed, "r") if operation == "delete" else _NOTHING
+    former = old(rule.feed, "r") if operation == "delete" else no_old(rule.feed)
     op = "g" if operation == "delete" else "u"
     return (
         f"SELECT {scope(rule, 'r', columns)} AS s, pg_catalog.row_number() OVER () AS i, "
@@ -184,30 +209,49 @@ def _few(rule: LogRule, row: str) -> str:
 def _pairs(rule: LogRule, columns: Columns) -> str:
     """Updated rows, each with its former one: they stand in the transition tables in one order.
 
-    A FULL JOIN is a hash or a merge join, whatever the plan was made for. Rows that are the same in
-    the columns that are logged are left out; others that don't belong together are told with both
-    of their keys.
+    A FULL JOIN is a hash or a merge join, whatever the plan was made for. Whole rows are joined,
+    and what is logged is made of those alone that differ in what is shown. Rows that don't belong
+    together are told with both of their keys.
     """
+    before, now = "(p.a)", "(p.b)"
 
     def side(table: str) -> str:
-        return (
-            f"SELECT pg_catalog.row_number() OVER () AS i, {scope(rule, 'r', columns)} AS s, "
-            f"{token(rule.feed, 'r', columns)} AS k, {_few(rule, 'r')} AS g, "
-            f"{old(rule.feed, 'r')} AS p, {image(rule.feed.published, 'r')} AS c "
-            f"FROM {table} AS r"
-        )
+        return f"SELECT pg_catalog.row_number() OVER () AS i, {_ROW} AS r FROM {table} AS {_ROW}"
 
-    none = "''::pg_catalog.bytea"
-    same_place = "a.s OPERATOR(pg_catalog.=) b.s AND a.k OPERATOR(pg_catalog.=) b.k"
+    def either(make: Callable[[str], str]) -> str:
+        return f"CASE WHEN p.o OPERATOR(pg_catalog.=) 'u' THEN {make(now)} ELSE {make(before)} END"
+
+    shown = ((before, now) if set(columns) <= set(rule.feed.published)
+             else tuple(image(rule.feed.published, row) for row in (before, now)))  # fmt: skip
+    is_same = unchanged(_place(rule), before, now, columns)
+    paired = (
+        f"SELECT COALESCE(a.i, b.i) AS i, a.r AS a, b.r AS b, a.i IS NOT NULL AS had, "
+        f"b.i IS NOT NULL AS has FROM ({side('old_rows')}) AS a "
+        f"FULL JOIN ({side('new_rows')}) AS b ON a.i OPERATOR(pg_catalog.=) b.i"
+    )
+    ops = (
+        f"CASE WHEN NOT p.had OR p.has AND {is_same} THEN '{{u}}'::pg_catalog._text "
+        "WHEN p.has THEN '{u,g}' ELSE '{g}' END"
+    )
+    changed = (
+        f"SELECT p.i, p.a, p.b, p.had, p.has, pg_catalog.unnest({ops}) AS o FROM ({paired}) AS p "
+        f"WHERE ({shown[0]} OPERATOR(pg_catalog.*=) {shown[1]}) IS NOT TRUE"
+    )
+    tagged = "NULL::pg_catalog.bytea"
+    if rule.feed.narrow:
+        here = both_tags(rule.feed, columns, before, now)
+        gone = tags(rule.feed.narrow, before)
+        each = f"CASE WHEN p.o OPERATOR(pg_catalog.=) 'u' THEN {here} ELSE {gone} END"
+        tagged = f"CASE WHEN {_N} OPERATOR(pg_catalog.<=) {MOST_TAGGED} THEN {each} END"
+    # As of a single row: the former columns stand where the row was.
+    former = _NOTHING
+    if rule.feed.old:
+        stayed = f"p.o OPERATOR(pg_catalog.=) 'g' OR p.had AND p.has AND {is_same}"
+        former = f"CASE WHEN {stayed} THEN {old(rule.feed, before)} ELSE {no_old(rule.feed)} END"
     keyed = (
-        f"SELECT v.s, v.i, v.o, v.k, v.g, v.p FROM ({side('old_rows')}) AS a "
-        f"FULL JOIN ({side('new_rows')}) AS b ON a.i OPERATOR(pg_catalog.=) b.i "
-        "CROSS JOIN LATERAL (VALUES "
-        f"(b.s, b.i, 'u', b.k, COALESCE(a.g, {none}) {_OR} COALESCE(b.g, {none}), a.p, "
-        "b.i IS NOT NULL), "
-        f"(a.s, a.i, 'g', a.k, a.g, a.p, a.i IS NOT NULL AND ({same_place}) IS NOT TRUE)"
-        ") AS v (s, i, o, k, g, p, is_logged) "
-        "WHERE v.is_logged AND (a.c OPERATOR(pg_catalog.*=) b.c) IS NOT TRUE"
+        f"SELECT {either(lambda row: scope(rule, row, columns))} AS s, p.i, p.o, "
+        f"{either(lambda row: token(rule.feed, row, columns))} AS k, {tagged} AS g, "
+        f"{former} AS p FROM ({changed}) AS p"
     )
     return _pack(rule, keyed, "update")
 
@@ -216,8 +260,10 @@ def _pack(rule: LogRule, keyed: str, operation: str) -> str:
     """One row of the log for up to so many keys of a scope."""
     few = f"{_N} OPERATOR(pg_catalog.<=) {MOST_TAGGED}"
     op = "keyed.o" if not rule.feed.narrow else f"CASE WHEN {few} THEN keyed.o ELSE 'm' END"
+    if rule.feed.is_wide:
+        op = "'m'"
     former = _NOTHING
-    if rule.feed.old and operation != "insert":
+    if rule.feed.old and (operation != "insert" or rule.feed.place is not None):
         listed = "pg_catalog.string_agg(COALESCE(keyed.p, 'null'), ',')"
         former = f"'[' {_OR} {listed} {_OR} ']'"
     tagged = "NULL::pg_catalog.bytea"

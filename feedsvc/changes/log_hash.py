@@ -5,6 +5,7 @@ rely on from release to release. A scope's seed is a random number in the databa
 tenant's name can be chosen to have another's number.
 """
 
+import codecs
 from functools import lru_cache
 from typing import Final
 
@@ -14,6 +15,17 @@ _BLOCK: Final = 12
 _SIGN: Final = 1 << 63
 NO_TENANT: Final = 1
 """The scope of rows whose tenant is NULL, which no caller reads."""
+
+_OTHER_NAMES: Final = {"SQL_ASCII": "utf-8", "KOI8R": "koi8_r", "KOI8U": "koi8_u"}
+
+
+def codec(server_encoding: str) -> str:
+    """Python's name of a database's encoding. Raises LookupError where Python has none.
+
+    Texts in SQL_ASCII have the bytes that clients sent, which ours are in UTF-8.
+    """
+    name = _OTHER_NAMES.get(server_encoding) or server_encoding.replace("WIN", "cp")
+    return codecs.lookup(name).name
 
 
 @lru_cache(8_192)

@@ -18,11 +18,12 @@ from feedsvc.changes.log_rules import (
     watched_scopes,
 )
 from feedsvc.changes.log_triggers import LoggedTable
+from feedsvc.changes.view_feeds import ViewFeed, view_feed
 from feedsvc.datasets.dataset import Declaration, quote_identifier
 
 _INSTALLED: Final = (files("feedsvc.changes") / "log_installed.sql").read_text()
 _TABLE_KINDS: Final = ("r", "p")
-_REMEDY: Final = "run `feedsvc migrate triggers`"
+REMEDY: Final = "run `feedsvc migrate triggers`"
 _MAY_INSERT: Final = """
 DO $feedsvc$
 BEGIN
@@ -53,6 +54,10 @@ class LogPlan:
     tables: dict[tuple[str, str], LoggedTable] = field(default_factory=dict)
     feeds: dict[str, tuple[LogFeed, int]] = field(default_factory=dict)
     used: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    views: dict[str, ViewFeed] = field(default_factory=dict)
+    """The feeds of `feeds` whose keys come from tables behind a view."""
+    entered: frozenset[int] = frozenset()
+    """The numbers of feeds that the database has."""
 
     def statements(self) -> Iterator[str]:
         """SQL that makes all of it, for the tables' owner."""
@@ -85,12 +90,16 @@ def log_plan(
     """The plan for what the datasets ask for; `rows` are those of `triggers.sql`."""
     if seeds is None:
         return LogPlan()
-    plan = LogPlan(has_log=True)
+    plan = LogPlan(has_log=True, entered=seeds.entered)
     columns = {id(row): columns_of(row["columns"]) for row in rows}
     for row in rows:
         one = asked[row["ordinal"] - 1]
         if one.own and (row["schema"], row["name"]) == one.place and not row["above"]:
             feed = feed_of(one.name, one.declaration, columns[id(row)], row["policy_columns"])
+            if one.declaration.key_from:
+                mine = [other for other in rows if other["ordinal"] == row["ordinal"]]
+                if (view := view_feed(feed, one.declaration, mine, columns)) is not None:
+                    plan.views[one.name], feed = view, view.whole
             plan.feeds[one.name] = (feed, seeds.of(feed))
     for row in rows:
         one = asked[row["ordinal"] - 1]
@@ -105,12 +114,15 @@ def _add(plan: LogPlan, one: Asked, row: asyncpg.Record, columns: Mapping[str, L
     feed, everyone = plan.feeds[one.name]
     own = one.own and row["is_itself"] and set(feed.key) <= columns.keys()
     scopes = () if own else watched_scopes(one.name, one.declaration, row["origin"], columns)
-    rule = LogRule(feed, everyone, own, scopes)
+    rules = [LogRule(feed, everyone, own, scopes)]
+    if one.own and one.name in plan.views and row["origin"] in plan.views[one.name].parts:
+        keyed = LogRule(plan.views[one.name].parts[row["origin"]], everyone, own=True)
+        # What is read in a second place may change the view's rows of any key.
+        rules = [keyed, *rules] if row["places"] != 1 else [keyed]
     table = plan.tables.setdefault(place, LoggedTable(*place, columns, row["in_tree"]))
     is_copied = row["is_partition"] and ".".join(place) != row["origin"]
-    for rules in (table.emptied,) if is_copied else (table.emptied, table.rules):
-        if rule not in rules:
-            rules.append(rule)
+    for kept in (table.emptied,) if is_copied else (table.emptied, table.rules):
+        kept.extend(rule for rule in rules if rule not in kept)
     plan.used.setdefault(one.name, set()).add(place)
 
 
@@ -172,5 +184,8 @@ async def log_drift(connection: asyncpg.Connection, plan: LogPlan) -> dict[str, 
     found: dict[str, str] = {}
     for name, places in plan.used.items():
         for place in sorted(places & faults.keys()):
-            found.setdefault(name, f"{faults[place]}; {_REMEDY}")
+            found.setdefault(name, f"{faults[place]}; {REMEDY}")
+    for name, (feed, _) in plan.feeds.items():
+        if feed.number not in plan.entered:
+            found.setdefault(name, f"its triggers log it as it was declared before; {REMEDY}")
     return found

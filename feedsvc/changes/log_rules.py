@@ -30,7 +30,7 @@ class LogColumn:
 
     @property
     def has_one_text(self) -> bool:
-        """Whether equal values are always written alike."""
+        """Return whether equal values are always written alike."""
         return self.one_text and text_of(self.kind, self.category) is not None
 
 
@@ -57,10 +57,15 @@ class LogFeed:
     narrow: tuple[Template, ...]
     old: tuple[str, ...]
     published: tuple[str, ...]
+    place: int | None = None
+    whole: "LogFeed | None" = None
+    is_wide: bool = False
 
     @property
     def number(self) -> int:
         """The number in `log_feeds.feed`, of all that a log row's meaning depends on."""
+        if self.whole is not None:
+            return self.whole.number
         meaning = (self.dataset, self.relation, self.key, self.tenant, self.narrow, self.old)
         digest = hashlib.sha256(repr(meaning).encode()).digest()
         return int.from_bytes(digest[:4], "big") >> 1 or 1
@@ -151,16 +156,22 @@ def watched_scopes(
 class Seeds:
     """The numbers `everyone` of feeds: those in the database, and new ones at random."""
 
-    def __init__(self, known: Mapping[int, int]) -> None:
+    def __init__(self, known: Mapping[int, int], state: str = "") -> None:
         self._known = dict(known)
+        self.entered = frozenset(known)
+        """The feeds that the database has."""
+        self.state = state
+        """From where on each of them is logged, for comparison."""
 
     @classmethod
     async def read(cls, connection: asyncpg.Connection) -> "Seeds | None":
         """Those of this database, None where it has no log. Raises what asyncpg raises."""
         if await connection.fetchval("SELECT to_regclass('feedsvc.log_feeds') IS NULL"):
             return None
-        rows = await connection.fetch("SELECT feed, everyone FROM feedsvc.log_feeds")
-        return cls({row["feed"]: row["everyone"] for row in rows})
+        rows = await connection.fetch(
+            "SELECT feed, everyone, since::text AS since FROM feedsvc.log_feeds ORDER BY feed"
+        )
+        return cls({row["feed"]: row["everyone"] for row in rows}, repr([tuple(r) for r in rows]))
 
     def of(self, feed: LogFeed) -> int:
         """The scope of what concerns all readers of the feed."""

@@ -2,9 +2,9 @@
 
 A plain table has three for each kind of write. One of rows logs while the session has changed few
 of them; one of statements, over transition tables, beyond that, when it logs the whole statement.
-What decides is PostgreSQL's own count, in the one's function and in the other's WHEN, which
-PostgreSQL parses for each statement: so it is short. The third is of rows, too, and fires where a
-session plays a replica's part, as logical replication does, which fires no statement triggers.
+What decides is PostgreSQL's own count, in the functions of both. The third is of rows, too, and
+fires where a session plays a replica's part, as logical replication does, which fires no statement
+triggers.
 Partitions, and what inherits, have one of rows that fires always: a statement fires the statement
 triggers of the table that it names alone.
 """
@@ -30,6 +30,13 @@ _TABLES: Final = {
     "update": "OLD TABLE AS old_rows NEW TABLE AS new_rows",
     "delete": "OLD TABLE AS old_rows",
 }
+_MODES: Final = {
+    "D": "disabled",
+    "O": "enabled as ORIGIN",
+    "A": "enabled as ALWAYS",
+    "R": "enabled as REPLICA",
+}
+"""`tgenabled` of pg_trigger, in words."""
 _STATES: Final = {"O": "ENABLE", "A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}
 
 
@@ -115,13 +122,15 @@ class LoggedTable:
                 functions.RowConditions(few, changed), functions.RowConditions("", changed)
             )
         )  # fmt: skip
-        many = functions.statement_body(operation, self.rules, self.columns)
+        many = functions.statement_body(
+            operation, self.rules, self.columns, f"{count} OPERATOR(pg_catalog.>) {FEW_ROWS}"
+        )
         each_row = f"AFTER {operation.upper()} ON {self.quoted} FOR EACH ROW"
         if self.in_tree:
             return [self._trigger(operation, "", every, each_row, "A")]
         event = (
             f"AFTER {operation.upper()} ON {self.quoted} REFERENCING {_TABLES[operation]} "
-            f"FOR EACH STATEMENT WHEN ({count} OPERATOR(pg_catalog.>) {FEW_ROWS})"
+            "FOR EACH STATEMENT"
         )
         return [
             self._trigger(operation, "", rows, each_row, "O"),
@@ -143,7 +152,7 @@ class LoggedTable:
         return LogTrigger(name, function, body, settings, event, enabled)
 
     def _changed(self) -> str:
-        """Whether an update changed what any feed shows of its own rows."""
+        """Return whether an update changed what any feed shows of its own rows."""
         shown = {name for rule in self.rules if rule.own for name in rule.feed.published}
         names = [name for name in self.columns if name in shown]
         if len(names) == len(self.columns):
@@ -167,7 +176,8 @@ class LoggedTable:
         for row in standing:
             if row["trigger"] in modes and row["enabled"] != modes[row["trigger"]]:
                 where = f"{row['schema']}.{row['name']}"
-                return f"the trigger {row['trigger']} of {where} is not in its mode"
+                is_now = f"is {_MODES[row['enabled']]}, not {_MODES[modes[row['trigger']]]}"
+                return f"the trigger {row['trigger']} of {where} {is_now}"
         return None
 
 

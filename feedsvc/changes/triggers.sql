@@ -1,7 +1,7 @@
 -- What some relations' rows come from: themselves, what is behind a view or a policy, every partition
 -- and child, and what these are partitions or children of, for who writes to that fires its triggers
 -- alone. $1 text[]: schemas, $2 text[]: names, pairwise. One row for each, and one for each function
--- that a view or a policy calls and that may read what nobody here knows of.
+-- that a view or a policy calls and whose reads can't be known.
 with recursive wanted as (
     select w.ordinal, c.oid
     from unnest($1::text[], $2::text[]) with ordinality as w (nspname, relname, ordinal)
@@ -65,16 +65,60 @@ select
         where a.attrelid = case when r.above then r.oid else r.origin end
             and a.attnum > 0 and not a.attisdropped
     ) as columns,
+    -- The columns' names by their numbers.
+    (
+        select coalesce(json_object_agg(a.attnum, a.attname), '{}')::text
+        from pg_attribute a where a.attrelid = r.origin and a.attnum > 0 and not a.attisdropped
+    ) as numbers,
+    r.origin::int8 as origin_oid,
+    -- What a view selects.
+    case when c.relkind = 'v' then (
+        select e.ev_action::text from pg_rewrite e where e.ev_class = c.oid and e.ev_type = '1'
+    ) end as query,
+    -- The columns that the views, through which it was reached, read of it; all where a row is read as
+    -- a whole.
+    case when r.origin <> w.oid then array(
+        select distinct a.attname::text
+        from reached v
+        join pg_rewrite e on e.ev_class = v.oid and v.ordinal = r.ordinal
+        join pg_attribute a on a.attrelid = r.origin and a.attnum > 0 and not a.attisdropped
+        where e.ev_action::text ~ ':varattno 0 ' or exists (
+            select from pg_depend d
+            where d.classid = 'pg_rewrite'::regclass and d.objid = e.oid
+                and d.refclassid = 'pg_class'::regclass and d.refobjid = r.origin
+                and d.refobjsubid = a.attnum
+        )
+        order by 1
+    ) end as read_columns,
+    -- In how many places the views and the policies read it.
+    case when r.origin <> w.oid then (
+        select count(*)::int
+        from (
+            select distinct e.oid, e.ev_action::text as tree
+            from reached v join pg_rewrite e on e.ev_class = v.oid where v.ordinal = r.ordinal
+            union
+            select distinct p.oid, p.polqual::text
+            from reached v join pg_policy p on p.polrelid = v.oid where v.ordinal = r.ordinal
+        ) as reading
+        cross join lateral regexp_matches(
+            reading.tree, ':rtekind 0 :relid ' || r.origin::int8 || ' ', 'g'
+        )
+    ) end as places,
     c.relispartition as is_partition,
     exists (select from pg_inherits i where c.oid in (i.inhrelid, i.inhparent)) as in_tree,
-    -- The columns that a policy for SELECT names decide who sees a row.
+    -- The columns that a policy for SELECT names decide who sees a row; one that names the row as a
+    -- whole names all of them.
     array(
         select distinct a.attname::text
         from pg_policy p
-        join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid
-            and d.refclassid = 'pg_class'::regclass and d.refobjid = p.polrelid
-        join pg_attribute a on a.attrelid = p.polrelid and a.attnum = d.refobjsubid and a.attnum > 0
+        join pg_attribute a on a.attrelid = p.polrelid and a.attnum > 0 and not a.attisdropped
         where p.polrelid = c.oid and p.polcmd in ('r', '*') and c.relrowsecurity
+            and (p.polqual::text ~ ':varattno 0 ' or exists (
+                select from pg_depend d
+                where d.classid = 'pg_policy'::regclass and d.objid = p.oid
+                    and d.refclassid = 'pg_class'::regclass and d.refobjid = p.polrelid
+                    and d.refobjsubid = a.attnum
+            ))
         order by 1
     ) as policy_columns,
     -- Whatever changes what the rows are, and fires no trigger.
@@ -101,7 +145,8 @@ where c.relkind in ('r', 'p', 'm', 'f', 'v')
     ))
 union all
 select
-    r.ordinal::int, fn.nspname, f.proname, 'function', false, false, '', '{}', false, false, '{}',
+    r.ordinal::int, fn.nspname, f.proname, 'function', false, false, '', '{}', '{}', 0, null, null,
+    null, false, false, '{}',
     concat_ws(' ', f.oid, f.xmin)
 from reached r
 join depends d on d.oid = r.oid and d.class = 'pg_proc'::regclass and not r.above

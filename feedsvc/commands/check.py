@@ -19,6 +19,8 @@ from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.login import LOGIN_PLACE
 from feedsvc.backends.postgres.replicas import Replicas
 from feedsvc.changes import triggers
+from feedsvc.changes.log_plan import REMEDY
+from feedsvc.changes.refresh_findings import refresh_findings
 from feedsvc.commands.console import ConfigOption
 from feedsvc.core.finding import Finding, report
 from feedsvc.datasets import checks as preflight
@@ -27,6 +29,7 @@ from feedsvc.datasets.dataset import Dataset, Declaration
 from feedsvc.datasets.key_sample import key_findings, some_tenants, views_among
 from feedsvc.datasets.login_sql import login_sql
 from feedsvc.datasets.resolution import resolved
+from feedsvc.feeds.delta_findings import delta_findings
 from feedsvc.operations.alerts.rules import AlertsError, KnownNames
 from feedsvc.operations.alerts.rules import load as load_alerts
 from feedsvc.operations.health.checks import checks_of
@@ -47,7 +50,8 @@ write a dataset for a table, and check again:
   END
   feedsvc check"""
 
-_NO_TRIGGERS: Final = f"not cached, for some changes have no trigger: {triggers.REMEDY}"
+_NO_LOG: Final = f"not cached: {triggers.NO_LOG}"
+_NO_TRIGGERS: Final = f"not cached, for some changes have no trigger: {REMEDY}"
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ class CheckReport:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the service would refuse to start."""
+        """Return whether the service would refuse to start."""
         return bool(self.mistakes) or any(f.severity == "error" for f in self.findings)
 
 
@@ -195,9 +199,11 @@ async def _ask_database(
     result.served = len(served)
     cached = {name: complete[name] for name in served}
     for name, why in (await triggers.untracked(connection, cached)).items():
-        kind = _NO_TRIGGERS if why.endswith(triggers.REMEDY) else None
+        kind = _NO_TRIGGERS if why.endswith(REMEDY) else _NO_LOG if why == triggers.NO_LOG else None
         text = f"it is not cached: {why}"
         result.findings.append(Finding("warning", f"{name}.cache", text, kind=kind))
+    result.findings += await refresh_findings(connection, complete)
+    result.findings += await delta_findings(connection, served)
     if any(f.place == LOGIN_PLACE and f.severity == "error" for f in found):
         result.login = await login_sql(connection, complete)
     views = await views_among(connection, served, complete)

@@ -7,10 +7,11 @@ import orjson
 import typer
 
 from feedsvc import settings
-from feedsvc.commands import check, migrate, serve, tokens
+from feedsvc.commands import advise, check, migrate, serve, tokens
 from feedsvc.commands.console import MISTAKES, ConfigOption, fail
 from feedsvc.commands.demo import command as demo
 from feedsvc.commands.monitor import command as monitor
+from feedsvc.core import logs
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.command()(serve.serve)
@@ -19,6 +20,7 @@ cli.command()(demo.demo)
 cli.command()(tokens.token)
 cli.command()(monitor.monitor)
 cli.command()(check.check)
+cli.command()(advise.advise)
 cli.add_typer(migrate.cli, name="migrate")
 
 
@@ -53,3 +55,5 @@ def main() -> None:
         cli(prog_name="feedsvc")
     except MISTAKES as error:
         fail(str(error) or type(error).__name__)
+    finally:
+        logs.drop_unwritten()

@@ -31,7 +31,7 @@ class Trace(NamedTuple):
 
     @property
     def is_sampled(self) -> bool:
-        """Whether the trace is recorded."""
+        """Return whether the trace is recorded."""
         return bool(int(self.flags, 16) & _SAMPLED)
 
     @property
@@ -79,10 +79,10 @@ class Cause:
     @property
     def comment(self) -> str:
         """The SQL comment; whatever a client named its request, nothing in it ends the comment."""
-        told = [f"request_id='{quote(self.request_id, safe='')}'"]
+        pairs = [f"request_id='{quote(self.request_id, safe='')}'"]
         if self.trace is not None:
-            told.append(f"traceparent='{self.trace.traceparent}'")
-        return f"/* feedsvc:{','.join(told)} */"
+            pairs.append(f"traceparent='{self.trace.traceparent}'")
+        return f"/* feedsvc:{','.join(pairs)} */"
 
     @property
     def parameters(self) -> list[str]:

@@ -2,15 +2,24 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from feedsvc.core.problems import Draining, Problem
 
 _LAST_WORDS: Final = 1.0  # seconds that interrupted streams get to say so
 _A_WEEK: Final = 7 * 86_400.0  # seconds; no stream lasts longer, and a timer has its limits
 _RETRY_SPREAD: Final = 3_000  # milliseconds over which interrupted clients come back
+
+
+class Interruptible(Protocol):
+    """Work under way that a stop waits for, and interrupts in the end."""
+
+    def interrupt(self, problem: Problem) -> None:
+        """End with this problem."""
+        ...
 
 
 class Running:
@@ -66,12 +75,13 @@ class Drain:
 
     def __init__(self) -> None:
         self.begun = False
-        """Whether the next request of each connection is for another process."""
+        """True if the next request of each connection is for another process."""
         self.announced = False
-        """Whether this process is going to stop, also while nothing is refused yet."""
+        """True if this process is going to stop, also while nothing is refused yet."""
         self.stopping = False
-        """Whether nothing long may begin any more."""
-        self._running: set[Running] = set()
+        """True if nothing long may begin any more."""
+        self._running: set[Interruptible] = set()
+        self._when_parting: list[Callable[[], None]] = []
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -84,25 +94,30 @@ class Drain:
             raise Draining("This process is stopping; another one will answer.")
         return Running(self)
 
-    def add(self, running: Running) -> None:
-        """A request's block has begun."""
+    def when_parting(self, part: Callable[[], None]) -> None:
+        """Call this once clients are to go elsewhere; perhaps more than once."""
+        self._when_parting.append(part)
+
+    def add(self, running: Interruptible) -> None:
+        """A request's block has begun, or other work that a stop waits for."""
         self._running.add(running)
         self._idle.clear()
 
-    def remove(self, running: Running) -> None:
-        """A request's block has ended, one way or the other."""
+    def remove(self, running: Interruptible) -> None:
+        """It has ended, one way or the other."""
         self._running.discard(running)
         if not self._running:
             self._idle.set()
 
     @property
     def running_now(self) -> int:
-        """The number of requests that run."""
-        return len(self._running)
+        """The number of requests that run, without those whose connection was handed over."""
+        return sum(isinstance(each, Running) for each in self._running)
 
     def leave(self) -> None:
         """Others answer what is new: each connection gets one more answer, whatever it is."""
         self.begun = True
+        self._part()
 
     def announce(self) -> None:
         """As `leave`, where there may be no others on this machine."""
@@ -111,11 +126,16 @@ class Drain:
     async def run(self, timeout: float) -> None:
         """Refuse new streams, wait for those that run, and interrupt what is left."""
         self.begun = self.announced = self.stopping = True
+        self._part()
         try:
             async with asyncio.timeout(timeout):
                 await self._idle.wait()
         except TimeoutError:
             await self.interrupt_all()
+
+    def _part(self) -> None:
+        for part in self._when_parting:
+            part()
 
     async def interrupt_all(self) -> None:
         """End every stream now, as failed and resumable."""
@@ -127,5 +147,5 @@ class Drain:
 
 
 def retry_ms() -> int:
-    """When an interrupted client should come back: spread, so that not all come at once."""
+    """Draw the milliseconds until an interrupted client should come back, for not all at once."""
     return 500 + random.randrange(_RETRY_SPREAD)  # noqa: S311 - a guess gains nothing

@@ -11,9 +11,15 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from feedsvc.core.cause import Trace
 from feedsvc.core.principal import Principal
+from feedsvc.core.problems import ResetReason
+from feedsvc.core.process_stats import ProcessStats
 
 logger = logging.getLogger(__name__)
 
+LiveEndReason: TypeAlias = Literal[
+    "rotation", "token", "draining", "behind", "limits", "closed", "stalled", "left"
+]
+RepeatPattern: TypeAlias = Literal["row-by-key", "page-by-filter", "small-pages"]
 RequestResult: TypeAlias = Literal["complete", "refused", "failed", "cancelled"]
 
 
@@ -23,7 +29,7 @@ class RequestEnded(NamedTuple):
 
     `seconds` passed from its beginning to its end, `first_byte` of them until its head left (None
     where none did), and `stages` tells where they went. `route` is a pattern and never a path.
-    `why` is the problem's name behind a refusal or a failure. `guarded` tells whether the route is
+    `why` is the problem's name behind a refusal or a failure. `guarded`: whether the route is
     for principals alone, `reason` what was wrong with a token, for the log, and `source` the way
     that the rows came.
     """
@@ -49,6 +55,8 @@ class RequestEnded(NamedTuple):
     reason: str | None = None
     source: str | None = None
     trace: Trace | None = None
+    followed: float = 0.0
+    """Of `seconds`, those in which a live answer went on behind its handler."""
 
     @property
     def elapsed_ms(self) -> int:
@@ -90,9 +98,10 @@ class CachePut:
 
 @dataclass(frozen=True, slots=True)
 class CacheChange:
-    """PostgreSQL notified of a change; the items are those of `feedsvc.datasets.tags`."""
+    """The change log had rows for a dataset, of so many transactions."""
 
-    items: Sequence[str]
+    dataset: str
+    transactions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,8 @@ class DatabaseFault(NamedTuple):
 class QuerySlow(NamedTuple):
     """A request's query took `seconds`, longer than `queries.slow`; its values are left out.
 
-    `backend` is the process id of PostgreSQL's own log, where that is known.
+    `backend` is the process id of PostgreSQL's own log, where that is known. `statement` is the
+    name that the statement is counted by; empty where it has none.
     """
 
     at: float
@@ -134,6 +144,43 @@ class QuerySlow(NamedTuple):
     seconds: float
     backend: int | None
     trace: Trace | None
+    statement: str = ""
+
+
+SlowPlanOutcome: TypeAlias = Literal["kept", "unplanned", "failed"]
+
+
+class SlowPlanRead(NamedTuple):
+    """The plan of a slow statement was kept, could not be made, or could not be read."""
+
+    outcome: SlowPlanOutcome
+
+
+class QueryRan(NamedTuple):
+    """A statement of the service's own was run for a request, in `seconds`, and gave `rows`.
+
+    Its name has no value (`feedsvc.feeds.statement_names`).
+    """
+
+    statement: str
+    seconds: float
+    rows: int
+
+
+class RequestsRepeated(NamedTuple):
+    """One principal sent so many more `requests` that one request could replace.
+
+    `seconds` of their handling would have been spared. `column` is that of a filter with a page for
+    each value, else empty. `begins`: these are the first of their run. No value is in it.
+    """
+
+    at: float
+    pattern: RepeatPattern
+    dataset: str
+    column: str
+    requests: int
+    seconds: float
+    begins: bool
 
 
 class StreamParked(NamedTuple):
@@ -142,10 +189,70 @@ class StreamParked(NamedTuple):
     dataset: str | None
 
 
-class ListenerTurned(NamedTuple):
-    """The listener for notifications connected, or lost its connection."""
+class FeedReset(NamedTuple):
+    """A cursor could not be continued; `reason` is that of the problem."""
 
-    hears: bool
+    dataset: str
+    reason: ResetReason
+
+
+class DeltaSent(NamedTuple):
+    """A delta of so many upserts and deletes was sent as a whole."""
+
+    dataset: str
+    changes: int
+
+
+class LiveEnded(NamedTuple):
+    """A live answer ended for this reason.
+
+    `behind`: it was to come back for more than can be held for it; `closed`: what it followed
+    ended; `stalled`: its client took nothing for too long; `left`: its client closed.
+    """
+
+    reason: LiveEndReason
+
+
+class LiveBehind(NamedTuple):
+    """A subscriber fell so far behind that the events which it lacks are not kept."""
+
+
+class LiveLag(NamedTuple):
+    """So many subscribers were sent an event so many seconds after its commit."""
+
+    seconds: float
+    subscribers: int
+
+
+class LiveTick(NamedTuple):
+    """Cohorts of live feeds were brought to a new state, with so many changes, in one transaction.
+
+    `seconds` is the time for all of them.
+    """
+
+    seconds: float
+    cohorts: int
+    changes: int
+
+
+class LogTurned(NamedTuple):
+    """The change log can be read from now on, or can't be read any more."""
+
+    reads: bool
+
+
+class LogRead(NamedTuple):
+    """The change log was read: so many of its rows, in so many seconds."""
+
+    seconds: float
+    rows: int
+
+
+class LogMaintained(NamedTuple):
+    """The change log was looked after: windows that were trimmed; whether its epoch is new."""
+
+    trimmed: int
+    is_new_epoch: bool
 
 
 class RedisTurned(NamedTuple):
@@ -158,70 +265,6 @@ class RedisRefused(NamedTuple):
     """Redis answered so many questions with an error, or was not asked because of one."""
 
     questions: int
-
-
-class PoolState(NamedTuple):
-    """Connections of a pool: the limit, open, of these in use; and requests that wait."""
-
-    limit: int
-    open: int
-    busy: int
-    waiting: int
-
-
-class StandbyState(NamedTuple):
-    """Whether a standby is read from, and by how many seconds it was behind, if that is known."""
-
-    serves: bool
-    lag: float | None
-
-
-class AuditState(NamedTuple):
-    """Audit entries that wait, how many may, and how many were dropped since the start."""
-
-    waiting: int
-    most: int
-    dropped: int
-
-
-class ProcessStats(NamedTuple):
-    """The state of this worker, once a second, by `feedsvc.operations.vitals`. Sizes are bytes.
-
-    `lags` are seconds by which the event loop woke up late since the last time. Shares are of one
-    CPU for the process and of all of them for the machine. `leaving`: others answer what is new.
-    None is what can't be known here, and `redis_answers` also where there is no Redis.
-
-    `health` has the state of each component that was looked at, `kept_out` why a dataset is not
-    cached, `keys_age` the seconds since an issuer's keys were last fetched, where there is one.
-    """
-
-    at: float
-    lags: Sequence[float]
-    sampled: int
-    cpu_seconds: float
-    cpu_share: float
-    memory: int
-    open_files: int | None
-    most_open_files: int | None
-    machine_cpu_share: float
-    machine_memory: int
-    machine_memory_free: int
-    disk: int | None
-    disk_free: int | None
-    pools: Mapping[str, PoolState]
-    running: int
-    leaving: bool
-    cached_pages: int
-    cached_bytes: int
-    evicted_pages: int
-    database_answers: bool
-    redis_answers: bool | None
-    listener_hears: bool | None
-    health: Mapping[str, Literal["ok", "degraded", "down"]]
-    kept_out: Mapping[str, Literal["triggers", "unsuitable"]]
-    standbys: Mapping[str, StandbyState]
-    audit: AuditState
-    keys_age: float | None
 
 
 class AlertStates(NamedTuple):
@@ -246,8 +289,19 @@ Observation: TypeAlias = (
     | PoolLease
     | DatabaseFault
     | QuerySlow
+    | QueryRan
+    | SlowPlanRead
+    | RequestsRepeated
     | StreamParked
-    | ListenerTurned
+    | LogTurned
+    | LogRead
+    | FeedReset
+    | LiveEnded
+    | LiveBehind
+    | LiveLag
+    | DeltaSent
+    | LiveTick
+    | LogMaintained
     | RedisTurned
     | RedisRefused
     | ProcessStats
@@ -257,8 +311,8 @@ Observation: TypeAlias = (
 Seen = TypeVar("Seen")
 
 
-# They come with each request. To tell of many at a time costs half, for it is done in warm caches.
-_MAY_WAIT: Final = frozenset({RequestEnded, CacheLookup, PoolLease})
+# They come with each request. To publish many at a time costs half, for it is done in warm caches.
+_MAY_WAIT: Final = frozenset({RequestEnded, CacheLookup, PoolLease, QueryRan})
 _MOST_WAITING: Final = 1_000
 
 
@@ -276,7 +330,7 @@ class Observers:
         """Deliver events of this kind to the observer from now on."""
         self._observers.setdefault(kind, []).append(observer)
 
-    def tell(self, observation: Observation) -> None:
+    def publish(self, observation: Observation) -> None:
         """Deliver the event to the observers of its kind."""
         waiting = self._waiting
         waiting.append(observation)

@@ -6,6 +6,7 @@ written together: a write(2) for each of thousands of requests a second costs mo
 
 import asyncio
 import logging
+import os
 import sys
 import time
 import traceback
@@ -137,6 +138,19 @@ def configure(level: Level, form: Form = "auto", stream: TextIO = sys.stderr) ->
     """Set up the log of this process. Times are UTC."""
     lines = Lines(stream, json=form == "json" or (form == "auto" and not stream.isatty()))
     logging.basicConfig(level=level, handlers=[lines], force=True)
+
+
+def drop_unwritten() -> None:
+    """Drop what standard error can't take, as on a full disk: else Python ends with status 120.
+
+    Source: the note on SIGPIPE in https://docs.python.org/3/library/signal.html.
+    """
+    try:
+        sys.stderr.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stderr.fileno())
+        os.close(null)
 
 
 def traced(trace: Trace | None) -> dict[str, str]:

@@ -6,7 +6,12 @@ tenant's datum.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal, TypeAlias
+
+ResetReason: TypeAlias = Literal[
+    "expired", "epoch", "rights", "schema", "truncated", "overflow", "larger", "query"
+]
+"""The reason for which a cursor can't be continued."""
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
@@ -143,6 +148,44 @@ class NotAcceptable(Problem):
     status = 406
     name = "not-acceptable"
     title = "Not acceptable"
+
+
+class Reset(Problem):
+    """The cursor can't be continued: read the feed anew, from the URL in `fresh`.
+
+    `reason` says why: `expired` (the log no longer reaches back to it), `epoch` (the database was
+    restored, promoted or has crashed, or the service has another key), `rights` (who may see which
+    rows has changed, or the token is another reader's), `schema` (the relations have changed),
+    `truncated`, `overflow` (a statement changed more rows than are logged one by one), `larger`
+    (there are more changes than rows to read), `query` (other filters or columns than before).
+    Keep the rows that you have until the new export is whole, then replace them.
+    """
+
+    status = 409
+    name = "reset"
+    title = "Reset"
+
+    def __init__(self, reason: ResetReason, fresh: str = "") -> None:
+        super().__init__(_RESETS[reason])
+        self.reason = reason
+        self.fresh = fresh
+
+    def body(self, instance: str, request_id: str) -> dict[str, Any]:
+        """See `Problem.body`."""
+        body = super().body(instance, request_id)
+        return {**body, "reason": self.reason, "fresh": self.fresh}
+
+
+_RESETS: Final[Mapping[ResetReason, str]] = {
+    "expired": "The change log no longer reaches back to this cursor.",
+    "epoch": "The cursor is of another life of the database, or of another service.",
+    "rights": "Who may see which rows has changed since this cursor.",
+    "schema": "The relations behind this feed have changed since this cursor.",
+    "truncated": "A table behind this feed was truncated since this cursor.",
+    "overflow": "One statement changed more rows than are logged one by one.",
+    "larger": "More has changed since this cursor than a new export has to read.",
+    "query": "The cursor was given for other filters or columns.",
+}
 
 
 class RequestTimeout(Problem):

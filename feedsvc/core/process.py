@@ -26,12 +26,12 @@ class WorkerContext:
 
     def arguments(self, slot: int) -> list[str]:
         """The options of `feedsvc worker` for a worker in this slot."""
-        told = [f"--listen-fd={self.listener.fileno()}", f"--slot={slot}"]
+        arguments = [f"--listen-fd={self.listener.fileno()}", f"--slot={slot}"]
         if self.metrics_listener is not None:
-            told.append(f"--metrics-fd={self.metrics_listener.fileno()}")
+            arguments.append(f"--metrics-fd={self.metrics_listener.fileno()}")
         if self.folder is not None:
-            told.append(f"--folder={self.folder}")
-        return told
+            arguments.append(f"--folder={self.folder}")
+        return arguments
 
     def descriptors(self) -> list[int]:
         """The sockets that a worker inherits."""

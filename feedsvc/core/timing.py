@@ -14,7 +14,7 @@ class Stages:
         self.started = self._last = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.said: dict[str, str] = {}
-        """What else is known, by its name, a word each. It follows from statistics of all tenants'
+        """Further facts by name, a word each. It follows from statistics of all tenants'
         rows, so it is for operators alone."""
         self.first_byte: float | None = None
         """Seconds from the request's beginning until its head left, None before that."""

@@ -117,4 +117,7 @@ def _dataset(name: str, declaration: Declaration, relation: Relation) -> Dataset
         stale=declaration.stale,
         tags=declaration.templates(name),
         filename=declaration.filename or name,
+        watches="watch" in declaration.model_fields_set,
+        watched=tuple(declaration.watch),
+        key_from=declaration.key_from,
     )

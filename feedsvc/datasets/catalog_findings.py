@@ -136,7 +136,7 @@ def _key_findings(name: str, declaration: Declaration, relation: Relation) -> It
 
 
 def _is_proven(declaration: Declaration, relation: Relation) -> bool:
-    """Whether a unique index proves that the key tells one row of a tenant from another."""
+    """Return whether a unique index proves that the key tells one row of a tenant from another."""
     within = {*declaration.key, *([declaration.tenant] if declaration.tenant else [])}
     return any(i.unique and {c for c, _ in i.columns} <= within for i in relation.indexes)
 
@@ -241,7 +241,7 @@ def _source_findings(name: str, declaration: Declaration, relation: Relation) ->
 
 
 def _serves(index: Index, tenant: str | None, parts: Sequence[OrderColumn]) -> bool:
-    """Whether a scan of the index, forwards or backwards, gives this order within a tenant."""
+    """Return whether a scan of the index, in either direction, gives this order within a tenant."""
     if not index.sorts or (tenant is not None and index.columns[0][0] != tenant):
         return False
     columns = [column for column in index.columns if column[0] != tenant]

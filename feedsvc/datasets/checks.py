@@ -7,7 +7,12 @@ import asyncpg
 
 from feedsvc.backends.postgres import pool
 from feedsvc.backends.postgres.login import login_findings
-from feedsvc.backends.postgres.sessions import POOLED_BY_TRANSACTION
+from feedsvc.backends.postgres.sessions import (
+    NOT_KEPT,
+    is_direct,
+    is_pooled,
+    is_pooled_by_transaction,
+)
 from feedsvc.core.finding import Finding
 from feedsvc.datasets import catalog, row_security
 from feedsvc.datasets.dataset import Dataset, Declaration, declarations
@@ -16,7 +21,23 @@ from feedsvc.datasets.resolution import resolved
 from feedsvc.datasets.tag_checks import tag_findings
 from feedsvc.settings import Settings
 
-_WHICH: Final = "select pg_backend_pid()"
+_POOLED: Final = "a pooler hands out sessions by transaction"
+_TAKEN: Final = (
+    "the service can't tell its own sessions from others', so the repair of sessions is refused:"
+    " name PostgreSQL itself",
+    "a statement can't stay prepared, so each is parsed and planned anew, a round trip more: name"
+    " PostgreSQL itself where small pages are many",
+    "an export that reads on several connections could wait for itself, so each reads on one: name"
+    " PostgreSQL itself where exports are large",
+    "its limit of server connections bounds the pools as well: keep the sum of pools.*.size of all"
+    " workers below it (PgBouncer's default_pool_size)",
+    "migrations need an own session: let MIGRATION_DATABASE_URL name PostgreSQL itself",
+)
+"""Each: what, consequence, remedy."""
+_UNTOLD: Final = (
+    "a pooler stands between, and is taken for one of transactions: set it to"
+    ' "session" if its sessions last (statements stay prepared then), or to "transaction"'
+)
 _SET_UP: Final = "run `feedsvc migrate up`, and GRANT feedsvc_service to it"
 _MAY_ADD: Final = "select coalesce(has_table_privilege(to_regclass($1), 'insert'), false)"
 
@@ -33,10 +54,31 @@ async def inspect(
 
 
 async def session_findings(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
-    """Why sessions of this database can't be used, whatever the datasets are."""
-    if await _is_pooled_by_transaction(connection, settings):
-        return [Finding("error", "database.url", POOLED_BY_TRANSACTION)]
+    """The faults that keep sessions of this database from use, whatever the datasets are."""
+    if settings.database.pooler == "session" and await _is_split(connection, settings):
+        return [Finding("error", "database.pooler", NOT_KEPT)]
     return []
+
+
+async def _pooler_findings(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
+    """The losses by a pooler between the service and PostgreSQL."""
+    pooler = settings.database.pooler
+    if not is_pooled(connection):
+        return []
+    if pooler == "auto" and not await _is_split(connection, settings):
+        return [Finding("warning", "database.pooler", _UNTOLD)]
+    return [Finding("warning", "database.url", f"{_POOLED}: {what}") for what in _TAKEN]
+
+
+async def _is_split(connection: asyncpg.Connection, settings: Settings) -> bool:
+    """Return whether a pooler was seen to hand out sessions by transaction."""
+    if not is_pooled(connection) and await is_direct(connection):
+        return False
+    other = await pool.connect(settings.database, application_name="feedsvc start")
+    try:
+        return await is_pooled_by_transaction(connection, other)
+    finally:
+        other.terminate()
 
 
 async def inspected(
@@ -44,7 +86,8 @@ async def inspected(
 ) -> tuple[dict[str, Dataset], list[Finding]]:
     """The same for declarations that have a schema and a key."""
     datasets, found = await catalog.resolve(connection, declared)
-    findings = await login_findings(connection)
+    findings = await _pooler_findings(connection, settings)
+    findings += await login_findings(connection)
     findings += found
     findings += await tag_findings(connection, declared)
     findings += await row_security.relation_findings(connection, declared)
@@ -59,18 +102,3 @@ async def inspected(
             kind = f"neither is kept, for the login can't write to the service's tables: {_SET_UP}"
             findings.append(Finding("warning", place, text, kind=kind))
     return datasets, findings
-
-
-async def _is_pooled_by_transaction(connection: asyncpg.Connection, settings: Settings) -> bool:
-    """Whether two sessions that are open at the same time are one and the same to PostgreSQL.
-
-    A pooler in session mode gives another one while the first is open.
-    """
-    own = await connection.fetchval(_WHICH)
-    if own == connection.get_server_pid():
-        return False  # no pooler stands between
-    other = await pool.connect(settings.database, application_name="feedsvc start")
-    try:
-        return bool(await other.fetchval(_WHICH) == own)
-    finally:
-        other.terminate()

@@ -7,7 +7,7 @@ A `Declaration` is what the operator wrote. `catalog` holds it against the datab
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -26,8 +26,9 @@ KEY_ORDER: Final = "key"
 
 # A parameter of this name is never a filter; `limit.eq=5` is how a column of that name is meant.
 RESERVED: Final = frozenset(
-    {"columns", "limit", "order", "after", "since", "live", "export", "ticket"}
+    {"columns", "limit", "order", "after", "export", "ticket"}
     | {"format", "frames", "progress", "last_event_id"}
+    | {"since", "live", "wait", "seen", "digest"}
     | {"header", "bom", "delimiter", "guard", "decimal", "datetime", "tz", "quote"}
 )
 
@@ -45,6 +46,19 @@ def _is_relation(text: str) -> str:
 
 
 _RelationName = Annotated[str, AfterValidator(_is_relation)]
+
+
+class Refreshed(BaseModel):
+    """The times at which a materialized view is refreshed, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # From one refresh to the next that a change of its tables brings about.
+    after: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    # The longest time without a refresh, whether anything has changed or not.
+    every: Annotated[float, Field(ge=1, le=604_800)] = 3_600.0
+    # A function without parameters that is called in place of REFRESH.
+    by: _RelationName | None = None
 
 
 class Declaration(BaseModel):
@@ -86,6 +100,11 @@ class Declaration(BaseModel):
     # Other tables whose changes show in the rows, each with the tags that a change of it fills
     # in; without any, every page of the dataset is thrown out.
     watch: dict[_RelationName, tuple[_Tag, ...]] = {}
+    # The tables whose rows have a view's key, each with the view's columns and what they are called
+    # there; those that the view takes from the table as they are need not be named.
+    key_from: dict[_RelationName, dict[str, str]] = {}
+    # The materialized views among what the rows come from, which the service refreshes.
+    refreshed: dict[_RelationName, Refreshed] = {}
     # The name of a downloaded file, without its ending; the dataset's own name if left out.
     filename: str | None = None
     # Columns of a view that are never NULL: a view's catalog entry can't tell.
@@ -94,6 +113,10 @@ class Declaration(BaseModel):
     def relation_parts(self) -> tuple[str, str]:
         """Schema and name as the catalog has them. Raises ValueError where it is not both."""
         return relation_parts(self.relation)
+
+    def refreshed_parts(self) -> list[tuple[str, str]]:
+        """Schema and name of each materialized view that is refreshed."""
+        return [relation_parts(relation) for relation in self.refreshed]
 
     def templates(self, name: str) -> tuple[Template, ...]:
         """The tags of a dataset of this name: the name itself, its tenant's, those declared.
@@ -202,7 +225,7 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether it is of a string type: text, varchar, citext, …"""
+        """Return whether it is of a string type: text, varchar, citext, …"""
         return self.category == "S"
 
     def reader(self) -> values.ValueReader | None:
@@ -214,7 +237,7 @@ class Column:
         return values.READERS.get(self.kind)
 
     def admits(self, value: str) -> bool:
-        """Whether the text can be a value of this column."""
+        """Return whether the text can be a value of this column."""
         reader = self.reader()
         try:
             return reader is not None and reader(value) is not None
@@ -223,7 +246,7 @@ class Column:
 
     @property
     def has_one_text(self) -> bool:
-        """Whether equal values are always written alike, so that a tag can hold them."""
+        """Return whether equal values are always written alike, so that a tag can hold them."""
         return self.one_text and text_of(self.kind, self.category) is not None
 
     def canonical(self, value: str) -> str | None:
@@ -277,11 +300,16 @@ class Dataset:
     stale: float
     tags: tuple[Template, ...]
     filename: str
+    # Whether the file names the tables behind a view or a policy that the catalog can't.
+    watches: bool = False
+    watched: tuple[str, ...] = ()
+    # The tables that a view's key comes from, as the declaration has them.
+    key_from: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def pinned(self, tenant: str, client: str | None) -> dict[str, str]:
         """The values that all rows of such a caller share, as PostgreSQL writes them.
 
-        The client only together with the tenant: of a large write the tenants alone are notified.
+        The client only together with the tenant: of a large write the tenants alone are logged.
         """
         held = [(self.tenant, tenant)]
         if client is not None and not self.shared_with_clients:
@@ -297,13 +325,13 @@ class Dataset:
         return pinned
 
     def readable_by(self, role: str, client: str | None) -> bool:
-        """Whether such a caller may ask for it at all; which rows, row-level security decides."""
+        """Return whether the caller may ask for it; row-level security decides on the rows."""
         if role not in self.roles:
             return False
         return client is None or self.client is not None or self.shared_with_clients
 
     def admits(self, tenant: str, client: str | None) -> bool:
-        """Whether these can be values of the columns that they are held to."""
+        """Return whether these can be values of the columns that they are held to."""
         pairs = ((self.tenant, tenant), (self.client, client))
         return all(
             column is None or value is None or column.admits(value) for column, value in pairs

@@ -47,6 +47,11 @@ select
         from pg_options_to_table(c.reloptions) as o
         where o.option_name = 'security_invoker'
     ), false) as as_its_reader,
+    coalesce((
+        select o.option_value::boolean
+        from pg_options_to_table(c.reloptions) as o
+        where o.option_name = 'security_barrier'
+    ), false) as is_barrier,
     -- The call, and not the name alone, which a constant or a column may have as well.
     c.relkind = 'v'
         and pg_get_viewdef(c.oid) ~* 'current_setting\(''feedsvc\.tenant''' as asks_who_reads,

@@ -188,7 +188,7 @@ def _timestamp(value: str, *, offset: bool) -> str:
 
 
 def _may_leave_its_day(clock: str, zoned: str) -> bool:
-    """Whether an offset, or rounding to microseconds, could move the time to another day."""
+    """Return whether an offset, or rounding to microseconds, could move the time to another day."""
     exact = not clock.startswith("24") and len(clock.partition(".")[2]) <= 6
     return not exact or zoned.removeprefix(clock) not in _UTC
 

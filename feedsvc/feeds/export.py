@@ -51,9 +51,9 @@ class Export:
         self.query = query
         self.rows = 0
         self.more = False
-        """Whether the query's limit left rows out."""
+        """True if the query's limit left rows out."""
         self.is_over = False
-        """Whether every row was taken."""
+        """True if every row was taken."""
         self._observers = pool.observers
         self._position: Position | None = query.after
         self._batch_size = BatchSize(options.chunk_bytes)
@@ -73,6 +73,11 @@ class Export:
     def snapshots(self) -> int:
         """The number of snapshots that the rows are of."""
         return self._snapshot.snapshots
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor of the first snapshot, from which what has changed since can be followed."""
+        return self._snapshot.cursor
 
     @property
     def pressed(self) -> asyncio.Event:
@@ -97,7 +102,7 @@ class Export:
             self._reading()
 
     async def wait(self, timeout: float | None) -> bool:
-        """Whether `take` has an answer ready, or gets one within so many seconds."""
+        """Return whether `take` has an answer ready, or gets one within so many seconds."""
         if self.is_over or self._reading().done():
             return True
         done, _ = await asyncio.wait({self._reading()}, timeout=timeout)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from feedsvc.core.problems import BadParameter, NotAcceptable
@@ -20,7 +20,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
 _FLAG: Final = {"0": False, "1": True}
 _ITEM: Final = re.compile(r"""(?:"((?:[^"]|"")*)"|((?:[^",][^,]*)?))(,|\Z)""")
 _MOST_LISTED: Final = 1_000  # values of `in`
-_TO_COME: Final = ("since", "live")
+_OF_DELTAS: Final = ("wait", "seen", "digest")
 _PARAMETERS: Final = ("columns", "limit", "order", "after", "export", "format")
 _FORMAT_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = {
     CSV.name: ("header", "bom", *CSV_STYLES),
@@ -60,13 +60,22 @@ class FeedQuery:
 
     @property
     def is_framed(self) -> bool:
-        """Whether the format can show progress and errors."""
+        """Return whether the format can show progress and errors."""
         return self.format is SSE or self.layout.frames
+
+    @property
+    def is_followed(self) -> bool:
+        """Return whether it has all rows that there are, in a format that can show a cursor."""
+        return self.is_framed and self.limit is None and self.after is None
 
     @property
     def after_token(self) -> str | None:
         """The token of the row that the query starts behind."""
         return None if self.after is None else tokens.encode(self.after)
+
+    def behind(self, token: str) -> "FeedQuery":
+        """The same behind the row of this token. Raises BadParameter."""
+        return replace(self, after=_order_values("since", token, self.order))
 
     @classmethod
     def parse(
@@ -77,7 +86,7 @@ class FeedQuery:
         last_event_id: str | None = None,
     ) -> "FeedQuery":
         """The query of these parameters and headers. Raises BadParameter and NotAcceptable."""
-        form = _format(given, accept)
+        form = format_of(given, accept, FORMATS)
         _refuse_what_is_not_for(form, given, dataset)
         columns = _columns(given, dataset)
         order = _order(given, dataset)
@@ -121,28 +130,32 @@ def parse_key(token: str, dataset: Dataset) -> tuple[str, ...]:
     return tuple(_reader(column)(part) for column, part in zip(dataset.key, parts, strict=True))
 
 
-def _format(given: Mapping[str, str], accept: str) -> Format:
+def format_of(given: Mapping[str, str], accept: str, formats: Mapping[str, Format]) -> Format:
+    """The format that the parameters name, else the one of these that Accept prefers.
+
+    Raises BadParameter and NotAcceptable.
+    """
     if "format" in given:
-        return parameters.choice(given, "format", FORMATS, NDJSON)
-    offers = {name: form.media_types for name, form in FORMATS.items()}
+        return parameters.choice(given, "format", formats, NDJSON)
+    offers = {name: form.media_types for name, form in formats.items()}
     name = negotiation.media_type(accept, offers)
     if name is None:
         types = [media_type for offered in offers.values() for media_type in offered]
-        raise NotAcceptable("No format of this feed matches Accept.", allowed=types)
-    return FORMATS[name]
+        raise NotAcceptable("No format that is offered here matches Accept.", allowed=types)
+    return formats[name]
 
 
 def _refuse_what_is_not_for(form: Format, given: Mapping[str, str], dataset: Dataset) -> None:
     offered = (*_PARAMETERS, *_FORMAT_PARAMETERS.get(form.name, ()))
     for name in given:
-        if name in _TO_COME:
-            raise BadParameter(f"{name} is not offered yet.", parameter=name, allowed=offered)
+        if name in _OF_DELTAS:
+            raise BadParameter(f"{name} goes with since.", parameter=name, allowed=offered)
         if name in RESERVED and name not in offered:
             users = [f for f, extra in _FORMAT_PARAMETERS.items() if name in extra]
             what = f"{name} is for {' and '.join(users)} alone, and this is {form.name}."
             raise BadParameter(what, parameter=name, allowed=offered)
-        if name not in RESERVED and _filter_name(name, dataset) is None:
-            raise parameters.unknown(name, (*offered, *_filter_names(dataset)))
+        if name not in RESERVED and filter_name(name, dataset) is None:
+            raise parameters.unknown(name, (*offered, *filter_names(dataset)))
 
 
 def _columns(given: Mapping[str, str], dataset: Dataset) -> tuple[Column, ...]:
@@ -231,14 +244,15 @@ def _reader(column: Column) -> Callable[[str], str]:
     return reader
 
 
-def _filter_names(dataset: Dataset) -> list[str]:
+def filter_names(dataset: Dataset) -> list[str]:
+    """The names of the parameters that are filters."""
     names: list[str] = []
     for column, ops in dataset.filters.items():
         names.extend(f"{column}.{op}" if op != "eq" else column for op in ops)
     return names
 
 
-def _filter_name(name: str, dataset: Dataset) -> tuple[str, Op] | None:
+def filter_name(name: str, dataset: Dataset) -> tuple[str, Op] | None:
     """The column and operator of a parameter's name, None where it is no filter."""
     if name in dataset.filters and "eq" in dataset.filters[name]:
         return name, "eq"
@@ -252,7 +266,7 @@ def _filter_name(name: str, dataset: Dataset) -> tuple[str, Op] | None:
 def _filters(given: Mapping[str, str], dataset: Dataset) -> tuple[Filter, ...]:
     found: dict[tuple[str, Op], Filter] = {}
     for name, value in given.items():
-        meant = None if name in RESERVED else _filter_name(name, dataset)
+        meant = None if name in RESERVED else filter_name(name, dataset)
         if meant is None:
             continue
         if meant in found:

@@ -8,17 +8,24 @@ import asyncpg
 
 from feedsvc.backends.postgres.pool import Connection
 from feedsvc.core import cause
-from feedsvc.core.events import Observers, QuerySlow
+from feedsvc.core.events import Observers, QueryRan, QuerySlow
 
 
 class Stopwatch:
     """Times one request's queries, and reports the first of them that is slow."""
 
-    def __init__(self, observers: Observers, dataset: str, source: str) -> None:
+    def __init__(
+        self, observers: Observers, dataset: str, source: str, statement: str = ""
+    ) -> None:
+        """`statement` is the name by which all that is timed is counted at `finish`."""
         self._observers = observers
         self._dataset = dataset
         self._backend: int | None = None
-        self._has_told = False
+        self._is_reported = False
+        self._statement = statement
+        self._seconds = 0.0
+        self.rows = 0
+        """Rows that were read so far, for the count."""
         self.source = source
         """The name of the source in Server-Timing."""
 
@@ -34,14 +41,22 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._judge(time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._seconds += seconds
+            self._judge(seconds)
+
+    def finish(self) -> None:
+        """Count what was timed since the last time as one call of the statement."""
+        if self._statement and self._seconds:
+            self._observers.publish(QueryRan(self._statement, self._seconds, self.rows))
+        self._seconds, self.rows = 0.0, 0
 
     def _judge(self, seconds: float) -> None:
         present = cause.PRESENT.get()
-        if present is None or seconds <= present.slow or self._has_told:
+        if present is None or seconds <= present.slow or self._is_reported:
             return
-        self._has_told = True
-        self._observers.tell(
+        self._is_reported = True
+        self._observers.publish(
             QuerySlow(
                 at=time.time(),
                 request_id=present.request_id,
@@ -51,5 +66,6 @@ class Stopwatch:
                 seconds=seconds,
                 backend=self._backend,
                 trace=present.trace,
+                statement=self._statement,
             )
         )

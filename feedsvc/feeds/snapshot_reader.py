@@ -18,6 +18,7 @@ from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.slow_queries import Stopwatch
 from feedsvc.feeds.sources import choice
 from feedsvc.feeds.sources.source import Position, ReadResult
+from feedsvc.feeds.statement_names import StatementKind, name_of
 from feedsvc.feeds.totals import Total, total_of
 from feedsvc.feeds.transaction import Moment
 from feedsvc.feeds.trial import refuse_what_is_no_text
@@ -48,7 +49,10 @@ class SnapshotReader:
         self._stages = stages
         self._count_timeout = options.count_timeout
         self._source = options.source_factory(query, principal)
-        self._stopwatch = Stopwatch(pool.observers, query.dataset.name, self._source.name)
+        kind: StatementKind = "export" if self._is_large else "page"
+        self._stopwatch = Stopwatch(
+            pool.observers, query.dataset.name, self._source.name, name_of(kind, query)
+        )
         self._exits = AsyncExitStack()
         self._connection: Connection | None = None
         """The connection of the present snapshot, once its source has begun."""
@@ -70,6 +74,9 @@ class SnapshotReader:
             self.first_page = FirstPage(options.first_page, options.verify)
         self.total: Total | None = None
         """The number of rows, counted in the first snapshot, where the format shows it."""
+        self.cursor: str | None = None
+        """The cursor of the first snapshot, where it is asked for and there is one."""
+        self._make_cursor = options.cursor
 
     @property
     def snapshots(self) -> int:
@@ -83,7 +90,7 @@ class SnapshotReader:
 
     @property
     def _is_large(self) -> bool:
-        """Whether it may take long."""
+        """Return whether it may take long."""
         return self._query.limit is None or self._query.limit > _SMALL_LIMIT
 
     async def read(
@@ -110,6 +117,7 @@ class SnapshotReader:
         """End the snapshot and release its connection."""
         exits, self._exits = self._exits, AsyncExitStack()
         self._connection = self._standby = None
+        self._stopwatch.finish()
         await exits.aclose()
 
     async def _read(
@@ -125,6 +133,7 @@ class SnapshotReader:
             else:
                 result = await self._source.read(min(rows, exactly), exactly=True)
         if result.batch is not None:
+            self._stopwatch.rows += result.batch.count
             refuse_what_is_no_text(connection, memoryview(result.batch.body))
         self._has_read = True
         return result
@@ -144,6 +153,9 @@ class SnapshotReader:
         if self.first_page is not None and self._snapshots == 0:
             self.first_page.begin(self.moment)
         self._stopwatch.on(connection)
+        make_cursor, self._make_cursor = self._make_cursor, None
+        if make_cursor is not None:
+            self.cursor = await make_cursor(connection, self.moment)
         return connection
 
     async def _begin_source(

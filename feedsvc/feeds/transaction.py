@@ -3,24 +3,27 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
+import asyncpg
 from asyncpg.transaction import Transaction
 
 from feedsvc.backends.postgres.admission import Asker
 from feedsvc.backends.postgres.pool import Connection, Pool, cut, is_lost
 from feedsvc.core.logs import redacted
 from feedsvc.core.principal import Principal
-from feedsvc.core.problems import Internal
+from feedsvc.core.problems import Internal, NotSetUp
 from feedsvc.core.timing import Stages
 
 logger = logging.getLogger(__name__)
 
 _WHO_READS: Final = (files("feedsvc.feeds") / "transaction.sql").read_text().rstrip()
 _SHARE: Final = "SELECT pg_export_snapshot(), pg_current_snapshot()::text"
+# What TRUNCATE takes from the log is no part of a snapshot, so the lock comes before it.
+_LOCK_LOG: Final = "LOCK TABLE feedsvc.log IN ACCESS SHARE MODE"
 _SNAPSHOT_NAME: Final = re.compile(r"[0-9A-Fa-f-]+")
 
 
@@ -48,6 +51,10 @@ class SharedSnapshot(NamedTuple):
     snapshot: str
 
 
+TurnTo: TypeAlias = Callable[[Principal], Awaitable[Reading]]
+"""Makes a caller the one whose rows a transaction reads from then on."""
+
+
 @asynccontextmanager
 async def reading(
     pool: Pool,
@@ -69,6 +76,36 @@ async def reading(
         stages.lap("pool")
         async with _as_caller(pool, connection, principal) as moment:
             yield Reading(connection, moment)
+
+
+@asynccontextmanager
+async def reading_the_log(
+    pool: Pool, principal: Principal, stages: Stages, dataset: str
+) -> AsyncIterator[Reading]:
+    """The same, of a snapshot in which nothing of the change log is trimmed away unseen."""
+    stages.pass_over()
+    asker = Asker((*principal.scope, principal.subject), dataset)
+    async with pool.lease(asker=asker) as connection:
+        stages.lap("pool")
+        async with _as_caller(pool, connection, principal, is_of_log=True) as moment:
+            yield Reading(connection, moment)
+
+
+@asynccontextmanager
+async def reading_the_log_for_many(
+    pool: Pool,
+) -> AsyncIterator[TurnTo]:
+    """The same for several callers, one behind the other, all in one snapshot.
+
+    Gives a function that makes its argument the one whose rows are read from then on.
+    """
+    async with pool.lease() as connection, _transaction(pool, connection):
+        await _lock_log(connection)
+
+        async def turn_to(principal: Principal) -> Reading:
+            return Reading(connection, await _set_caller(pool, connection, principal))
+
+        yield turn_to
 
 
 @asynccontextmanager
@@ -95,16 +132,38 @@ async def _as_caller(
     connection: Connection,
     principal: Principal,
     shared: SharedSnapshot | None = None,
+    *,
+    is_of_log: bool = False,
 ) -> AsyncIterator[Moment]:
     """The transaction itself, as long as the block runs; gives what it reads."""
-    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
-    try:
-        await transaction.start()
+    async with _transaction(pool, connection):
+        if is_of_log:
+            await _lock_log(connection)
         if shared is not None:
             await _join(connection, shared)
         yield await _set_caller(pool, connection, principal)
+
+
+@asynccontextmanager
+async def _transaction(pool: Pool, connection: Connection) -> AsyncIterator[None]:
+    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+    try:
+        await transaction.start()
+        yield
     finally:
         await _end(transaction, connection, pool.release_timeout)
+
+
+async def _lock_log(connection: Connection) -> None:
+    """Keep the log from being trimmed, before the snapshot is taken. Raises NotSetUp."""
+    try:
+        await connection.execute(_LOCK_LOG)
+    except (
+        asyncpg.UndefinedTableError,
+        asyncpg.InvalidSchemaNameError,
+        asyncpg.InsufficientPrivilegeError,
+    ):
+        raise NotSetUp("The change log is not in this database.", 30) from None
 
 
 async def share(connection: Connection) -> SharedSnapshot:

@@ -1,4 +1,4 @@
--- Tells row-level security who reads, until the transaction ends. A policy asks for it with
+-- Sets the reader for row-level security until the transaction ends. A policy asks for it with
 -- (select current_setting('feedsvc.tenant', true)). The snapshot is the one that all is read in. That
 -- of a standby does not say what it sees, so in its place stands one that sees nothing. The last
 -- column is the timeline, by which an old primary that came back is known.

@@ -16,7 +16,8 @@ import orjson
 from feedsvc.backends.postgres.outbox import Outbox, OutboxTable
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.core import identifiers
-from feedsvc.core.events import AuditState, RequestEnded
+from feedsvc.core.events import RequestEnded
+from feedsvc.core.process_stats import AuditState
 from feedsvc.operations.audit_refusals import Entry, Refusals
 from feedsvc.settings import Audit
 
@@ -89,7 +90,7 @@ class AuditLog:
 
 
 def _is_without_token(entry: RequestEnded | Entry) -> bool:
-    """Tell whether no caller is known; entries that are counts have none."""
+    """Return whether no caller is known; entries that are counts have none."""
     return not isinstance(entry, RequestEnded) or entry.principal is None
 
 

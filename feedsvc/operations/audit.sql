@@ -1,4 +1,4 @@
--- Writes a batch of entries. Told twice after an answer that was lost, an entry is written once.
+-- Writes a batch of entries. Sent twice after an answer that was lost, an entry is written once.
 -- $1 text: a JSON array of objects with these keys.
 insert into feedsvc.audit (
     id, at, request_id, method, route, status, result, why, elapsed_ms, address,

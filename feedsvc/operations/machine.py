@@ -32,7 +32,7 @@ class Machine:
         self.look()
 
     def look(self) -> None:
-        """Look up the usage, in about a millisecond. What the system does not tell stays.
+        """Look up the usage, in about a millisecond. What the system does not report stays.
 
         A process without a file left to look with uses as many as it may.
         """

@@ -5,11 +5,12 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 from feedsvc.backends.postgres.probe import ReadinessProbe
 from feedsvc.core.drain import Drain
-from feedsvc.core.events import Observers, ProcessStats, StandbyState
+from feedsvc.core.events import Observers
+from feedsvc.core.process_stats import FollowedState, ProcessStats, StandbyState
 from feedsvc.operations.audit import AuditLog
 from feedsvc.operations.health.disks import Room
 from feedsvc.operations.health.health import HealthMonitor
@@ -20,6 +21,25 @@ _LOOK_EVERY: Final = 5.0  # seconds between looks at what costs a millisecond to
 _DISK_PATIENCE: Final = 0.1  # seconds; a file system that hangs must not silence the worker
 
 
+class Subscribers(Protocol):
+    """The subscribers of this worker."""
+
+    @property
+    def count(self) -> int:
+        """Their present number."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """The number that there may be."""
+        ...
+
+    @property
+    def catching_up(self) -> int:
+        """Those that lack events which are not kept."""
+        ...
+
+
 class SampledParts(NamedTuple):
     """The parts whose state is sampled; the rest of them is health's context."""
 
@@ -27,6 +47,7 @@ class SampledParts(NamedTuple):
     drain: Drain
     probe: ReadinessProbe
     audit: AuditLog
+    subscribers: Subscribers
 
 
 class StatsSampler:
@@ -47,7 +68,7 @@ class StatsSampler:
         looked = time.monotonic()
         await self._look_at_disk()
         while True:
-            self._observers.tell(self.now(self._context.loop.since(self._sampled)))
+            self._observers.publish(self.now(self._context.loop.since(self._sampled)))
             self._sampled = time.monotonic()
             await asyncio.sleep(_EVERY)
             if time.monotonic() - looked >= _LOOK_EVERY:
@@ -72,16 +93,32 @@ class StatsSampler:
             running=parts.drain.running_now,
             leaving=parts.drain.begun,
             cached_pages=len(pages.memory),
-            cached_bytes=round(pages.memory.currsize),
+            cached_bytes=pages.memory.size,
             evicted_pages=pages.memory.evicted,
             database_answers=parts.probe.fault is None,
             redis_answers=None if context.link is None else not context.link.away,
-            listener_hears=pages.listening if context.settings.cache.enabled else None,
+            log_reads=pages.is_followed if context.settings.cache.enabled else None,
             health=parts.health.states(),
             kept_out=pages.coverage.reasons(),
             standbys={r.name: StandbyState(r.is_usable, r.lag) for r in context.replicas.all},
             audit=parts.audit.state(),
             keys_age=published.age() if published else None,
+            log=context.log.last,
+            live=self._live(),
+            views=context.views.states(),
+        )
+
+    def _live(self) -> FollowedState:
+        subscribers, tail = self._parts.subscribers, self._context.tail
+        cohorts = tail.cohorts
+        return FollowedState(
+            subscribers=subscribers.count,
+            most=subscribers.most,
+            catching_up=subscribers.catching_up,
+            cohorts=len(cohorts),
+            kept_bytes=sum(cohort.broadcast.kept_bytes for cohort in cohorts),
+            failing=tail.failing_for,
+            looked=tail.looked_ago,
         )
 
     async def _look_at_disk(self) -> None:

@@ -64,6 +64,8 @@ def _stores(assembly: Assembly) -> Iterator[Component]:
         ("pools", service.pools, servers.run if servers.are_several else None),
         ("standbys", replicas, replicas.run if replicas.all else None),
         ("pool of the audit log", assembly.audit_pool, None),
+        ("pool of the log's tail", assembly.tail_pool, None),
+        ("pool of plans", assembly.plan_pool, None),
     ):
         yield Component(name, pools.open, run, partial(pools.close, _CLOSE_TIMEOUT))
 
@@ -71,10 +73,13 @@ def _stores(assembly: Assembly) -> Iterator[Component]:
 def _observers(assembly: Assembly, spans: Spans | None) -> Iterator[Component]:
     """Parts that note what requests do, and write the last of it when they are closed."""
     service, audit = assembly.service, assembly.audit
-    sampled = SampledParts(service.together.health, service.drain, service.probe, audit)
+    sampled = SampledParts(
+        service.together.health, service.drain, service.probe, audit, service.subscribers
+    )
     yield Component("telemetry", close=service.observing.close)
     for name, run in service.observing.work(sampled):
         yield Component(name, run=run)
+    yield Component("plans of slow statements", run=assembly.slow_plans.run)
     yield Component("limits", run=service.limits.run, close=service.limits.close)
     yield Component("audit log", run=audit.run, close=audit.close, close_within=_AUDIT_TIMEOUT)
     if spans is not None:
@@ -90,6 +95,12 @@ def _feeds(assembly: Assembly) -> Iterator[Component]:
     follow = assembly.changes.run if is_cached else None
     warm = partial(keep_warm, service) if is_cached else None
     yield Component("cache", run=follow, close=service.pages.close)
+    yield Component("subscribers", close=service.subscribers.close)
+    yield Component("live feeds", close=service.tail.close)
+    yield Component("waiting for changes", close=service.deltas.arrivals.close)
+    yield Component("the change log", run=assembly.upkeep.run)
+    if assembly.views is not None:
+        yield Component("materialized views", run=assembly.views.run)
     yield Component("prefetching", close=service.prefetcher.close)
     yield Component("warming", run=warm, close=service.warmth.write)
     if published is not None:
@@ -116,11 +127,11 @@ class Serving(NamedTuple):
             await runner.stop_accepting()
 
     def is_connected(self) -> bool:
-        """Tell whether a client of the feeds has a connection.
+        """Return whether a client of the feeds has a connection.
 
         Prometheus keeps one to the port of the metrics for as long as it lives.
         """
-        return self.runners[0].is_connected()
+        return self.runners[0].is_connected() or self.service.subscribers.count > 0
 
     async def part(self, timeout: float) -> None:
         """End idle connections, and give their clients up to `timeout` seconds to notice."""
@@ -128,10 +139,18 @@ class Serving(NamedTuple):
             runner.part(timeout * _LAST_BYTES)
         loop = asyncio.get_running_loop()
         end, last = loop.time() + timeout, loop.time() + timeout * _LAST_BYTES
-        while loop.time() < last and any(each.is_connected() for each in self.runners):
-            if loop.time() >= end and not any(each.is_sending() for each in self.runners):
+        while loop.time() < last and self._has_clients():
+            if loop.time() >= end and not self._is_sending():
                 break
             await asyncio.sleep(_PARTING_TICK)
+
+    def _has_clients(self) -> bool:
+        are_left = self.service.subscribers.count > 0
+        return are_left or any(each.is_connected() for each in self.runners)
+
+    def _is_sending(self) -> bool:
+        is_sending = self.service.subscribers.is_sending()
+        return is_sending or any(each.is_sending() for each in self.runners)
 
 
 @asynccontextmanager

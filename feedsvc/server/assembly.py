@@ -23,11 +23,24 @@ from feedsvc.cache.prefetch import Prefetcher
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.redis_store import RedisStore
 from feedsvc.cache.warming import Warmth
-from feedsvc.changes.listener import DEADLINE, INTERVAL, ChangeListener
+from feedsvc.changes.log_reader import LogReader
+from feedsvc.changes.log_upkeep import LogUpkeep
+from feedsvc.changes.refreshes import refreshed_views
+from feedsvc.changes.view_refresh import ViewRefresh
 from feedsvc.core.drain import Drain
-from feedsvc.core.events import CachePrefetch, Observers, QuerySlow, RequestEnded
+from feedsvc.core.events import (
+    CachePrefetch,
+    Observers,
+    QuerySlow,
+    RequestEnded,
+    RequestsRepeated,
+)
 from feedsvc.core.process import WorkerContext
 from feedsvc.datasets.dataset import Dataset, declarations
+from feedsvc.feeds.arrivals import Arrivals
+from feedsvc.feeds.cursors import Cursors
+from feedsvc.feeds.delta_wait import Deltas
+from feedsvc.feeds.live.tail import Tail
 from feedsvc.operations.access_log import AccessLog
 from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.audit import AuditLog
@@ -36,15 +49,25 @@ from feedsvc.operations.health.checks import checks_of
 from feedsvc.operations.health.context import HealthContext
 from feedsvc.operations.health.readiness import Readiness
 from feedsvc.operations.metrics.observer import Domain
+from feedsvc.operations.performance.advisor import QueryAdvisor
+from feedsvc.operations.performance.plan_reader import PlanReader
+from feedsvc.operations.performance.repeats import RequestRepeats
+from feedsvc.operations.performance.slow_plans import SlowPlans
+from feedsvc.operations.repeat_log import RepeatLog
 from feedsvc.operations.slow_query_log import SlowQueryLog
 from feedsvc.operations.telemetry import Telemetry, TelemetryContext
 from feedsvc.server.preflight import StartError, alert_rules
-from feedsvc.settings import Settings
+from feedsvc.settings import PoolSettings, Settings
 from feedsvc.web.application import patterns
 from feedsvc.web.context import Service
+from feedsvc.web.live.registry import SubscriberRegistry
 from streams.formats import FORMATS
 
 _CLOCKS_APART: Final = 30.0  # seconds by which the clocks of machines may differ
+_TAIL_DEADLINE: Final = 5.0  # seconds for what the log's tail asks
+_PLAN_DEADLINE: Final = 5.0  # seconds
+_BACKGROUND_LOCK: Final = 0.1  # seconds that both wait for another session's lock
+_BACKGROUND_IDLE: Final = 30.0  # seconds
 _PATIENCE: Final = 0.01  # seconds by which figures may lag behind
 
 
@@ -53,9 +76,14 @@ class Assembly(NamedTuple):
 
     service: Service
     link: RedisLink | None
-    changes: ChangeListener
+    changes: LogReader
+    upkeep: LogUpkeep
+    views: ViewRefresh | None
     audit: AuditLog
     audit_pool: Pool
+    tail_pool: Pool
+    plan_pool: Pool
+    slow_plans: SlowPlans
 
 
 def assemble(
@@ -70,16 +98,31 @@ def assemble(
     observers, drain = Observers(_PATIENCE), Drain()
     pools, replicas = _connections(settings, workplace, observers)
     link = _redis(settings, observers)
+    # Of the tail's two one asks what was written, and the other reads it.
+    tail_pool = _background_pool(pools, "live", 2, _TAIL_DEADLINE)
+    plan_pool = _background_pool(pools, "advice", 1, _PLAN_DEADLINE)
+    subscribers = SubscriberRegistry(settings.streams, observers, drain)
+    deltas = _deltas(settings, pools, tail_pool, key, drain)
     audit_pool, analytics = _audit_pool(settings, observers, pools), CacheAnalytics(datasets)
     audit = AuditLog(audit_pool, settings.audit)
-    observers.add(RequestEnded, audit.observe)
-    observers.add(RequestEnded, AccessLog().observe)
-    observers.add(QuerySlow, SlowQueryLog().observe)
+    _observe_requests(settings, datasets, audit, observers)
     analytics.observe(observers)
     shared = _shared(settings, link, observers, key)
     pages, changes = _cache(settings, pools.servers, datasets, shared, observers)
-    health = HealthContext(settings, workplace, pools, replicas, pages, changes, tokens, link)
+    tail = Tail(
+        deltas.arrivals,
+        (tail_pool, pools["read"]),
+        deltas.cursors,
+        subscribers.fan_out,
+        observers,
+    )
+    tail.most_keys = settings.streams.membership_rows
+    refreshed = refreshed_views(declarations(settings.datasets.file))
+    health = HealthContext(
+        settings, workplace, pools, replicas, pages, changes, tokens, link, tail, refreshed
+    )
     probe = ReadinessProbe(pools.servers)
+    advisor, slow_plans = _advisor(settings, workplace, datasets, plan_pool, observers)
     service = Service(
         settings=settings,
         datasets=datasets,
@@ -89,6 +132,7 @@ def assemble(
         limits=Limiter(settings.limits, link, settings.server.workers * settings.server.instances),
         observers=observers,
         observing=Telemetry(_observed(health, datasets, rules), pools["write"], observers),
+        advisor=advisor,
         pools=pools,
         replicas=replicas,
         pages=pages,
@@ -99,8 +143,17 @@ def assemble(
         readiness=Readiness(settings.health, drain, tokens, health.loop, probe),
         together=Fleet(health, drain),
         drain=drain,
+        deltas=deltas,
+        subscribers=subscribers,
+        tail=tail,
     )
-    return Assembly(service, link, changes, audit, audit_pool)
+    upkeep = LogUpkeep(pools.servers, settings.changes, observers, workplace.folder)
+    views = ViewRefresh(pools.servers, refreshed, settings.changes, workplace.folder)
+    kept_fresh = views if refreshed else None
+    return Assembly(
+        service, link, changes, upkeep, kept_fresh, audit, audit_pool, tail_pool, plan_pool,
+        slow_plans,
+    )  # fmt: skip
 
 
 def _observed(
@@ -115,6 +168,7 @@ def _observed(
         alerts={name: rule.severity for name, rule in rules.items()},
         checks=[check.name for check in checks_of(parts.settings.health)],
         standbys=[replica.name for replica in parts.replicas.all],
+        views=parts.views.names,
         publishes=parts.tokens.published is not None,
     )
     return TelemetryContext(parts.settings, parts.workplace, domain, rules)
@@ -159,16 +213,72 @@ def _cache(
     datasets: Mapping[str, Dataset],
     shared: RedisPages | None,
     observers: Observers,
-) -> tuple[Pages, ChangeListener]:
+) -> tuple[Pages, LogReader]:
     oldest = max((dataset.fresh + dataset.stale for dataset in datasets.values()), default=0.0)
-    ledger = Ledger(keep=oldest + _CLOCKS_APART, silence=2 * (INTERVAL + DEADLINE))
+    ledger = Ledger(keep=oldest + _CLOCKS_APART)
     size = settings.streams.page_size
     fingerprints = {name: fingerprint(dataset, size) for name, dataset in datasets.items()}
     coverage = Coverage(fingerprints)
     watch = Invalidation(coverage, ledger, declarations(settings.datasets.file), observers)
-    changes = ChangeListener(servers, watch, watch.look, observers)
+    changes = LogReader(
+        servers, watch, watch.survey, interval=settings.changes.interval, observers=observers
+    )
     policy = PagePolicy(ledger, coverage, enabled=settings.cache.enabled)
-    return Pages(settings.cache, policy, shared, changes.catch_up, observers), changes
+    return Pages(settings.cache, policy, shared, changes, observers), changes
+
+
+def _background_pool(pools: PoolSet, name: str, size: int, deadline: float) -> Pool:
+    """Connections to the read pool's servers that no flood of requests can take.
+
+    None is opened while none is needed, and none counts in the read pool's figures.
+    """
+    settings = PoolSettings(
+        size=size,
+        reserve=0,
+        share=1,
+        acquire_timeout=deadline,
+        query_timeout=deadline,
+        lock_timeout=_BACKGROUND_LOCK,
+        idle_timeout=_BACKGROUND_IDLE,
+        application_name=f"feedsvc {name}",
+    )
+    return Pool("read", settings, pools.servers)
+
+
+def _advisor(
+    settings: Settings,
+    workplace: WorkerContext,
+    datasets: Mapping[str, Dataset],
+    pool: Pool,
+    observers: Observers,
+) -> tuple[QueryAdvisor, SlowPlans]:
+    """The reader of plans for operators, and that of slow statements, which it shows."""
+    owner = settings.database.owner_url
+    reader = PlanReader(pool)
+    slow_plans = SlowPlans(datasets, reader, (workplace.folder, workplace.slot), observers)
+    observers.add(QuerySlow, slow_plans.observe)
+    owner_url = None if owner is None else owner.get_secret_value()
+    return QueryAdvisor(datasets, reader, slow_plans, owner_url), slow_plans
+
+
+def _observe_requests(
+    settings: Settings, datasets: Mapping[str, Dataset], audit: AuditLog, observers: Observers
+) -> None:
+    """Add those who audit, log and compare requests."""
+    observers.add(RequestEnded, audit.observe)
+    observers.add(RequestEnded, AccessLog().observe)
+    observers.add(QuerySlow, SlowQueryLog().observe)
+    if settings.metrics.enabled:
+        observers.add(RequestEnded, RequestRepeats(datasets, observers).observe)
+        observers.add(RequestsRepeated, RepeatLog(datasets).observe)
+
+
+def _deltas(
+    settings: Settings, pools: PoolSet, tail_pool: Pool, key: ServiceKey, drain: Drain
+) -> Deltas:
+    """The parts that deltas need. A process that stops answers waiting requests at once."""
+    arrivals = Arrivals(tail_pool, settings.changes.interval, lambda: drain.begun)
+    return Deltas(Cursors(key.seal("cursors"), pools["write"]), arrivals, pools["read"])
 
 
 def _prefetcher(

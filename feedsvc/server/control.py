@@ -16,18 +16,20 @@ _MOST_WAITING: Final = 1_000_000  # bytes; no message is nearly as long
 
 
 class ControlLine:
-    """One end. `heard` gets each message; `gone` is called once, at the end of them."""
+    """One end. `on_message` gets each message; `on_end` is called once, at the end of them."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
         self._waiting = b""
-        self._gone: Callable[[], None] | None = None
-        self._heard: Callable[[dict[str, Any]], None] | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._on_message: Callable[[dict[str, Any]], None] | None = None
 
-    def listen(self, heard: Callable[[dict[str, Any]], None], gone: Callable[[], None]) -> None:
+    def listen(
+        self, on_message: Callable[[dict[str, Any]], None], on_end: Callable[[], None]
+    ) -> None:
         """Begin to listen, on the event loop that runs."""
-        self._heard, self._gone = heard, gone
+        self._on_message, self._on_end = on_message, on_end
         asyncio.get_running_loop().add_reader(self._end, self._read)
 
     def say(self, **message: Any) -> None:
@@ -39,9 +41,9 @@ class ControlLine:
 
     def stop_listening(self) -> None:
         """Stop reading; messages may still be sent."""
-        if self._gone is not None:
+        if self._on_end is not None:
             asyncio.get_running_loop().remove_reader(self._end)
-            self._gone = None
+            self._on_end = None
 
     def close(self) -> None:
         """Close the connection."""
@@ -56,13 +58,13 @@ class ControlLine:
         except OSError:
             data = b""
         if not data or len(self._waiting) > _MOST_WAITING:
-            gone = self._gone
+            on_end = self._on_end
             self.close()
-            if gone is not None:
-                gone()
+            if on_end is not None:
+                on_end()
             return
         *whole, self._waiting = (self._waiting + data).split(b"\n")
         for line in whole:
             message = orjson.loads(line)
-            if self._heard is not None:
-                self._heard(message)
+            if self._on_message is not None:
+                self._on_message(message)

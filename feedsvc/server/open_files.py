@@ -60,8 +60,8 @@ def bounded(settings: Settings, limit: int) -> Server:
         )
     connections = min(server.connections or most, most)
     of_one = min(server.connections_per_address, max(1, connections // 2))
-    _tell("server.connections", server.connections, connections, limit)
-    _tell("server.connections_per_address", server.connections_per_address, of_one, limit)
+    _warn("server.connections", server.connections, connections, limit)
+    _warn("server.connections_per_address", server.connections_per_address, of_one, limit)
     given = {"connections": connections, "connections_per_address": of_one}
     return server.model_copy(update=given)
 
@@ -71,7 +71,7 @@ def for_metrics(server: Server) -> Server:
     return server.model_copy(update={"connections": _SCRAPERS})
 
 
-def _tell(name: str, wanted: int | None, most: int, limit: int) -> None:
+def _warn(name: str, wanted: int | None, most: int, limit: int) -> None:
     if wanted is not None and most < wanted:
         logger.warning(
             "%s is %d here instead of %d, for a process may open %d files (ulimit -n)",

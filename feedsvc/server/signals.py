@@ -2,7 +2,7 @@
 
 SIGTERM and SIGINT end it, the second one at once; SIGHUP reads the settings, keys and datasets
 anew. New settings need new processes, for half of a service is made of them, so a process that
-serves by itself hands over to workers when it is told to reload, and looks after them from then
+serves by itself hands over to workers at a reload, and supervises them from then
 on: its id stays, for its process manager, and it costs no second process before that.
 """
 

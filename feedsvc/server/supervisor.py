@@ -100,7 +100,7 @@ class Supervisor:
 
     @property
     def begun(self) -> bool:
-        """Whether workers were started."""
+        """Return whether workers were started."""
         return self._present is not None
 
     async def wait(self) -> None:
@@ -182,7 +182,7 @@ class Supervisor:
             return
 
     async def _is_wanted_after_pause(self, generation: _Generation) -> bool:
-        """Whether, after a pause, one more is wanted."""
+        """Return whether, after a pause, one more is wanted."""
         pause, self._backoff = self._backoff, min(self._backoff * 2, _LONGEST_BACKOFF)
         try:
             async with asyncio.timeout(pause):

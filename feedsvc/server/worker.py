@@ -28,7 +28,7 @@ class Worker:
         ours, its = socket.socketpair()
         self.slot = slot
         self.retired = False
-        """Whether it is meant to end."""
+        """True if it is meant to end."""
         self.started = time.monotonic()
         with its:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
@@ -75,7 +75,7 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it answers requests, or has."""
+        """Return whether it answers requests, or has."""
         return self._ready.done() and self._ready.exception() is None
 
     def _on_message(self, message: dict[str, Any]) -> None:

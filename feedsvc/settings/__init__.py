@@ -7,6 +7,7 @@ and `REDIS_URL` are understood too. Times are seconds, sizes bytes.
 from feedsvc.settings.effective import Settings, mask_url
 from feedsvc.settings.loading import SettingsError, load, named_files, settings_file, warnings
 from feedsvc.settings.operations import (
+    Advise,
     Alerts,
     Audit,
     Health,
@@ -21,6 +22,7 @@ from feedsvc.settings.sections import (
     Auth,
     Cache,
     CallerLimits,
+    Changes,
     Claims,
     ClientLimits,
     Cors,
@@ -33,6 +35,7 @@ from feedsvc.settings.sections import (
 )
 
 __all__ = [
+    "Advise",
     "Alerts",
     "AnalyticsPool",
     "Audit",
@@ -40,6 +43,7 @@ __all__ = [
     "BulkPool",
     "Cache",
     "CallerLimits",
+    "Changes",
     "Claims",
     "ClientLimits",
     "Cors",

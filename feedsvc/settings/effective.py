@@ -7,6 +7,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, InitSettingsSource, SettingsConfigDict
 
 from feedsvc.settings.operations import (
+    Advise,
     Alerts,
     Audit,
     Health,
@@ -20,6 +21,7 @@ from feedsvc.settings.renamed import PREFIX
 from feedsvc.settings.sections import (
     Auth,
     Cache,
+    Changes,
     Cors,
     Database,
     Datasets,
@@ -59,6 +61,7 @@ class Settings(BaseSettings):
     database: Database = Database()
     redis: Redis = Redis()
     cache: Cache = Cache()
+    changes: Changes = Changes()
     auth: Auth = Auth()
     limits: Limits = Limits()
     audit: Audit = Audit()
@@ -70,6 +73,7 @@ class Settings(BaseSettings):
     datasets: Datasets = Datasets()
     log: Log = Log()
     queries: Queries = Queries()
+    advise: Advise = Advise()
     tracing: Tracing = Tracing()
 
     def masked(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class Audit(Section):
     """The audit log of requests, in the table `feedsvc.audit`."""
 
     enabled: bool = True
-    """Whether requests are recorded in the table `feedsvc.audit`."""
+    """Record requests in the table `feedsvc.audit`."""
     most_waiting: int = Field(20_000, ge=100, le=1_000_000)
     """Entries that may wait for PostgreSQL; more are dropped and counted."""
 
@@ -70,7 +70,7 @@ class Metrics(Section):
     """Counts and times of requests, and the port that Prometheus reads them from."""
 
     enabled: bool = True
-    """Whether requests are counted and timed."""
+    """Count and time requests."""
     host: str = "127.0.0.1"
     """The address of `port`."""
     port: int | None = Field(None, ge=0, le=65_535)
@@ -128,9 +128,16 @@ class Queries(Section):
     slow: float = Field(0.25, gt=0, le=3_600)
     """Seconds beyond which a query is logged, with its request and without values."""
     comment_pages: bool = False
-    """Whether statements of pages and single rows carry their request's comment too, beside exports
+    """Put the request's comment on statements of pages and single rows too, beside exports
     and traced requests. PostgreSQL then parses each anew, in some 0.4 ms.
     """
+
+
+class Advise(Section):
+    """`feedsvc advise`, which tries indexes on a copy."""
+
+    scratch: str = Field("feedsvc_advice", min_length=1, max_length=63)
+    """Schema of the copy, made and rolled back unless it is there."""
 
 
 class Tracing(Section):

@@ -48,7 +48,7 @@ _FOR_SENTINELS: Final = ("sentinel_username", "sentinel_password")
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where a Redis is. `nodes` are the server, the sentinels, or some of the cluster's nodes.
+    """The address of a Redis. `nodes` are the server, the sentinels, or some nodes of the cluster.
 
     `tls` is None without TLS, else redis-py's `ssl_` arguments.
     """
@@ -158,9 +158,9 @@ def _options(query: str, kind: RedisKind, scheme: str, *, is_tls: bool) -> dict[
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:
-            told = f" {name}" if _OPTION.fullmatch(name) else ""
+            named = f" {name}" if _OPTION.fullmatch(name) else ""
             raise ValueError(
-                f"has an option{told} that {scheme}:// does not take: it takes {_listed(known)};"
+                f"has an option{named} that {scheme}:// does not take: it takes {_listed(known)};"
                 " deadlines and connections are redis.timeout and redis.connections"
             )
         if name in options:

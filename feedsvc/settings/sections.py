@@ -1,7 +1,7 @@
 """Settings by section: the server, its database, datasets and clients."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -86,6 +86,9 @@ class Cors(Section):
     """Seconds that a browser may remember the answer to a preflight request."""
 
 
+Pooler: TypeAlias = Literal["auto", "session", "transaction"]
+
+
 class Database(Section):
     """PostgreSQL, as the service's own login."""
 
@@ -100,6 +103,10 @@ class Database(Section):
     owner_url: SecretStr | None = None
     """An owner's login, for migrations and the repairs that need one; MIGRATION_DATABASE_URL is
     understood too.
+    """
+    pooler: Pooler = "auto"
+    """`session`: sessions last, a pooler's too. `transaction`: a pooler may give each transaction
+    another one (docs/pools.md). `auto`: as `transaction` where a pooler is found.
     """
     connect_timeout: Seconds = 2.0
     """Seconds for a new connection."""
@@ -129,13 +136,13 @@ class Cache(Section):
     """First pages, in memory and in Redis. A dataset's own bounds stand in the datasets file."""
 
     enabled: bool = True
-    """Whether first pages are cached."""
+    """Cache first pages."""
     memory_bytes: int = Field(67_108_864, ge=0, le=1 << 40)
     """Bytes of the cache in each process, keys included; a quarter is for remembered requests. 0
     leaves pages to Redis alone.
     """
     shared: bool = True
-    """Whether pages are kept in Redis too, if there is one."""
+    """Keep pages in Redis too, if there is one."""
     wait_timeout: Seconds = 5.0
     """Seconds that a request waits for a page that another request is reading before it reads the
     page itself.
@@ -147,9 +154,24 @@ class Cache(Section):
     warm: int = Field(200, ge=0, le=10_000)
     """The number of the most requested pages that are read at a start; 0 for none."""
     prefetch: bool = True
-    """Whether the next page is read ahead for a caller that pages through a dataset."""
+    """Read the next page ahead for a caller that pages through a dataset."""
     prefetch_patience: Seconds = 30.0
     """Seconds after which a page that was read ahead and not requested counts as wasted."""
+
+
+class Changes(Section):
+    """The change log: how often it is read, and how much of it is kept."""
+
+    interval: float = Field(0.02, ge=0, le=60, allow_inf_nan=False)
+    """Seconds for which cached pages are shown without another look at the log; 0 looks for each
+    request. No page is older than that.
+    """
+    retention: Seconds = 259_200.0
+    """Seconds for which the log is kept: how old a cursor may become."""
+    max_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 44)
+    """Bytes of the log, indexes included, beyond which the oldest of it goes before its time."""
+    refresh_timeout: Seconds = 600.0
+    """Seconds for the refresh of a materialized view that a dataset names in `refreshed`."""
 
 
 class Claims(Section):
@@ -232,7 +254,7 @@ class Limits(Section):
     """Limits for each principal, by its kind."""
 
     enabled: bool = True
-    """Whether the limits apply."""
+    """Apply the limits."""
     client: ClientLimits = ClientLimits()
     member: CallerLimits = CallerLimits()
     admin: CallerLimits = CallerLimits()
@@ -268,11 +290,20 @@ class Streams(Section):
     export_timeout: Seconds = 6 * 3600.0
     """Most seconds of one export."""
     ping_interval: Seconds = 15.0
-    """Seconds between two pings of a stream of server-sent events."""
+    """Seconds between two pings of a stream of server-sent events, and between heartbeats."""
+    subscribers: int = Field(10_000, ge=1, le=1_000_000)
+    """Most subscribers of a worker; a further one is answered with 503."""
+    rotate_after: Seconds = 600.0
+    """Seconds after which a live answer ends and its client comes back, 20 % more or less."""
+    membership_rows: int = Field(10_000, ge=0, le=1_000_000)
+    """Most rows of a feed whose keys are kept for those who follow it, so that a change of who sees
+    which rows (a table behind a policy) is sent as changes and is no reset. A worker keeps a
+    hundred times as many keys. 0 for none.
+    """
 
 
 class Datasets(Section):
-    """Where the datasets are declared, relative to the settings file."""
+    """The file that declares the datasets, relative to the settings file."""
 
     file: Path = Path("datasets.toml")
     """The file of the datasets, relative to the settings file."""

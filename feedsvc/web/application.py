@@ -12,6 +12,7 @@ from feedsvc.settings import Server
 from feedsvc.web import cors, middleware, routes
 from feedsvc.web.context import SERVICE, SHORTAGES, Service
 from feedsvc.web.openapi import docs_page, document
+from feedsvc.web.operations.series import SERIES, SeriesBoard
 from feedsvc.web.protocol import aiohttp_internals
 from feedsvc.web.protocol.page_answers import PageAnswers, RequestHandler, answer_first
 from feedsvc.web.protocol.server import FeedServer
@@ -37,11 +38,13 @@ def patterns() -> list[str]:
 def application(service: Service) -> web.Application:
     """The application over these parts."""
     app = web.Application(
-        middlewares=[middleware.identify, middleware.tell_problems, cors.preflight],
+        middlewares=[middleware.identify, middleware.render_problems, cors.preflight],
         client_max_size=service.settings.server.max_body,
     )
     app[SERVICE] = service
     app[SHORTAGES] = {}
+    app[SERIES] = SeriesBoard()
+    app.on_cleanup.append(app[SERIES].close)
     app.on_response_prepare.append(middleware.mark)
     for route in ROUTES:
         add(app, route)
@@ -99,7 +102,7 @@ class Runner:
         await self._app.cleanup()
 
     def is_connected(self) -> bool:
-        """Tell whether a client is connected, by connections of aiohttp's own too."""
+        """Return whether a client is connected, by connections of aiohttp's own too."""
         return self.server is not None and bool(self.server.connections)
 
     def part(self, timeout: float) -> None:
@@ -118,7 +121,7 @@ class Runner:
             self._parting = asyncio.create_task(server.shutdown(timeout))
 
     def is_sending(self) -> bool:
-        """Tell whether there are bytes of answers that the kernel has not taken yet."""
+        """Return whether there are bytes of answers that the kernel has not taken yet."""
         server = self.server
         return isinstance(server, FeedServer) and any(each.unsent() for each in server.clients())
 

@@ -23,10 +23,14 @@ from feedsvc.core.logs import Tally
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets.dataset import Dataset
+from feedsvc.feeds.delta_wait import Deltas
+from feedsvc.feeds.live.tail import Tail
 from feedsvc.operations.fleet import Fleet
 from feedsvc.operations.health.readiness import Readiness
+from feedsvc.operations.performance.advisor import QueryAdvisor
 from feedsvc.operations.telemetry import Telemetry
 from feedsvc.settings import Settings
+from feedsvc.web.live.registry import SubscriberRegistry
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Service:
     limits: Limiter
     observers: Observers
     observing: Telemetry
+    advisor: QueryAdvisor
     pools: PoolSet
     replicas: Replicas
     pages: Pages
@@ -51,11 +56,14 @@ class Service:
     readiness: Readiness
     together: Fleet
     drain: Drain
+    deltas: Deltas
+    subscribers: SubscriberRegistry
+    tail: Tail
 
 
 SERVICE: Final = web.AppKey("service", Service)
 SHORTAGES: Final = web.AppKey("shortages", dict[str, Tally])
-"""What requests were refused for, however many they were, each once in a while in the log."""
+"""Reasons for refusals, each logged once in a while, however many they are."""
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 # Absent where the client was gone before it could be asked. For the audit, and for no log.
 CLIENT_ADDRESS: Final = web.RequestKey("client_address", str)

@@ -79,7 +79,7 @@ def entity_tag(query: FeedQuery, page: Page) -> str:
 
 
 def matches(if_none_match: str | None, tag: str) -> bool:
-    """Whether If-None-Match names the tag, compared weakly (RFC 9110, section 13.1.2)."""
+    """Return whether If-None-Match names the tag, compared weakly (RFC 9110, section 13.1.2)."""
     if if_none_match is None:
         return False
     if if_none_match == tag:  # what a client that has one page sends

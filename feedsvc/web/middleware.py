@@ -23,6 +23,7 @@ from feedsvc.core.timing import Stages
 from feedsvc.web import cors, problems, resumption, security
 from feedsvc.web.client_address import client_address
 from feedsvc.web.context import CLIENT_ADDRESS, REQUEST_ID, SERVICE, SHORTAGES, STAGES, STANDING
+from feedsvc.web.live.connection import SUBSCRIBER
 from feedsvc.web.problems import LateBodyError
 from feedsvc.web.record import RECORD, RequestRecord, request_id
 
@@ -45,9 +46,14 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await handler(request)
     except BaseException as error:
-        _tell_end(request, error)
+        if SUBSCRIBER in request:  # what came behind `hand_over` failed
+            request[SUBSCRIBER].abandon()
+        _publish_end(request, error)
         raise
-    _tell_end(request, response)
+    if SUBSCRIBER in request:  # it reports the end of its answer, which is still to come
+        request[SUBSCRIBER].ended = request[RECORD].ended(request, response)
+    else:
+        _publish_end(request, response)
     return response
 
 
@@ -66,12 +72,12 @@ def _cause(request: web.Request) -> Cause:
     )
 
 
-def _tell_end(request: web.Request, outcome: web.StreamResponse | BaseException) -> None:
-    request.app[SERVICE].observers.tell(request[RECORD].ended(request, outcome))
+def _publish_end(request: web.Request, outcome: web.StreamResponse | BaseException) -> None:
+    request.app[SERVICE].observers.publish(request[RECORD].ended(request, outcome))
 
 
 @web.middleware
-async def tell_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def render_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer with a problem where the handler raised, unless a body had already begun."""
     try:
         _refuse_body(request)

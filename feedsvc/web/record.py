@@ -38,7 +38,7 @@ class RequestRecord:
     rows: int = 0
     size: int = 0
     problem: Problem | None = None
-    """Why the request was refused or broke off, where that has a name."""
+    """The reason for a refusal or a break-off, where it has a name."""
 
     def ended(
         self, request: web.Request, outcome: web.StreamResponse | BaseException

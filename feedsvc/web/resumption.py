@@ -51,7 +51,7 @@ def mark(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _asks_for_events(request: web.Request) -> bool:
-    """Whether this may be an EventSource, by its query or its Accept."""
+    """Return whether this may be an EventSource, by its query or its Accept."""
     accept = request.headers.get("Accept", "")
     return _EVENTS in accept or request.rel_url.query.get("format") == "sse"
 

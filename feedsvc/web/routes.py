@@ -17,7 +17,7 @@ from feedsvc.core.problems import TokenExpired
 from feedsvc.web import problems, resumption
 from feedsvc.web.context import RESUMES, SERVICE, STAGES, STANDING, Answering
 from feedsvc.web.feeds import handlers, tickets
-from feedsvc.web.operations import alerts, cache_and_pools, health, metrics, probes
+from feedsvc.web.operations import alerts, cache_and_pools, health, metrics, probes, queries
 from feedsvc.web.operations import performance as tracker
 from feedsvc.web.record import RECORD
 from feedsvc.web.request_summary import asked
@@ -53,6 +53,7 @@ ROUTES: Final[tuple[OpenRoute | ProtectedRoute, ...]] = (
     ProtectedRoute("/v1/feeds", handlers.catalogue),
     ProtectedRoute("/v1/feeds/{dataset}", handlers.feed),
     ProtectedRoute("/v1/feeds/{dataset}/{key:(?s:.*)}", handlers.row),
+    ProtectedRoute("/v1/live", handlers.live),
     ProtectedRoute("/v1/tickets", tickets.parse_ticket, ("POST",), tickets=False, limit="tickets"),
     ProtectedRoute("/api/performance/cache", cache_and_pools.parse_cache),
     ProtectedRoute(
@@ -65,6 +66,7 @@ ROUTES: Final[tuple[OpenRoute | ProtectedRoute, ...]] = (
     ProtectedRoute("/api/performance/health", health.parse_health),
     ProtectedRoute("/api/performance/health/repair", health.parse_repair, ("POST",), tickets=False),
     ProtectedRoute("/api/performance/metrics", tracker.parse_metrics),
+    ProtectedRoute("/api/performance/queries", queries.parse_queries),
     ProtectedRoute("/api/performance/alerts", alerts.parse_alerts),
     ProtectedRoute(
         "/api/performance/alerts/silences", alerts.parse_silence, ("POST",), tickets=False

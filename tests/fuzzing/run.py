@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def fuzzed(program: Path, folder: Path, seconds: int, number: int) -> str:
-    """Runs the fuzzer and answers its words. Raises CalledProcessError if it found something.
+    """Run the fuzzer and answer its words. Raises CalledProcessError if it found something.
 
     The input that it found is left in the working directory, as crash.bin or crash-….
     """
@@ -55,7 +55,7 @@ def fuzzed(program: Path, folder: Path, seconds: int, number: int) -> str:
 
 
 def out_of_memory(program: Path, folder: Path) -> str:
-    """Runs the encoder once for each of its allocations, which then fails; answers its words.
+    """Run the encoder once for each of its allocations, which then fails; answer its words.
 
     Raises CalledProcessError where the encoder did not say so or left something behind.
     """
@@ -66,7 +66,7 @@ def out_of_memory(program: Path, folder: Path) -> str:
 
 
 def tested(folder: Path) -> None:
-    """Runs the encoder's unit tests on a sanitized module. Raises CalledProcessError."""
+    """Run the encoder's unit tests on a sanitized module. Raises CalledProcessError."""
     gcc = shutil.which("gcc")
     if gcc is None:
         print("fuzz: without gcc the module is not tested under its sanitizers")

@@ -1,4 +1,4 @@
-"""What the fuzzer starts from."""
+"""The inputs from which the fuzzer starts."""
 
 import re
 from collections.abc import Iterator

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import uuid
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-import asyncpg
 import pytest
 
-from tests.support.servers import copied_postgres, with_database
+from tests.support.servers import LOG_TEMPLATE, copied_database, copied_postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
 class NewDatabase(Protocol):
-    """Makes a fresh empty database, and drops it at the end."""
+    """Makes a fresh database, empty or a template's copy, and drops it at the end."""
 
-    def __call__(self) -> AbstractAsyncContextManager[str]: ...
+    def __call__(
+        self, template: str = "template1", *, script: str = ""
+    ) -> AbstractAsyncContextManager[str]: ...
 
 
 @pytest.fixture
@@ -36,18 +37,14 @@ def _throw_away_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def new_database(admin_url: str) -> NewDatabase:
-    @asynccontextmanager
-    async def make() -> AsyncIterator[str]:
-        name = f"test_{uuid.uuid4().hex}"
-        admin = await asyncpg.connect(admin_url)
-        try:
-            await admin.execute(f"CREATE DATABASE {name}")
-            yield with_database(admin_url, name)
-        finally:
-            await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-            await admin.close()
+    return partial(copied_database, admin_url)
 
-    return make
+
+@pytest.fixture(scope="module")
+async def log_database(new_database: NewDatabase) -> AsyncIterator[str]:
+    """The superuser's DSN of a database with a change log that a module's tests share."""
+    async with new_database(LOG_TEMPLATE) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from feedsvc.commands.demo.embedded import EmbeddedError, cache_folder
-from tests.performance import measures
+from tests.performance import index_phases, measures
+from tests.performance.deltas import deltas
 from tests.performance.first_pages import first_pages
+from tests.performance.freshness import freshness
+from tests.performance.live import live_fan_out, live_memory, live_peers
+from tests.performance.live_load import live_load
 from tests.performance.observing import observing
 from tests.performance.peers import peers, rival
 from tests.performance.replay import replay
 from tests.performance.table import Line, rendered
 from tests.performance.world import Service, Sizes, World, prepared
+from tests.performance.writers import writers
 
 Measure: TypeAlias = Callable[[World, Service, int], list[Line]]
 
@@ -34,17 +39,26 @@ _MEASURES: Final[tuple[Measure, ...]] = (
     measures.first_bytes,
     measures.cost_a_row,
     first_pages,
+    freshness,
+    deltas,
     replay,
     observing,
+    writers,
     measures.memory,
+    live_fan_out,
+    live_memory,
+    live_load,
 )
-_PEERS: Final[tuple[Measure, ...]] = (peers,)
+_PEERS: Final[tuple[Measure, ...]] = (peers, live_peers)
+_BY_NAME: Final = {measure.__name__: measure for measure in (*_MEASURES, *_PEERS)}
 _QUICK_ROUNDS: Final = 2
 
 
 def main() -> int:
     """Measures, prints the table, and answers the exit code."""
     options = _options()
+    if options.phases:
+        return index_phases.main(options.rows)
     if shutil.which("curl") is None:
         sys.exit("bench: curl is needed, for it is the client")
     sizes = Sizes(options.rows).quick() if options.quick else Sizes(options.rows)
@@ -53,6 +67,8 @@ def main() -> int:
     data = options.data or cache_folder() / f"bench-{sizes.clients}"
     try:
         wanted = _PEERS if options.peers else _MEASURES
+        if options.only:
+            wanted = tuple(_BY_NAME[name] for name in options.only)
         lines, version = _measured(wanted, sizes, rounds, data)
     except EmbeddedError as error:
         sys.stderr.write(f"bench: {error}\n")
@@ -67,6 +83,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, two rounds")
     parser.add_argument("--peers", action="store_true", help="against other services alone")
+    parser.add_argument(
+        "--phases", action="store_true", help="the demo's index revisions beside writers, alone"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=_BY_NAME, help="one of the measures; may be repeated"
+    )
     parser.add_argument("--rows", type=int, default=300_000, help="clients of the first tenant")
     parser.add_argument("--rounds", type=int, default=5, help="times that each pair is measured")
     parser.add_argument("--data", type=Path, help="where the data is kept from run to run")

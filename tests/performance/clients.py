@@ -19,10 +19,16 @@ _CURL: Final = ("curl", "-q", "-sS", "--fail", "--fail-early", "--noproxy", "*")
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What is asked for."""
+    """A request."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and port."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "127.0.0.1", parts.port or 80
 
 
 def curl(feed: Feed, times: int = 1) -> float:
@@ -35,7 +41,7 @@ def curl(feed: Feed, times: int = 1) -> float:
 
 
 def count_lines(feed: Feed) -> int:
-    """How many lines the body has. Raises CalledProcessError as `curl` does."""
+    """The number of the body's lines. Raises CalledProcessError as `curl` does."""
     command = [*_CURL, *_header_options(feed), feed.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

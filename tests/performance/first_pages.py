@@ -28,6 +28,11 @@ from tests.support.servers import throw_away_folder
 from tests.support.service import REPOSITORY
 
 ROWS: Final = 100
+WITHOUT_LIMIT: Final = {
+    "FEEDSVC_LIMITS__MEMBER__REQUESTS_PER_SECOND": "1000000",
+    "FEEDSVC_LIMITS__MEMBER__BURST": "10000000",
+}
+"""Settings of a service whose limits no measurement reaches."""
 _SECONDS: Final = 3.0
 _FASTIFY: Final = Path(__file__).parent / "fastify"
 _KEY: Final = "page"
@@ -37,23 +42,23 @@ def first_pages(world: World, _service: Service, rounds: int) -> list[Line]:
     """From memory and from Redis, against aiohttp's smallest handler, and fastify with ioredis."""
     with ExitStack() as stack:
         valkey = stack.enter_context(start_valkey(stack.enter_context(throw_away_folder())))
-        memory = stack.enter_context(_service_with(world, {"FEEDSVC_CACHE__SHARED": "false"}))
+        memory = stack.enter_context(service_with_page(world, {"FEEDSVC_CACHE__SHARED": "false"}))
         shared = stack.enter_context(
-            _service_with(world, {"REDIS_URL": valkey.url, "FEEDSVC_CACHE__MEMORY_BYTES": "0"})
+            service_with_page(world, {"REDIS_URL": valkey.url, "FEEDSVC_CACHE__MEMORY_BYTES": "0"})
         )
         page = _body(memory)
         assert _body(shared) == page, "two services answer differently"
         contenders: dict[str, Contender] = {
-            "memory": partial(_seconds, memory),
-            "redis": partial(_seconds, shared),
-            "aiohttp": partial(_seconds, stack.enter_context(_smallest(page))),
+            "memory": partial(seconds_a_page, memory),
+            "redis": partial(seconds_a_page, shared),
+            "aiohttp": partial(seconds_a_page, stack.enter_context(_smallest(page))),
         }
         if (node := installed(_FASTIFY)) is not None:
             with redis.Redis.from_url(valkey.url) as link:
                 link.set(_KEY, page)
             rival = stack.enter_context(_fastify(node, valkey.url))
             assert _body(rival) == page, "fastify answers differently"
-            contenders["fastify"] = partial(_seconds, rival)
+            contenders["fastify"] = partial(seconds_a_page, rival)
         measured = in_turn(contenders, rounds)
         pairs = [("memory", "aiohttp", 2.0), ("redis", "aiohttp", 4.0)]
         pairs += [("memory", "fastify", 1.0)] if node is not None else []
@@ -63,17 +68,15 @@ def first_pages(world: World, _service: Service, rounds: int) -> list[Line]:
         ]
 
 
-def _seconds(feed: Feed) -> float:
+def seconds_a_page(feed: Feed) -> float:
     """For a thousand answers, so that the table's milliseconds are one answer's microseconds."""
     return 1_000 / requests_per_second(feed, _SECONDS) / 1_000
 
 
 @contextmanager
-def _service_with(world: World, settings: Mapping[str, str]) -> Iterator[Feed]:
+def service_with_page(world: World, settings: Mapping[str, str]) -> Iterator[Feed]:
     """Its page, once it comes from the cache."""
-    without_limit = {"FEEDSVC_LIMITS__MEMBER__REQUESTS_PER_SECOND": "1000000",
-                     "FEEDSVC_LIMITS__MEMBER__BURST": "10000000"}  # fmt: skip
-    with world.service(settings={**settings, **without_limit}) as service:
+    with world.service(settings={**settings, **WITHOUT_LIMIT}) as service:
         feed = service.feed("clients", f"limit={ROWS}&format=ndjson")
         for _ in range(50):
             with _opened(feed) as answer:

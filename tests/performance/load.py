@@ -36,7 +36,7 @@ def requests_per_second(feed: Feed, seconds: float) -> float:
     ran = subprocess.run(
         command,
         cwd=REPOSITORY,
-        input=_request(feed),
+        input=request_of(feed),
         stdout=subprocess.PIPE,
         check=True,
         timeout=seconds + _GRACE,
@@ -44,7 +44,8 @@ def requests_per_second(feed: Feed, seconds: float) -> float:
     return int(ran.stdout) / seconds
 
 
-def _request(feed: Feed) -> bytes:
+def request_of(feed: Feed) -> bytes:
+    """The request for the page, as bytes."""
     parts = urlsplit(feed.url)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     fields = "".join(f"{name}: {value}\r\n" for name, value in feed.headers.items())
@@ -83,7 +84,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(self._request)
 
     def _begin(self, data: bytes) -> bool:
-        """Takes an answer's beginning. False while its head is not whole."""
+        """Take an answer's beginning. False while its head is not whole."""
         data = b"".join((*self._received, data))
         head, end, body = data.partition(b"\r\n\r\n")
         self._received = [body if end else data]
@@ -136,9 +137,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--warm-up", type=float, default=0.5)
     options = parser.parse_args()
-    parts = urlsplit(options.url)
     request = sys.stdin.buffer.read()
-    host, port = parts.hostname or "127.0.0.1", parts.port or 80
+    host, port = Feed(options.url).address
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(runner.run(_measured(host, port, request, options.seconds, options.warm_up)))
 

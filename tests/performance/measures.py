@@ -23,7 +23,7 @@ _ROWS: Final = "SELECT {} FROM wedding.clients c WHERE tenant_id = '{}' ORDER BY
 
 
 class _Psql(NamedTuple):
-    """How psql is asked for a format."""
+    """psql's options for a format."""
 
     columns: str
     options: str

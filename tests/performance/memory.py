@@ -1,4 +1,4 @@
-"""How much a process grows while something runs, as Linux counts it (proc(5))."""
+"""The growth of a process while something runs, as Linux counts it (proc(5))."""
 
 import re
 from collections.abc import Callable

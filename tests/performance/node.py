@@ -14,7 +14,7 @@ from tests.performance.processes import ended, listening
 
 
 def installed(source: Path) -> Path | None:
-    """Where its packages are installed; None, and a line that says so, without npm."""
+    """The folder of its packages; None, and a line that says so, without npm."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         sys.stderr.write("bench: no node and npm here, so nothing is held against fastify\n")

@@ -1,70 +1,64 @@
-"""What observation costs: a request with all of it, against one without.
+"""The cost of observation: a request with all of it, against one without.
 
-The figure is the CPU time of the service's process for one answer, under a load that keeps it busy,
-for what else this machine does changes how long an answer takes, and hardly how much work it is.
-Metrics, tracker, alerts and the signs of life are on or off together; stages, the log and the audit
-log are there either way.
+The figure is processor time of the service's process for one request (`slices`). Metrics, tracker,
+alerts and the signs of life are on or off together; stages, the log and the audit log are there
+either way.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from statistics import median
 from typing import Final
 
-import psutil
-
 from tests.performance.clients import Feed
-from tests.performance.load import requests_per_second
+from tests.performance.slices import Answering, differences, seconds_each
 from tests.performance.table import Line, Target
+from tests.performance.timing import medians
 from tests.performance.world import Service, World
 
-_ROWS: Final = 10  # what a row costs is not asked here
-_SECONDS: Final = 0.5
-_TIMES: Final = 8  # in each round: the shorter a look, the likelier that nothing else disturbs one
-_WARM_UP: Final = 0.5  # as `tests.performance.load` has it
+_QUERY: Final = "limit=10&format=ndjson"  # what a row costs is not asked here
 _MOST: Final = Target(50)
 _WITHOUT_LIMIT: Final = {
     "FEEDSVC_LIMITS__MEMBER__REQUESTS_PER_SECOND": "1000000",
     "FEEDSVC_LIMITS__MEMBER__BURST": "10000000",
 }
-_PAGES: Final[Mapping[str, Mapping[str, str]]] = {
-    "a cached page": {},
-    "a page from PostgreSQL": {"Cache-Control": "no-cache"},
-}
+_FROM_POSTGRESQL: Final = {"Cache-Control": "no-cache"}
+_FEW: Final = 4  # connections, so that no request waits for one to PostgreSQL
+_TURNS: Final = 20  # in a round: the median of so many differences is steady on a loaded machine
 
 
 def observing(world: World, _service: Service, rounds: int) -> list[Line]:
-    """Microseconds of CPU for each request, of a page from memory and of one from PostgreSQL."""
+    """Microseconds of processor a request, for a page from memory and for one from PostgreSQL."""
     with ExitStack() as stack:
-        on = stack.enter_context(_service_with(world, enabled=True))
-        off = stack.enter_context(_service_with(world, enabled=False))
-        return [_line(subject, on, off, headers, rounds) for subject, headers in _PAGES.items()]
+        services = {
+            name: stack.enter_context(_service_with(world, enabled=name == "on"))
+            for name in ("on", "off")
+        }
+        cached = {name: _cached_page(service) for name, service in services.items()}
+        read = {name: _page_from_postgresql(service) for name, service in services.items()}
+        return [
+            _line("a cached page", cached, rounds),
+            _line("a page from PostgreSQL", read, rounds),
+        ]
 
 
-def _line(subject: str, on: Service, off: Service, headers: Mapping[str, str], rounds: int) -> Line:
-    for service in (on, off):
-        _microseconds(service, headers)  # warms up, and does not count
-    measured = [
-        (_microseconds(on, headers), _microseconds(off, headers)) for _ in range(rounds * _TIMES)
-    ]
-    # The least of each, for whatever else the machine does can only add to it.
-    with_it, without = (min(each) for each in zip(*measured, strict=True))
-    detail = f"{with_it:.0f} : {without:.0f} us of CPU"
-    return Line(f"observing, {subject}", [with_it - without], detail, _MOST, "us")
+def _line(subject: str, contenders: Mapping[str, Answering], rounds: int) -> Line:
+    measured = seconds_each(contenders, rounds * _TURNS)
+    more = [seconds * 1e6 for seconds in differences(measured, "on", "off")]
+    by_round = [median(more[number::rounds]) for number in range(rounds)]
+    typical = medians(measured)
+    detail = f"{typical['on'] * 1e6:.0f} : {typical['off'] * 1e6:.0f} us of processor"
+    return Line(f"observing, {subject}", by_round, detail, _MOST, "us")
 
 
-def _microseconds(service: Service, headers: Mapping[str, str]) -> float:
-    """CPU time of the service for one answer."""
-    feed = service.feed("clients", f"limit={_ROWS}&format=ndjson")
-    asked = Feed(feed.url, {**feed.headers, **headers})
-    process = psutil.Process(service.running.pid)
-    before = _cpu(process)
-    answers = requests_per_second(asked, _SECONDS) * (_SECONDS + _WARM_UP)
-    return (_cpu(process) - before) / answers * 1e6
+def _cached_page(service: Service) -> Answering:
+    return Answering(service.feed("clients", _QUERY), service.running.pid)
 
 
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
+def _page_from_postgresql(service: Service) -> Answering:
+    feed = service.feed("clients", _QUERY)
+    past_the_cache = Feed(feed.url, {**feed.headers, **_FROM_POSTGRESQL})
+    return Answering(past_the_cache, service.running.pid, _FEW)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def listening() -> Iterator[tuple[socket.socket, int]]:
 
 @contextmanager
 def ended(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Ends the process behind the block."""
+    """End the process behind the block."""
     try:
         yield
     finally:

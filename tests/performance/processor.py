@@ -1,4 +1,4 @@
-"""How much of a processor some processes take while something runs."""
+"""The processor time of processes while something runs."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What the cache spares PostgreSQL: readers of first pages and a writer, with it and without it.
+"""PostgreSQL's work for readers of first pages and a writer, with the cache and without it.
 
 Fifty tenants, nine requests for a first page to one write; the same operations in the same order.
 What is counted is the service's own doing: the processor time of every backend that it has, its
@@ -84,7 +84,7 @@ class Operation(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a replay cost PostgreSQL: seconds of processor time, and transactions."""
+    """PostgreSQL's cost of a replay: seconds of processor time, and transactions."""
 
     seconds: float
     transactions: int
@@ -134,7 +134,7 @@ async def _make(admin_url: str, datasets: Path) -> None:
 
 
 def _replayed(world: World, operations: Sequence[Operation], *, enabled: bool) -> Load:
-    """What one replay cost, less its writes."""
+    """The cost of one replay, less its writes."""
     with _service_with(world, enabled=enabled) as service:
         return asyncio.run(_run(world.admin_url, service.running.url, operations))
 

@@ -60,7 +60,7 @@ def table(rows: int) -> str:
 async def make_tables(
     connection: asyncpg.Connection, tenant: str, sizes: Sequence[int], dear: int
 ) -> None:
-    """Makes what isn't there yet, or was made of other clients than there are now.
+    """Make what isn't there yet, or was made of other clients than there are now.
 
     `dear` is the size of the one that has dear columns, too.
     """

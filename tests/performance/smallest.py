@@ -25,7 +25,7 @@ async def _serve(listener: socket.socket, body: bytes) -> None:
 
 
 def main() -> None:
-    """Serves until it is ended."""
+    """Serve until it is ended."""
     listener = socket.socket(fileno=int(sys.argv[1]))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(listener, sys.stdin.buffer.read()))

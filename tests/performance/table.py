@@ -1,5 +1,6 @@
 """The table that a run ends with."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -12,7 +13,7 @@ _HEADINGS: Final = ("", "median", "min-max", "target", "", "measured")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a median may be, both ends included."""
+    """The range of a median, both ends included."""
 
     most: float
     least: float | None = None
@@ -21,6 +22,8 @@ class Target:
         return (self.least is None or value >= self.least) and value <= self.most
 
     def __str__(self) -> str:
+        if self.least is not None and math.isinf(self.most):
+            return f">= {self.least:g}"
         return f"<= {self.most:g}" if self.least is None else f"{self.least:g} - {self.most:g}"
 
 
@@ -44,7 +47,7 @@ class Line:
         return self.target is not None and not self.target.admits(self.value)
 
     def cells(self) -> tuple[str, ...]:
-        """What stands in the table's columns."""
+        """The cells of the table's columns."""
         verdict = "" if self.target is None else "over" if self.is_over else "ok"
         spread = f"{min(self.values):.2f}-{max(self.values):.2f}" if len(self.values) > 1 else ""
         target = "" if self.target is None else f"{self.target} {self.unit}".rstrip()

@@ -1,4 +1,4 @@
-"""What is measured: the demo's clients, the same rows by the thousand and the million, a service.
+"""The measured world: the demo's clients, the same rows by the thousand and million, a service.
 
 All of it lies in one folder, so that a second run finds it made.
 """
@@ -31,7 +31,7 @@ pool = "bulk"
 source = "{source}"
 {more}
 [{name}.filters]
-id = ["gt"]
+id = ["eq", "gt"]
 """
 SOURCES: Final = ("projection", "cursor", "copy")
 """Each has a dataset of the clients that is read by it alone, `clients_` and its name."""
@@ -150,7 +150,7 @@ def _declarations(sizes: Sizes) -> str:
 
 
 async def _fill(admin_url: str, tenant: str, sizes: Sizes) -> str:
-    """Makes the tables, and answers which PostgreSQL it is."""
+    """Make the tables, and return which PostgreSQL it is."""
     connection = await asyncpg.connect(admin_url)
     try:
         await make_tables(connection, tenant, sizes.tables, sizes.middle)

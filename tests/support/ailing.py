@@ -1,4 +1,4 @@
-"""A service whose parts are broken on purpose: what it tells of itself, and repairs."""
+"""A service whose parts are broken on purpose: its health report, and repairs."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ async def component(http: aiohttp.ClientSession, name: str) -> dict[str, Any]:
 
 async def all_is_well(http: aiohttp.ClientSession) -> bool:
     # What was wrong in an earlier test is remembered for a while by these.
-    told = (await report(http))["checks"]
-    return {c["name"] for c in told if c["state"] != "ok"} <= {"pools", "loop"}
+    reported = (await report(http))["checks"]
+    return {c["name"] for c in reported if c["state"] != "ok"} <= {"pools", "loop"}
 
 
 async def becomes(
@@ -83,9 +83,9 @@ async def repair(http: aiohttp.ClientSession, name: str, *, dry: bool = False) -
     asked = {"repairs": [name], "dry_run": dry}
     async with http.post("/api/performance/health/repair", json=asked) as answer:
         assert answer.status == 200, await answer.text()
-        told = await answer.json()
-    assert told["dry_run"] == dry
-    (outcome,) = told["repairs"]
+        reported = await answer.json()
+    assert reported["dry_run"] == dry
+    (outcome,) = reported["repairs"]
     assert outcome["name"] == name
     return outcome["outcome"], outcome["what"]
 

@@ -1,4 +1,4 @@
-"""`GET /api/performance/cache` of every worker of a service, for each tells of itself alone."""
+"""`GET /api/performance/cache` of every worker of a service, for each reports itself alone."""
 
 import asyncio
 from collections import Counter
@@ -14,22 +14,22 @@ _PATIENCE: Final = 15.0  # seconds
 
 async def reports(url: str, workers: int, headers: Mapping[str, str]) -> list[dict[str, Any]]:
     """One report of each worker. Raises AssertionError where one of them answers nobody."""
-    told: dict[int, dict[str, Any]] = {}
+    reported: dict[int, dict[str, Any]] = {}
     with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
-            while len(told) < workers:
+            while len(reported) < workers:
                 report = await _report(url, headers)
-                told[report["worker"]] = report
+                reported[report["worker"]] = report
                 # One that is at work takes all that comes meanwhile; of those that sleep, any.
                 await asyncio.sleep(_BETWEEN_LOOKS)
-    assert len(told) == workers, f"of {workers} workers {len(told)} answer"
-    return list(told.values())
+    assert len(reported) == workers, f"of {workers} workers {len(reported)} answer"
+    return list(reported.values())
 
 
-async def until_all_listen(url: str, workers: int, headers: Mapping[str, str]) -> None:
-    """Returns once each worker may use its cache. Raises TimeoutError."""
+async def until_all_read_log(url: str, workers: int, headers: Mapping[str, str]) -> None:
+    """Return once each worker may use its cache. Raises TimeoutError."""
     async with asyncio.timeout(20):
-        while not all(report["listening"] for report in await reports(url, workers, headers)):
+        while not all(report["log_read"] for report in await reports(url, workers, headers)):
             await asyncio.sleep(0.05)
 
 

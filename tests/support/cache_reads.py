@@ -22,10 +22,10 @@ class Read:
     at_least: set[int]
     began: float
     joins: bool
-    """Whether somebody read the page already, so that it may be as old as that takes."""
+    """True if somebody read the page already, so that it may be as old as that takes."""
     outages: int
     lost: frozenset[int]
-    """What no fail-over before it can have left for it to see."""
+    """The state that no earlier fail-over can have left for it to see."""
     task: "asyncio.Task[Lookup]"
 
     def judged(self, database: Database, counts: Counter[str]) -> Page | None:
@@ -58,4 +58,4 @@ class Read:
         own = {c.serial for c in database.commits if c.concerns(self.dataset, self.caller)}
         assert serials <= own | database.lost, "it is not the caller's"
         assert not serials & self.lost, "it was lost in a fail-over"
-        assert serials >= self.at_least, "it is older than what was told"
+        assert serials >= self.at_least, "it is older than what was read"

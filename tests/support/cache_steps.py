@@ -1,4 +1,4 @@
-"""What may happen to the caches of test_cache_model.py, as hypothesis draws it."""
+"""Steps of test_cache_model.py, as hypothesis draws them."""
 
 from typing import Any, TypeAlias
 
@@ -12,39 +12,41 @@ WORKERS = range(3)
 # What is likely to hurt, and chance would seldom find: all of it happens to one page, and to all
 # workers where none is named.
 SCENES = (
-    "read commit told read",
-    "gated commit told read release read",
-    "begin read commit-it beat read",
-    "begin read lose commit-it listen read",
-    "read begin roll-back commit told read",
-    "read commit-large told read",
-    # The beat's snapshot is older than what is told meanwhile.
-    "read ask commit told answer read",
-    "connect-1 ask-1 read commit told answer-1 read",
-    # One does not hear of it, and finds out at once, or by the silence.
-    "read commit lose-1 beat read",
+    "read read",
+    "read commit log read",
+    "gated commit log read release read",
+    "begin read commit-it log read",
+    "begin read lose commit-it connect read",
+    "read begin roll-back commit log read",
+    "read commit-large log read",
+    # The look's snapshot is older than what is committed meanwhile.
+    "read ask commit answer read",
+    "connect-1 ask-1 read commit answer-1 read",
+    # One does not look, and finds out as it is asked.
+    "read commit lose-1 log read",
     "read commit wait-5 read",
-    # PostgreSQL goes away behind a change that was told, or that may have been missed.
-    "read commit told away read",
-    "read lose commit listen away read",
+    "read commit wait-5 read-at-the-door",
+    # PostgreSQL goes away behind a change that was read, or that was not.
+    "read commit log away read",
+    "read lose commit connect away read",
     "read away read",
     "read fail-over well read",
     "read wait-11 read",
     "read wait-46 read",
     "read away wait-46 read",
-    # Triggers are disabled while something is written, with a look meanwhile and without.
-    "read triggers-off commit triggers-on look beat read",
-    "read triggers-off look commit triggers-on look beat read",
+    # Triggers are disabled while something is written, with a survey meanwhile and without.
+    "read triggers-off commit triggers-on survey log read",
+    "read triggers-off survey commit triggers-on survey log read",
     # So long that the ledger forgets.
-    "read commit beat wait-46 beat wait-46 beat wait-46 beat prove",
-    "read beat prove",
-    "read commit beat prove",
+    "read commit log wait-46 log wait-46 log wait-46 log prove",
+    "read log prove",
+    "read commit log prove",
     # What Redis holds is another's, or of long ago.
-    "commit commit-anothers told read-anothers read swap evict read read-anothers",
-    "read commit told read evict put-late read",
-    # An answer of Redis is on its way while something is told.
-    "read evict slow-read commit told read hurry",
-    "read evict slow-read-at-the-door commit told read-at-the-door hurry",
+    "commit commit-anothers log read-anothers read swap evict read read-anothers",
+    "read commit log read evict put-late read",
+    # An answer of Redis is on its way while something is written.
+    "read evict slow-read commit log read hurry",
+    "read evict slow-read-at-the-door commit log read-at-the-door hurry",
 )
 _worker = st.sampled_from(WORKERS)
 _workers = st.sampled_from([[0, 1, 2], [0, 1, 2], [0], [1], [2]])
@@ -75,10 +77,10 @@ _TABLE: list[tuple[int, str, _Given]] = [
     (2, "meddle_with_triggers", {"name": _name, "then": st.sampled_from(["off", "on", "both"])}),
     (1, "shake", {"how": st.sampled_from(["away", "fail over", "fail over and lose"])}),
     (3, "all_is_well", {}),
-    (6, "hear", {"workers": _workers, "what": st.sampled_from(["told", "ask", "answer", "beat"])}),
-    (2, "look", {"workers": _workers}),
+    (6, "read_log", {"workers": _workers, "what": st.sampled_from(["ask", "answer", "look"])}),
+    (2, "survey", {"workers": _workers}),
     (2, "lose", {"workers": _workers}),
-    (2, "listen", {"workers": _workers, "at_once": _flag}),
+    (2, "connect", {"workers": _workers, "at_once": _flag}),
     (2, "wait", {"seconds": st.sampled_from([1.0, 5.0, 11.0, 46.0]), "silent": _worker}),
     (2, "evict", {"workers": _workers}),
     (1, "crash", {"worker": _worker}),
@@ -98,17 +100,17 @@ Step: TypeAlias = tuple[str, dict[str, Any]]
 
 
 def acts(name: str, caller: Principal) -> dict[str, Step]:
-    """What the words of a scene about this page mean."""
+    """The meaning of a scene's words about this page."""
     everybody, page = [*WORKERS], {"name": name, "caller": caller}
     reads = {"workers": everybody, "gated": False, **page}
     writes = {"name": name, "tenant": caller.tenant, "client": CLIENTS[0], "large": False, "at": 0}
-    hears = {
-        f"{what}{suffix}": ("hear", {"workers": workers, "what": what})
-        for what in ("told", "ask", "answer", "beat")
+    looks = {
+        f"{word}{suffix}": ("read_log", {"workers": workers, "what": what})
+        for word, what in (("log", "look"), ("ask", "ask"), ("answer", "answer"))
         for suffix, workers in (("", everybody), ("-1", [1]))
     }
     return {
-        **hears,
+        **looks,
         "read": ("read", reads),
         "read-at-the-door": ("read", {**reads, "at_door": True}),
         "read-anothers": ("read", {**reads, "caller": CALLERS[3]}),
@@ -123,9 +125,9 @@ def acts(name: str, caller: Principal) -> dict[str, Step]:
         "commit-large": ("commit", {**writes, "large": True}),
         "lose": ("lose", {"workers": everybody}),
         "lose-1": ("lose", {"workers": [1]}),
-        "listen": ("listen", {"workers": everybody, "at_once": True}),
-        "connect-1": ("listen", {"workers": [1], "at_once": False}),
-        "look": ("look", {"workers": everybody}),
+        "connect": ("connect", {"workers": everybody, "at_once": True}),
+        "connect-1": ("connect", {"workers": [1], "at_once": False}),
+        "survey": ("survey", {"workers": everybody}),
         "wait-5": ("wait", {"seconds": 5.0, "silent": 1}),
         "wait-11": ("wait", {"seconds": 11.0, "silent": 1}),
         "wait-46": ("wait", {"seconds": 46.0, "silent": 1}),

@@ -1,11 +1,11 @@
 """A database whose history is written down, and workers that cache what they read from it.
 
-The database is a model, and so is the way in which a worker hears of its commits: only so can a
-write, its notification, a load and a cancellation come in any order. The cache is the real one.
+The database is a model, and so is the way in which a worker reads its log: only so can a write, a
+look, a load and a cancellation come in any order. The cache is the real one.
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -27,18 +27,22 @@ from feedsvc.cache.policy import Coverage, PagePolicy
 from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.redis_store import RedisStore
 from feedsvc.cache.status import Lookup
+from feedsvc.changes import log_hash
+from feedsvc.changes.log_reader import LogEntry
+from feedsvc.changes.log_rules import LogFeed
 from feedsvc.core.events import CacheLookup, Observers
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.datasets.dataset import Column, Dataset
-from feedsvc.datasets.tags import Template, all_under, exactly
+from feedsvc.datasets.tags import Template
 from feedsvc.feeds.page import Page, digest_of
 from feedsvc.feeds.query import FeedQuery
 from tests.support.datasets import DATASET
 
 FRESH: Final = 10.0
 STALE: Final = 30.0
-SILENCE: Final = 4.0
+INTERVAL: Final = 4.0
+"""Seconds for which a look is good enough."""
 TENANTS: Final = ("t1", "t2")
 CLIENTS: Final = ("1", "2")
 _TENANT: Final = Column("tenant", "text", False, "pg_catalog.text", "text", "S")
@@ -54,6 +58,10 @@ def _dataset(name: str, stale: float) -> Dataset:
 
 
 DATASETS: Final = {"letters": _dataset("letters", 0.0), "notes": _dataset("notes", STALE)}
+FEEDS: Final = {
+    name: (LogFeed(name, ("app", name), ("id",), "tenant", dataset.tags[2:], (), ()), number)
+    for number, (name, dataset) in enumerate(DATASETS.items(), 100)
+}
 CALLERS: Final = [
     Principal(tenant, "member", client, 0.0) for tenant in TENANTS for client in (None, "1")
 ]
@@ -70,17 +78,18 @@ class Commit:
     client: str
     large: bool
 
-    def items(self) -> list[str]:
-        """What its trigger tells; of a large statement the tenants and not the clients."""
-        whole, wide, narrow = (
-            template.fill({"tenant": self.tenant, "client": self.client}) or ""
-            for template in DATASETS[self.dataset].tags
-        )
-        told = [exactly(whole), exactly(wide)]
-        return [*told, all_under(wide)] if self.large else [*told, exactly(narrow)]
+    def entry(self) -> LogEntry:
+        """The row that its trigger logs; of a large statement it does not tell clients apart."""
+        feed, everyone = FEEDS[self.dataset]
+        (narrow,) = feed.narrow
+        scope = log_hash.scope(self.tenant, everyone)
+        if self.large:
+            return LogEntry(self.xid, scope, feed.number, "m", b"")
+        tag = log_hash.tag(narrow.fill({"client": self.client}) or "")
+        return LogEntry(self.xid, scope, feed.number, "u", tag)
 
     def concerns(self, dataset: Dataset, caller: Principal) -> bool:
-        """Whether the caller sees the row."""
+        """Return whether the caller sees the row."""
         is_own = caller.client in (None, self.client)
         return self.dataset == dataset.name and self.tenant == caller.tenant and is_own
 
@@ -97,8 +106,8 @@ class Database:
     lost: set[int] = field(default_factory=set)
     mute: set[str] = field(default_factory=set)
     """Datasets whose triggers do not fire."""
-    untold: set[int] = field(default_factory=set)
-    """What was committed to them meanwhile."""
+    unlogged: set[int] = field(default_factory=set)
+    """The changes committed to them meanwhile."""
     state: int = 0
     away: bool = False
     outages: int = 0
@@ -110,7 +119,7 @@ class Database:
         return frozenset(commit.serial for commit in self.commits)
 
     def view(self, dataset: Dataset, caller: Principal) -> frozenset[int]:
-        """What the caller's page holds now."""
+        """The present content of the caller's page."""
         return frozenset(c.serial for c in self.commits if c.concerns(dataset, caller))
 
     def begin(self) -> None:
@@ -125,7 +134,7 @@ class Database:
         made = Commit(self.serials, xid, dataset, tenant, client, large)
         self.commits.append(made)
         if dataset in self.mute:
-            self.untold.add(made.serial)
+            self.unlogged.add(made.serial)
         return made
 
     def fail_over(self, lost: int) -> None:
@@ -137,8 +146,12 @@ class Database:
         self.running.clear()
 
     async def fetchval(self, _sql: str) -> str:
-        """As `Invalidation.look` asks for the database's identity."""
+        """As `Invalidation.survey` asks for the database's identity."""
         return self.origin
+
+    def get_settings(self) -> Any:
+        """As a connection's."""
+        return SimpleNamespace(server_encoding="UTF8")
 
     @property
     def origin(self) -> str:
@@ -167,16 +180,17 @@ class OddShared(RedisStore):
 
 
 @dataclass
-class Beat:
-    """A note on its way: what its snapshot sees, and how much was told before it."""
+class Look:
+    """The log's rows, on their way here; `void` if a survey has found something since."""
 
     snapshot: Snapshot
     sees: frozenset[int]
-    before: int
+    commits: list[Commit]
+    void: bool = False
 
 
 class Worker:
-    """One worker's cache. What it hears, and when, the test decides."""
+    """One worker's cache. What it reads of the log, and when, the test decides, or a request."""
 
     def __init__(
         self,
@@ -192,7 +206,7 @@ class Worker:
         self.clock = clock
         self.counts = counts
         self.link = RedisLink(url, settings.Redis(timeout=1.0, prefix=prefix))
-        self.ledger = Ledger(keep=keep, silence=SILENCE, clock=clock)
+        self.ledger = Ledger(keep=keep, clock=clock)
         observers = Observers()
         observers.add(CacheLookup, self._count)
         self.shared = OddShared(self.link, put)
@@ -201,80 +215,94 @@ class Worker:
         fingerprints = {name: fingerprint(dataset, 500) for name, dataset in DATASETS.items()}
         coverage = Coverage(fingerprints)
         policy = PagePolicy(self.ledger, coverage, enabled=given.enabled)
-        self.pages = Pages(given, policy, shared, self.catch_up, observers)
+        self.pages = Pages(given, policy, shared, self, observers)
         self.watch = Invalidation(coverage, self.ledger, {}, observers)
-        self.untold: deque[Commit] | None = None
-        """What is on its way; None while nobody listens."""
-        self.beat: Beat | None = None
-        self.listens = False
-        self.heard_at = -float("inf")
+        self.unread: list[Commit] = []
+        """The log's rows behind the position of the last look."""
+        self.is_connected = False
+        self.look_on_its_way: Look | None = None
+        self.goes_on = False
+        """True if the next look goes on from the last one's position."""
+        self.read_at = -float("inf")
         self.knows: set[int] = set()
-        """What it was told, or may have missed before it listened: how old is too old."""
+        """The changes that it has read, or may have missed: pages from before are too old."""
         self.kept_out: set[str] | None = None
         self._untracked: set[str] = set()
         self._state: int | None = None
+        self._origin = ""
         self._must_bump = False
 
-    @property
-    def is_listening(self) -> bool:
-        """Whether it may show anything, by the test's own reckoning."""
-        return self.listens and self.clock() - self.heard_at <= SILENCE
+    def is_current(self) -> bool:
+        """See `ChangeLog`."""
+        return self.is_connected and self.clock() - self.read_at < INTERVAL
 
-    # What happens to its listener
-
-    async def connect(self) -> None:
-        self.lose()
-        self.untold = deque()
-        await self.look()
-
-    def lose(self) -> None:
-        self.watch.on_disconnect()
-        self.untold, self.beat, self.listens = None, None, False
-
-    async def look(self) -> None:
-        database = self.database
-        await self.watch.look(database)  # type: ignore[arg-type]
-        changed = self._state not in (None, database.state) or database.mute != self.kept_out
-        self._must_bump = self._must_bump or changed
-        self._state, self._untracked = database.state, set(database.mute)
-        self.kept_out = (self.kept_out or set()) | database.mute
-
-    def deliver(self) -> None:
-        assert self.untold is not None
-        commit = self.untold.popleft()
-        self.watch.on_change(commit.xid, commit.items())
-        self.knows.add(commit.serial)
-        if self.beat is not None:
-            self.beat.before -= 1
-
-    def ask(self) -> None:
-        assert self.untold is not None
-        sees = self.database.serials_seen()
-        self.beat = Beat(self.database.snapshot(), sees, len(self.untold))
-
-    def answer(self) -> None:
-        assert self.beat is not None
-        while self.beat.before > 0:
-            self.deliver()
-        beat, self.beat = self.beat, None
-        self.heard_at = self.clock()
-        if not self.listens or self._must_bump:
-            self.knows |= beat.sees
-        self.kept_out, self._must_bump = self._untracked, False
-        (self.watch.on_heartbeat if self.listens else self.watch.on_connect)(beat.snapshot)
-        self.listens = True
+    async def current(self, within: float | None = None) -> bool:
+        """See `ChangeLog`."""
+        return self.is_current() or await self.catch_up()
 
     async def catch_up(self) -> bool:
-        if self.untold is None or not self.listens or self.beat is not None:
+        """See `ChangeLog`."""
+        if not self.is_connected:
             return False
+        while self.look_on_its_way is not None:
+            self.answer()
         self.ask()
         self.answer()
         return True
 
+    # What happens to its reader of the log
+
+    async def connect(self) -> None:
+        self.lose()
+        self.is_connected = True
+        await self.survey()
+
+    def lose(self) -> None:
+        self.watch.on_failure()
+        self.is_connected, self.look_on_its_way, self.read_at = False, None, -float("inf")
+
+    async def survey(self) -> None:
+        database = self.database
+        is_other = self._origin not in ("", database.origin)
+        is_new = await self.watch.survey(database)  # type: ignore[arg-type]
+        kept_out = (self.kept_out or set()) | database.mute
+        must_bump = is_other or self._state not in (None, database.state)
+        self._must_bump = self._must_bump or must_bump or kept_out != database.mute
+        assert is_new is self._must_bump
+        self._origin, self._state = database.origin, database.state
+        self._untracked, self.kept_out = set(database.mute), kept_out
+        if is_new:
+            self.read_at = -float("inf")
+            if self.look_on_its_way is not None:
+                self.look_on_its_way.void = True
+
+    def ask(self) -> None:
+        sees = self.database.serials_seen()
+        self.look_on_its_way = Look(self.database.snapshot(), sees, self.unread.copy())
+
+    def answer(self) -> None:
+        assert self.look_on_its_way is not None
+        look, self.look_on_its_way = self.look_on_its_way, None
+        del self.unread[: len(look.commits)]
+        if self.goes_on:
+            self.watch.on_changes([commit.entry() for commit in look.commits])
+        else:
+            self.watch.on_start()
+            self._must_bump = True
+        self.goes_on = True
+        self.knows.update(commit.serial for commit in look.commits)
+        if look.void:
+            return
+        self.read_at = self.clock()
+        if self._must_bump:
+            self.knows |= look.sees
+        self.kept_out, self._must_bump = self._untracked, False
+        self.watch.on_read(look.snapshot)
+
     # Readers
 
     def wanted(self, dataset: Dataset, caller: Principal) -> PageRequest | None:
-        """What its cache would look for; None where the dataset is kept out."""
+        """The request for its cache; None where the dataset is kept out."""
         query = FeedQuery.parse({"format": "ndjson"}, dataset)
         wanted = self.pages.wanted(query, caller, 20)
         is_out = self.kept_out is None or dataset.name in self.kept_out
@@ -282,15 +310,16 @@ class Worker:
         return wanted if isinstance(wanted, PageRequest) else None
 
     def reads(self, wanted: PageRequest) -> bool:
-        """Whether somebody reads the page already."""
-        return self.pages.loader.is_busy(wanted.key)
+        """Return whether somebody reads the page already."""
+        loader = self.pages.loader
+        return wanted.key in loader._loads or wanted.key in loader._looks
 
     async def at_the_door(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> Lookup:
         """As a request does that was answered before in the same words."""
-        found = self.pages.at_hand(wanted, quietly=True) or await self.pages.from_redis(wanted)
+        found = self.pages.at_hand(wanted, quietly=True) or await self.pages.quickly(wanted)
         if found is None:
             return await self.pages.page(wanted, load)
-        self.pages.tell_hit(wanted, found)
+        self.pages.publish_hit(wanted, found)
         return Lookup(found.held, found.status)
 
     async def stream(self, wanted: PageRequest, load: Callable[[], Awaitable[Page]]) -> Lookup:
@@ -335,7 +364,8 @@ def timeline_of(page: Page) -> int:
 
 async def planned(database: Database, _declared: Mapping[str, Any]) -> Any:
     """In place of `triggers.plan`."""
-    return SimpleNamespace(state=str(database.state), impossible={})
+    log = SimpleNamespace(feeds=FEEDS)
+    return SimpleNamespace(state=str(database.state), impossible={}, log=log)
 
 
 async def drifted(database: Database, _plan: object) -> dict[str, str]:

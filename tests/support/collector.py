@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from tests.support.http_server import listening
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -45,7 +47,7 @@ class Collector:
         """The spans of the request that has this id."""
         return [s for s in self.spans() if attributes(s)["feedsvc.request_id"] == request]
 
-    async def hear(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
         self.payloads.append(await request.read())
         if self.hangs:
             await asyncio.Event().wait()
@@ -69,12 +71,7 @@ async def collecting() -> AsyncIterator[Collector]:
     """One, on a free port."""
     collector = Collector()
     app = web.Application(client_max_size=1 << 26)
-    app.router.add_post("/v1/traces", collector.hear)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    collector.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    app.router.add_post("/v1/traces", collector.receive)
+    async with listening(app) as url:
+        collector.url = url
         yield collector
-    finally:
-        await runner.cleanup()

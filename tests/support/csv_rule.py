@@ -35,7 +35,7 @@ CELLS: Final = (*RUN_BY_A_SPREADSHEET, *FORMULAS_WITHIN, *HARMLESS)
 
 
 def is_run(text: str) -> bool:
-    """Whether a spreadsheet would run a cell of this text."""
+    """Return whether a spreadsheet would run a cell of this text."""
     text = text.lstrip(_MARK)
     if text[:1] in _SIGNS:
         return not _IN_PHONE_NUMBERS.issuperset(text[1:])
@@ -43,7 +43,7 @@ def is_run(text: str) -> bool:
 
 
 def holds_formula(text: str) -> bool:
-    """Whether a delimiter, whichever it is, stands right before what begins a formula."""
+    """Return whether a delimiter, whichever it is, stands right before what begins a formula."""
     behind = (
         text[at + 1 :].lstrip(_MARK) for at, letter in enumerate(text) if letter in _DELIMITERS
     )

@@ -27,6 +27,7 @@ from feedsvc.feeds.sql.json_projection import (
 )
 from streams import encoder
 from streams.csv_record import PLAIN_CSV, CsvStyle
+from tests.support.drawn import SHARES, share
 from tests.support.servers import throw_away_folder
 
 needs_encoder = pytest.mark.skipif(
@@ -36,7 +37,7 @@ needs_encoder = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Form:
-    """What becomes of a row."""
+    """The encoded form of a row."""
 
     name: Literal["json", "csv"]
     style: CsvStyle = PLAIN_CSV
@@ -54,6 +55,12 @@ def forms(*delimiters: str) -> tuple[Form, ...]:
     """JSON, and CSV with and without a guard, and in styles of other countries."""
     guarded = [CsvStyle(delimiter, guard) for delimiter in delimiters for guard in (True, False)]
     return Form("json"), *(Form("csv", style) for style in (*guarded, *STYLES))
+
+
+def some_forms(dice: random.Random) -> tuple[Form, ...]:
+    """JSON and two of the others, so that many calls take them all; in `make soak` all of them."""
+    json, *others = forms(*DELIMITERS)
+    return json, *dice.sample(others, min(len(others), share(2 * SHARES)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `/metrics` says, read by prometheus-client's own parsers."""
+"""`/metrics`, read by prometheus-client's own parsers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def parse(text: str) -> Exposed:
 
 
 async def exposed(http: aiohttp.ClientSession, path: str = "/metrics") -> Exposed:
-    """What it says just now, to an admin."""
+    """The present exposition, to an admin."""
     async with http.get(path, headers=bearer(role="admin")) as answer:
         text = await answer.text()
         assert answer.status == 200, text

@@ -21,8 +21,10 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import NamedTuple, NoReturn
 
-from tests.support import forked_workers
+from tests.support.forked_workers import fork_them
 
+OTHER_CODE = "FEEDSVC_TESTS_PATH"
+"""The variable with a folder in which our modules are looked for first."""
 LONGEST = 1 << 20
 """Bytes of a request."""
 
@@ -99,12 +101,27 @@ def become(request: Request) -> NoReturn:
     for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)
+    path = request.environment.pop(OTHER_CODE, None)
     set_environment(request.environment)
     os.chdir(request.folder)
     sys.argv = ["feedsvc", *request.arguments]
-    forked_workers.fork_them()
+    if path is None:
+        fork_them()
+    else:
+        import_anew(path)
     runpy.run_module("feedsvc", run_name="__main__", alter_sys=True)
     sys.exit()
+
+
+def import_anew(path: str) -> None:
+    """Forget our own modules, and find them as an interpreter with this PYTHONPATH does."""
+    ours = ("feedsvc", "streams", "tests", "sitecustomize")
+    for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
+        del sys.modules[name]
+    sys.path.insert(0, path)
+    with suppress(ModuleNotFoundError):
+        import_module("sitecustomize")
+    import_module("tests.support.forked_workers").fork_them()
 
 
 def set_environment(environment: dict[str, str]) -> None:

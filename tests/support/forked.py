@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
+from tests.support.fork_server import OTHER_CODE
 from tests.support.readable import is_readable
 
 ADDRESS = "FEEDSVC_TEST_FORK_SERVER"
 REPOSITORY = Path(__file__).parents[2]
-_PLAIN = ("FEEDSVC_", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL", "PYTHONUNBUFFERED")
+_PLAIN = (
+    *("FEEDSVC_", "DATABASE_URL", "MIGRATION_DATABASE_URL", "REDIS_URL", "PYTHONUNBUFFERED"),
+    *("OTEL_BSP_", "OTEL_SERVICE_NAME"),  # of OpenTelemetry's, those that no import reads
+)
 
 
 class Process(Protocol):
-    """What tests use of a `Popen`."""
+    """The part of `Popen` that tests use."""
 
     returncode: int | None
 
@@ -56,7 +60,7 @@ def fork_server() -> Iterator[None]:
 
 
 def may_be_forked(environment: Mapping[str, str]) -> bool:
-    """Whether only settings differ from what the fork server was started with."""
+    """Return whether only settings differ from what the fork server was started with."""
     ours = {name for name in {*environment, *os.environ} if not name.startswith(_PLAIN)}
     return ADDRESS in os.environ and all(
         environment.get(name) == os.environ.get(name) for name in ours - {"PYTEST_CURRENT_TEST"}
@@ -115,6 +119,14 @@ class Forked:
         self._line.close()
 
 
+def _of_a_real_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment by which an interpreter finds other code as a forked one does."""
+    variables = dict(environment)
+    if (path := variables.pop(OTHER_CODE, None)) is not None:
+        variables |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return variables
+
+
 def start(
     arguments: Sequence[str],
     environment: Mapping[str, str],
@@ -132,7 +144,7 @@ def start(
             process = subprocess.Popen(
                 [*wrapper, sys.executable, "-m", "feedsvc", *arguments],
                 cwd=REPOSITORY,
-                env=environment,
+                env=_of_a_real_start(environment),
                 stdout=write,
                 stderr=write,
             )
@@ -150,7 +162,7 @@ def feedsvc(
         return subprocess.run(
             command,
             cwd=folder,
-            env={**env, "PYTHONPATH": str(REPOSITORY)},
+            env=_of_a_real_start({**env, "PYTHONPATH": str(REPOSITORY)}),
             capture_output=True,
             text=True,
             check=False,

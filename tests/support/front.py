@@ -10,10 +10,12 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.support.http_server import listening
+
 
 @dataclass
 class Front:
-    """What the page is, what it reported, and which requests for feeds came, with their cookies."""
+    """The page, its reports, and the requests for feeds that came, with their cookies."""
 
     upstream: str
     page: str
@@ -27,7 +29,7 @@ class Front:
         return web.Response(text=self.page, content_type="text/html")
 
     async def take_report(self, request: web.Request) -> web.Response:
-        """What the page has to say."""
+        """The page's next report."""
         await self.reports.put(await request.json())
         return web.Response()
 
@@ -66,11 +68,6 @@ async def fronted(upstream: str, page: str = "") -> AsyncIterator[Front]:
     app.router.add_get("/page", front.answer_page)
     app.router.add_post("/report", front.take_report)
     app.router.add_get("/v1/feeds/{name}", front.forward)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    front.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with listening(app) as url:
+        front.url = url
         yield front
-    finally:
-        await runner.cleanup()

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from tests.support.http_server import listening
+
 RSA = rsa.generate_private_key(65_537, 2_048)
 EC = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
@@ -79,12 +81,6 @@ async def publishing(*keys: dict[str, Any], port: int = 0) -> AsyncIterator[Issu
     issuer = Issuer(keys=list(keys))
     app = web.Application()
     app.router.add_get("/keys", issuer.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    issuer.url = f"http://127.0.0.1:{runner.addresses[0][1]}/keys"
-    try:
+    async with listening(app, port) as url:
+        issuer.url = f"{url}/keys"
         yield issuer
-    finally:
-        await runner.cleanup()

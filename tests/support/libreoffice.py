@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,33 +23,43 @@ _OFFICE: Final = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
 
 @dataclass(frozen=True)
 class Cell:
-    """What Calc takes a cell for: its type (float, date, string, …), value and formula."""
+    """A cell as Calc takes it: its type (float, date, string, …), value and formula."""
 
     kind: str | None
     value: str
     formula: str | None
 
 
-def opened(body: bytes, folder: Path, separator: str, language: int = ENGLISH) -> list[list[Cell]]:
-    """The rows of a file, read as with "detect special numbers" and "evaluate formulas" ticked.
+def opened(
+    bodies: Sequence[bytes], folder: Path, separators: str, language: int = ENGLISH
+) -> list[list[list[Cell]]]:
+    """The rows of files, read as with "detect special numbers" and "evaluate formulas" ticked.
 
-    The numbers of the filter's options are in LibreOffice's help, "CSV Filter Parameters".
+    Each of the separators ends a field. One start opens all the files, for a start takes two
+    seconds. The numbers of the filter's options are in LibreOffice's help, "CSV Filter Parameters".
     """
     assert PROGRAM is not None
-    source, made = folder / "opened.csv", folder / "opened.fods"
-    source.write_bytes(body)
-    made.unlink(missing_ok=True)
-    options = f"{ord(separator)},34,{_UTF8},1,,{language},false,true,false,false,false,0,true"
-    profile = f"-env:UserInstallation={(folder / 'profile').as_uri()}"
+    sources = [folder / f"opened{number}.csv" for number in range(len(bodies))]
+    for source, body in zip(sources, bodies, strict=True):
+        source.write_bytes(body)
+        source.with_suffix(".fods").unlink(missing_ok=True)
+    ends = "/".join(str(ord(each)) for each in separators)
+    options = f"{ends},34,{_UTF8},1,,{language},false,true,false,false,false,0,true"
+    # One for all tests of this process: a user's first start takes as long as many later ones.
+    profile = f"-env:UserInstallation={(folder.parent / 'libreoffice').as_uri()}"
     command = [PROGRAM, profile, "--headless", f"--infilter=CSV:{options}"]
-    command += ["--convert-to", "fods", "--outdir", str(folder), str(source)]
+    command += ["--convert-to", "fods", "--outdir", str(folder), *map(str, sources)]
     subprocess.run(command, check=True, capture_output=True, timeout=240)
-    rows = ET.parse(made).getroot().iter(f"{_TABLE}table-row")
+    return [_rows(source.with_suffix(".fods")) for source in sources]
+
+
+def _rows(file: Path) -> list[list[Cell]]:
+    rows = ET.parse(file).getroot().iter(f"{_TABLE}table-row")
     return [_cells(row) for row in rows]
 
 
 def formulas(rows: list[list[Cell]]) -> list[str]:
-    """What of it Calc runs."""
+    """The part of it that Calc runs."""
     return [cell.formula for row in rows for cell in row if cell.formula is not None]
 
 

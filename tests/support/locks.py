@@ -1,4 +1,4 @@
-"""A table that nobody can read for a while, and who waits for it."""
+"""A table that is locked for a while, and the readers that wait for it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ _READERS = (
 
 @asynccontextmanager
 async def locked(admin_url: str, table: str) -> AsyncIterator[None]:
-    """Whoever wants to read the table waits until the block ends.
+    """Lock the table, so that readers wait until the block ends.
 
     On a connection of its own, for a transaction sees pg_stat_activity as it first saw it.
     """
@@ -32,8 +32,8 @@ async def readers(world: asyncpg.Connection) -> list[int]:
     return [row[0] for row in await world.fetch(_READERS)]
 
 
-async def until_somebody_reads(world: asyncpg.Connection) -> None:
-    """Returns once a service waits for a lock. Raises TimeoutError."""
+async def until_read_waits(world: asyncpg.Connection) -> None:
+    """Return once a service waits for a lock. Raises TimeoutError."""
     async with asyncio.timeout(20):
         while not await readers(world):
             await asyncio.sleep(0.02)

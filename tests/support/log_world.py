@@ -22,6 +22,14 @@ ODD_NAMES: Final = (
     "$feedsvc$", "logs", "row", "coalesce", "TG_OP", "true", "null", "old_rows.r", "--", "/*",
 )  # fmt: skip
 SAME: Final = "SELECT pg_current_snapshot()::text"
+EMPTY_LOG: Final = """
+    TRUNCATE feedsvc.log, feedsvc.log_windows, feedsvc.log_epoch;
+    UPDATE feedsvc.log_floor SET floor = NULL;
+    CREATE OR REPLACE FUNCTION feedsvc.log_slot() RETURNS smallint LANGUAGE sql STABLE
+        PARALLEL SAFE RETURN 0::smallint;
+    INSERT INTO feedsvc.log_windows VALUES (0, clock_timestamp(), NULL, NULL);
+"""
+"""SQL that makes a log as a migration leaves it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +79,8 @@ class LogWorld:
 
 
 async def install(connection: asyncpg.Connection, declared: Mapping[str, Declaration]) -> list[str]:
-    """The triggers of the log, without those that notify."""
-    planned = await triggers.plan(connection, declared, log=True)
-    only = triggers.TriggerPlan({}, {}, {}, "", planned.log)
-    return await triggers.install(connection, only)
+    """Make the triggers of the datasets; the tables that changed."""
+    return await triggers.install(connection, await triggers.plan(connection, declared))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ async def log_rows(connection: asyncpg.Connection) -> list[LogRow]:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one snapshot shows: of the table by tenant and token, and of the log."""
+    """The rows that one snapshot shows: of the table by tenant and token, and of the log."""
 
     snapshot: Snapshot
     rows: Mapping[tuple[str | None, str], str]

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,10 +13,11 @@ _PIECE = 65_536
 
 @dataclass(frozen=True)
 class Fault:
-    """What befalls the answer; without any, the proxy passes everything through.
+    """A fault of the answer; without any, the proxy passes everything through.
 
     `cut_after` bytes of it arrive, counted from behind its HTTP head with `behind_head`; then the
-    client gets a FIN or an RST, or with "black hole" nothing more at all.
+    client gets a FIN or an RST, or with "black hole" nothing more at all. `damage` changes what is
+    passed on, piece by piece, behind the head.
     """
 
     cut_after: int | None = None
@@ -24,6 +25,7 @@ class Fault:
     how: Literal["fin", "rst", "black hole"] = "fin"
     delay: float = 0.0
     bytes_per_second: float | None = None
+    damage: Callable[[bytes], bytes] | None = None
 
 
 @dataclass
@@ -81,7 +83,8 @@ class Proxy:
             piece = await reader.read(_PIECE if left is None else min(left, _PIECE))
             if not piece:
                 return
-            await self._pass_on(piece, writer, fault)
+            made = piece if fault.damage is None else fault.damage(piece)
+            await self._pass_on(made, writer, fault)
             left = None if left is None else left - len(piece)
         if fault.how == "rst":
             _reset(writer)
@@ -102,13 +105,13 @@ class Proxy:
                 await asyncio.sleep(len(part) / rate)
 
     async def cut(self) -> None:
-        """Ends every connection, and each that comes from now on as soon as it is there."""
+        """End every connection, and each that comes from now on as soon as it is there."""
         self.fault = Fault(cut_after=0, how="rst")
         await self.end()
         self._over = asyncio.Event()
 
     def freeze(self) -> None:
-        """Takes what is sent, on every connection, and gives no answer."""
+        """Take what is sent, on every connection, and give no answer."""
         self._flows.clear()
 
     def mend(self) -> None:
@@ -117,7 +120,7 @@ class Proxy:
         self._flows.set()
 
     async def end(self) -> None:
-        """Ends every connection that is still there."""
+        """End every connection that is still there."""
         self._over.set()
         await asyncio.sleep(0)  # one that was just accepted gets to know it too
         while self._busy:
@@ -145,7 +148,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Ends the connection with an RST."""
+    """End the connection with an RST."""
     sock = writer.get_extra_info("socket")
     if sock is not None and sock.fileno() >= 0:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -54,21 +54,21 @@ class Wire:
         return rows
 
     async def flood(self, data: bytes, times: int) -> None:
-        """Sends all of it so often, and then reads; raises where the service hangs up."""
+        """Send all of it so often, and then reads; raises where the service hangs up."""
         for _ in range(times):
             await self.send(data)
         while True:
             await self._reader.readexactly(65_536)
 
     async def trickle(self, data: bytes, pause: float) -> None:
-        """Sends a byte at a time until all are sent, or the service hangs up."""
+        """Send a byte at a time until all are sent, or the service hangs up."""
         for byte in data:
             self._writer.write(bytes([byte]))
             if await self.is_closed_within(pause):
                 return
 
     async def is_closed_within(self, seconds: float) -> bool:
-        """Whether the service has hung up without another word."""
+        """Return whether the service has hung up without another word."""
         try:
             async with asyncio.timeout(seconds):
                 return await self._reader.read(1) == b""

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def is_readable(file: Any, timeout: float | None) -> bool:
-    """Whether it is, or has ended, within so many seconds."""
+    """Return whether it is, or has ended, within so many seconds."""
     poll = select.poll()
     poll.register(file, select.POLLIN)
     return bool(poll.poll(None if timeout is None else timeout * 1_000))

@@ -46,7 +46,7 @@ class RunningRedis:
         return len(self.nodes) > 1
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to each process."""
+        """Send a signal to each process."""
         for node in self.nodes:
             os.kill(node.pid, number)
 
@@ -60,12 +60,12 @@ class RunningRedis:
             self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Ends it at once; what it held is lost."""
+        """End it at once; what it held is lost."""
         for node in self.nodes:
             node.stop(kill=True)
 
     def start(self) -> None:
-        """Starts it again on the same ports, and returns once it answers."""
+        """Start it again on the same ports, and return once it answers."""
         for node in self.nodes:
             node.start()
         if self.is_cluster:
@@ -92,7 +92,7 @@ class RunningRedis:
         return [name for names in self.each("KEYS", pattern) for name in names]
 
     def configure(self, name: str, value: str) -> None:
-        """Changes a setting of each process."""
+        """Change a setting of each process."""
         self.each("CONFIG", "SET", name, value)
 
     @contextmanager
@@ -106,7 +106,7 @@ class RunningRedis:
             self.configure("maxmemory", "0")
 
     def refuse_writes(self, refuses: bool) -> None:
-        """Makes it read-only, or what comes nearest in a cluster of primaries."""
+        """Make it read-only, or what comes nearest in a cluster of primaries."""
         if self.is_cluster:
             self.configure("min-replicas-to-write", "1" if refuses else "0")
         elif refuses:
@@ -115,12 +115,12 @@ class RunningRedis:
             self.each("REPLICAOF", "NO", "ONE")
 
     def each(self, *command: str | int) -> list[Any]:
-        """Has each process do something."""
+        """Send a command to each process."""
         return [_ask(node, *command) for node in self.nodes]
 
 
 def chosen_kind() -> Kind:
-    """What a test's own Redis is."""
+    """The kind of a test's own Redis."""
     chosen: Any = os.environ.get(CHOSEN, "none")
     return "redis" if chosen == "none" else chosen
 
@@ -200,7 +200,7 @@ def _node(
 
 
 def _join(made: Sequence[tuple[ValkeyServer, int]]) -> None:
-    """Makes a cluster of the nodes, as `redis-cli --cluster create` does."""
+    """Make a cluster of the nodes, as `redis-cli --cluster create` does."""
     for number, ((node, _), (first, last)) in enumerate(zip(made, _SLOTS, strict=True)):
         _ask(node, "CLUSTER ADDSLOTSRANGE", first, last)
         _ask(node, "CLUSTER SET-CONFIG-EPOCH", number + 1)
@@ -218,8 +218,8 @@ def _until_ok(nodes: Sequence[ValkeyServer]) -> None:
             time.sleep(0.05)
 
 
-def _is_ok(told: dict[str, str]) -> bool:
-    return told["cluster_state"] == "ok" and told["cluster_slots_ok"] == "16384"
+def _is_ok(reported: dict[str, str]) -> bool:
+    return reported["cluster_state"] == "ok" and reported["cluster_slots_ok"] == "16384"
 
 
 def _ask(node: ValkeyServer, *command: str | int) -> Any:

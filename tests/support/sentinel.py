@@ -37,7 +37,7 @@ class Watched:
         )
 
     def master(self) -> ValkeyServer:
-        """Whom the sentinel names."""
+        """The master that the sentinel names."""
         with redis.Redis(port=self.sentinel_port, password=self.sentinel_password) as client:
             _, port = client.sentinel_get_master_addr_by_name(SERVICE)
         return next(server for server in self.servers if server.port == int(port))

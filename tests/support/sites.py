@@ -31,7 +31,7 @@ CHUNK: Final = 16_384
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to."""
+    """The result of an export."""
 
     body: bytes
     records: Sequence[bytes]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from feedsvc.datasets.dataset import SourceName
+from tests.support.fork_server import OTHER_CODE
 
 SOURCES: tuple[SourceName, ...] = ("projection", "cursor", "copy")
 
@@ -23,6 +24,6 @@ def by_source(declarations: str, source: SourceName) -> str:
 
 
 def without_encoder(folder: Path) -> dict[str, str]:
-    """Environment for a Python that finds no native encoder."""
+    """Environment for a service that finds no native encoder."""
     (folder / "sitecustomize.py").write_text(_NO_ENCODER)
-    return {"PYTHONPATH": str(folder)}
+    return {OTHER_CODE: str(folder)}

@@ -8,7 +8,7 @@ _LINE_END = re.compile("\r\n|\r|\n")
 
 @dataclass(frozen=True)
 class Event:
-    """What a browser would dispatch; `last_id` is what it would send as Last-Event-ID then."""
+    """An event as a browser would dispatch it; it would then send `last_id` as Last-Event-ID."""
 
     type: str
     data: str

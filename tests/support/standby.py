@@ -96,7 +96,7 @@ def frozen(server: PostgresServer) -> Iterator[None]:
 
 
 def port_of(url: str) -> int:
-    """Where a server listens."""
+    """The address of a server."""
     port = urlsplit(url).port
     assert port is not None
     return port

@@ -27,7 +27,7 @@ class Certificates:
     server: Path
 
     def context(self, ciphers: str | None = None) -> ssl.SSLContext:
-        """What the server presents itself with; with `ciphers` by TLS 1.2 and these alone."""
+        """The server's certificate; with `ciphers` by TLS 1.2 and these alone."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.server)
         if ciphers is not None:
@@ -37,7 +37,7 @@ class Certificates:
 
 
 def certificates(folder: Path) -> Certificates:
-    """Writes new ones into the folder."""
+    """Write new ones into the folder."""
     key, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _certificate("tests' authority", key, "tests' authority", key, is_authority=True)
     server = _certificate("127.0.0.1", own, "tests' authority", key, is_authority=False)

@@ -1,4 +1,4 @@
-"""Somebody who is told of alerts, and answers as a test wants."""
+"""A receiver of alerts that answers as a test wants."""
 
 import asyncio
 import hashlib
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
+from tests.support.http_server import listening
 
 KEY = "a key of the tests' own, for webhooks"
 
@@ -31,7 +33,7 @@ class Receiver:
             if message["alert"] == alert and 200 <= message["answered"] < 300
         ]
 
-    async def hear(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         stamp = request.headers["Feedsvc-Timestamp"]
         right = hmac.new(KEY.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
@@ -52,13 +54,7 @@ async def receiving() -> AsyncIterator[Receiver]:
     """One, on a free port."""
     receiver = Receiver()
     app = web.Application()
-    app.router.add_post("/hook", receiver.hear)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    try:
+    app.router.add_post("/hook", receiver.receive)
+    async with listening(app) as url:
+        receiver.url = f"{url}/hook"
         yield receiver
-    finally:
-        await runner.cleanup()

@@ -1,4 +1,4 @@
-"""Whom a request comes from: what proxies say, and what only claims to be said by them."""
+"""The address of a request's client: written by proxies, or forged as if by them."""
 
 from ipaddress import IPv4Network, IPv6Address, ip_network
 
@@ -34,7 +34,7 @@ def test_a_stranger_is_never_believed(peer: Address, written: list[str]) -> None
 
 
 @given(clients, forged)
-def test_without_proxies_nobody_is_believed(peer: Address, written: list[str]) -> None:
+def test_without_proxies_no_header_is_believed(peer: Address, written: list[str]) -> None:
     assert behind_proxies(str(peer), written, ()) == peer
 
 

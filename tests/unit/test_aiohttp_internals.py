@@ -1,4 +1,4 @@
-"""Where the inside of a library is another one, the service does without it."""
+"""The service does without the inside of a library where that has changed."""
 
 import asyncio
 import logging

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedsvc.core.events import AuditState, PoolState, ProcessStats, StandbyState
+from feedsvc.core.process_stats import (
+    AuditState,
+    ChangeLogState,
+    FollowedState,
+    PoolState,
+    ProcessStats,
+    StandbyState,
+    ViewState,
+)
 from feedsvc.datasets.dataset import declarations
 from feedsvc.operations.alerts.figures import FIGURES, AlertInput, Selector
 from feedsvc.operations.alerts.rules import AlertsError, KnownNames, Rule, load
@@ -156,10 +164,13 @@ def vitals(**changes: Any) -> ProcessStats:
         "machine_memory": 8, "machine_memory_free": 6, "disk": 100, "disk_free": 40,
         "pools": {"read": PoolState(8, 4, 2, 1), "bulk": PoolState(4, 4, 4, 3)}, "running": 3,
         "leaving": False, "cached_pages": 7, "cached_bytes": 7_000, "evicted_pages": 0,
-        "database_answers": True, "redis_answers": None, "listener_hears": True,
+        "database_answers": True, "redis_answers": None, "log_reads": True,
         "health": {"primary": "ok"}, "kept_out": {},
         "standbys": {"db2:5432": StandbyState(True, 0.5)},
         "audit": AuditState(50, 100, 0), "keys_age": 90.0,
+        "log": ChangeLogState(1_000, 50.0, 1, 7.0),
+        "views": {"app.sums": ViewState(70.0, 1.0, 0), "app.months": ViewState(9.0, 0.1, 3)},
+        "live": FollowedState(30, 100, 2, 4, 500, 0.0, 3.0),
     }  # fmt: skip
     return ProcessStats(**{**plain, **changes})
 
@@ -185,9 +196,15 @@ def seen() -> AlertInput:
     figures.sketch(("wait", "read")).add(0.2)
     figures.sketch(("wait", "bulk")).add(2.0)
     figures.sketch(("query",)).add(0.3)
+    figures.sketch(("live_lag",)).add(0.7, 50)
+    figures.add(("live_behind",), 10)
+    figures.add(("live_ends", "stalled"), 4)
+    figures.add(("live_ends", "rotation"), 40)
+    figures.add(("resets", "expired"), 6)
     figures.sketch(("lag",)).add(0.04)
-    away = vitals(database_answers=False, listener_hears=False, memory=300, cpu_share=0.9,
-                  health={"primary": "degraded", "redis": "down"}, keys_age=95.0)  # fmt: skip
+    away = vitals(database_answers=False, log_reads=False, memory=300, cpu_share=0.9,
+                  health={"primary": "degraded", "redis": "down"}, keys_age=95.0,
+                  live=FollowedState(95, 100, 1, 4, 500, 8.0, 60.0))  # fmt: skip
     leaving = vitals(leaving=True, pools={})
     return AlertInput(Span(figures, 120.0), [vitals(), away, leaving], workers=3)
 
@@ -225,9 +242,22 @@ VALUES: list[tuple[str, Selector, float | None]] = [
     ("cache_hit_ratio", Selector(dataset="clients"), 0.75),
     ("cache_hit_ratio", Selector(dataset="budgets"), None),
     ("redis_away", Selector(), None),
-    ("listener_away", Selector(), 1 / 3),
+    ("log_reader_away", Selector(), 1 / 3),
+    ("live_lag_p99", Selector(), 0.7),
+    ("live_failing", Selector(), 8.0),
+    ("live_looked", Selector(), 3.0),
+    ("live_subscribers", Selector(), 155.0),
+    ("live_subscribers_share", Selector(), 0.95),
+    ("live_catching_up", Selector(), 5.0),
+    ("live_behind_per_minute", Selector(), 5.0),
+    ("live_stalled_per_minute", Selector(), 2.0),
+    ("resets_per_minute", Selector(), 3.0),
     ("loop_lag_p99", Selector(), 0.04),
     ("workers_missing", Selector(), 1.0),
+    ("log_bytes", Selector(), 1_000.0),
+    ("log_trim_blocked", Selector(), 7.0),
+    ("view_age", Selector(), 70.0),
+    ("view_refresh_failures", Selector(), 3.0),
     ("cpu_share", Selector(), 0.9),
     ("memory_bytes", Selector(), 300.0),
     ("open_files_share", Selector(), 0.5),

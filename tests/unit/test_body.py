@@ -28,7 +28,7 @@ READERS: dict[str, Callable[[], Callable[[bytes], bytes]]] = {
 
 
 class Held:
-    """Nothing that anybody waits for."""
+    """Nothing that a request waits for."""
 
     pressed = asyncio.Event()
 
@@ -54,7 +54,7 @@ class Slow:
 
 
 def unframed(body: bytes) -> bytes:
-    """What stands in the chunks of a body (RFC 9112, section 7.1); there must be no last one."""
+    """The data in the chunks of a body (RFC 9112, section 7.1); there must be no last one."""
     data = b""
     while body:
         size, body = body.split(b"\r\n", 1)
@@ -75,7 +75,7 @@ async def test_what_a_thread_compresses_still_arrives_before_the_last_words(codi
         body = Body(request, response, compressor, Streams(), Held())
         await body.start()
         sending = asyncio.create_task(body.send((CHUNK,)))
-        assert await asyncio.to_thread(compressor.begun.wait, 5)
+        assert await asyncio.to_thread(compressor.begun.wait, 60)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
@@ -87,7 +87,7 @@ async def test_what_a_thread_compresses_still_arrives_before_the_last_words(codi
     async with TestServer(application) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: tests\r\n\r\n")
-        arrived = await asyncio.wait_for(reader.read(), 10)
+        arrived = await asyncio.wait_for(reader.read(), 60)
         writer.close()
     head, _, body = arrived.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")

@@ -37,42 +37,42 @@ def test_a_burst_is_exactly_as_large_as_it_says(burst: int, per_second: float) -
     assert bucket.excess(policy.seconds(1), policy, 5.0 + excess + 1e-6) <= 0
 
 
-def test_what_others_used_counts_beside_what_they_were_not_told_of() -> None:
+def test_the_usage_of_others_counts_beside_what_is_unreported() -> None:
     policy, bucket = Policy("requests", 100, 50), Bucket()
 
     def owed() -> int:
         return round(bucket.debt(0.0) / policy.seconds(1))
 
     bucket.add(policy.seconds(10), 0.0)
-    told = bucket.tell(0.0)
-    assert told == policy.seconds(10)
+    reported = bucket.begin_report(0.0)
+    assert reported == policy.seconds(10)
     bucket.add(policy.seconds(5), 0.0)  # while the answer is on its way
-    bucket.told(told, policy.seconds(40), 0.0)  # our 10 and 30 of the others
+    bucket.confirm_report(reported, policy.seconds(40), 0.0)  # our 10 and 30 of the others
     assert owed() == 45
-    assert round(bucket.tell(0.0) / policy.seconds(1)) == 5
+    assert round(bucket.begin_report(0.0) / policy.seconds(1)) == 5
 
 
 def test_of_two_messages_the_later_may_arrive_first() -> None:
     policy, bucket = Policy("requests", 100, 50), Bucket()
     bucket.add(policy.seconds(10), 0.0)
-    first = bucket.tell(0.0)
+    first = bucket.begin_report(0.0)
     bucket.add(policy.seconds(1), 0.0)
-    second = bucket.tell(0.0)
-    bucket.told(second, policy.seconds(1), 0.0)  # the 10 are not there yet
+    second = bucket.begin_report(0.0)
+    bucket.confirm_report(second, policy.seconds(1), 0.0)  # the 10 are not there yet
     assert round(bucket.debt(0.0) / policy.seconds(1)) == 11
-    bucket.told(first, policy.seconds(11), 0.0)
+    bucket.confirm_report(first, policy.seconds(11), 0.0)
     assert round(bucket.debt(0.0) / policy.seconds(1)) == 11
 
 
-def test_a_message_that_did_not_arrive_is_told_again() -> None:
+def test_a_report_that_did_not_arrive_is_sent_again() -> None:
     bucket = Bucket()
     bucket.add(1.0, 0.0)
-    bucket.not_told(bucket.tell(0.0))
-    assert bucket.tell(0.0) == 1.0
+    bucket.retract_report(bucket.begin_report(0.0))
+    assert bucket.begin_report(0.0) == 1.0
 
 
-def test_what_was_paid_off_is_not_told() -> None:
+def test_what_was_paid_off_is_not_reported() -> None:
     bucket = Bucket()
     bucket.add(1.0, 0.0)
-    assert bucket.tell(0.75) == 0.25
-    assert bucket.tell(0.75) == 0.0
+    assert bucket.begin_report(0.75) == 0.25
+    assert bucket.begin_report(0.75) == 0.0

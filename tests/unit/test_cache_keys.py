@@ -94,7 +94,7 @@ def test_no_two_of_these_have_one_key() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_who_a_caller_is_beside_its_scope_makes_no_difference() -> None:
+def test_a_callers_subject_makes_no_difference_within_its_scope() -> None:
     again = replace(CALLERS[0], subject="somebody", expires_at=9.0)
     assert key(SAME[0], again) == key(SAME[0])
 

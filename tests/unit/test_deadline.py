@@ -55,7 +55,7 @@ async def test_an_answer_in_time_is_not_missed() -> None:
 async def test_the_oldest_counts_and_not_whatever_came_since() -> None:
     watch = Watch()
     old = watch.begin()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not watch.missed:
             new = watch.begin()
             await asyncio.sleep(SECONDS / 10)
@@ -65,7 +65,7 @@ async def test_the_oldest_counts_and_not_whatever_came_since() -> None:
     watch.deadline.forget(old)
 
 
-async def test_a_busy_loop_is_not_held_against_whoever_answers() -> None:
+async def test_a_busy_loop_is_not_held_against_the_server() -> None:
     """The answer is there at once; nobody looks for it for four times as long as it may take."""
     watch = Watch()
     here, there = socket.socketpair()

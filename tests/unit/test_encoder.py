@@ -287,7 +287,7 @@ def test_a_row_of_record_send_must_be_whole() -> None:
             encoder.feed_records([whole])
 
 
-def test_an_error_tells_nothing_of_the_data() -> None:
+def test_an_error_shows_nothing_of_the_data() -> None:
     encoder = Encoder(plan())
     with pytest.raises(EncoderError) as caught:
         encoder.feed_records([sent_row([b"secret", b"secret", b"secret"])])
@@ -338,7 +338,7 @@ def test_nothing_is_held_on_to() -> None:
     assert now == held
 
 
-def test_a_null_key_is_told() -> None:
+def test_a_null_key_is_an_error() -> None:
     encoder = Encoder(
         Plan([EncodedColumn("a", "float8"), EncodedColumn("b", "text")], "json", keys=(0, 1))
     )

@@ -18,5 +18,5 @@ def test_it_was_built() -> None:
     assert encoder.MISSING is None, "pip install -e . would say why"
 
 
-def test_its_absence_is_told() -> None:
+def test_its_absence_is_reported() -> None:
     assert (encoder.MISSING is None) == bool(encoder.KINDS)

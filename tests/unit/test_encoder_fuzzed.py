@@ -8,7 +8,7 @@ from tests.fuzzing import build
 from tests.fuzzing.run import fuzzed, out_of_memory
 from tests.support.drawn import DRAWN, share
 
-SECONDS = share(6)
+SECONDS = share(8)
 
 
 @DRAWN

@@ -1,11 +1,11 @@
-"""One load for any number of waiters, whoever of them goes."""
+"""One load for any number of waiters, whichever of them leaves."""
 
 import asyncio
 
 import pytest
 
-from feedsvc.cache.single_flight import Flights
 from feedsvc.core.problems import Unavailable
+from feedsvc.core.single_flight import Flights
 
 
 class Loads:
@@ -14,6 +14,12 @@ class Loads:
     def __init__(self) -> None:
         self.begun = self.cancelled = 0
         self.go = asyncio.Event()
+
+    async def until(self, begun: int) -> None:
+        """Wait until so many have begun."""
+        async with asyncio.timeout(30):
+            while self.begun < begun:
+                await asyncio.sleep(0)
 
     async def load(self) -> int:
         self.begun += 1
@@ -26,8 +32,9 @@ class Loads:
 
 
 async def waiting(flights: Flights[int], loads: Loads, count: int) -> list["asyncio.Task[int]"]:
+    begun = loads.begun + ("key" not in flights)
     tasks = [asyncio.create_task(flights.join("key", loads.load)) for _ in range(count)]
-    await asyncio.sleep(0.01)
+    await loads.until(begun)
     return tasks
 
 
@@ -64,8 +71,7 @@ async def test_a_load_that_dies_has_one_successor_and_its_waiters_are_unharmed()
     flights, loads = Flights[int](), Loads()
     tasks = await waiting(flights, loads, 50)
     flights._flights["key"].task.cancel()
-    await asyncio.sleep(0.01)
-    assert loads.begun == 2
+    await loads.until(2)
     loads.go.set()
     assert set(await asyncio.gather(*tasks)) == {2}
 

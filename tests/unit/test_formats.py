@@ -88,7 +88,7 @@ def test_a_failure_frame_is_the_problem_with_the_token_to_go_on_from(
     assert shown == {"type": "/problems/timeout", "status": 504, "after": "2"}
 
 
-def test_progress_and_end_tell_what_the_contract_lists() -> None:
+def test_progress_and_end_have_what_the_contract_lists() -> None:
     encoder = NDJSON.encoder(FRAMED)
     before = body(encoder, [rows(NDJSON, {"id": 1})])
     assert json.loads(body(encoder, [PROGRESS]))["progress"] == {

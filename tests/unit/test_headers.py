@@ -44,7 +44,7 @@ def query(**given: str) -> FeedQuery:
         ("50%41.csv", "attachment; filename=\"50_41.csv\"; filename*=UTF-8''50%2541.csv"),
     ],
 )
-def test_a_file_name_is_cleaned_and_told_twice_where_it_is_not_ascii(
+def test_a_file_name_is_cleaned_and_sent_twice_where_it_is_not_ascii(
     filename: str, value: str
 ) -> None:
     assert headers.attachment(filename) == value

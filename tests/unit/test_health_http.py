@@ -10,6 +10,7 @@ from aiohttp import web
 
 from feedsvc.operations.health import check_links
 from feedsvc.settings import HttpCheck
+from tests.support.http_server import listening
 
 PARTS = cast("Any", None)
 
@@ -29,12 +30,9 @@ async def url() -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_get("/status/{status}", status)
     app.router.add_get("/never", never)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    over.set()
-    await runner.cleanup()
+    async with listening(app) as made:
+        yield made
+        over.set()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which life of a database may be read."""
+"""The lives of a database that may be read."""
 
 from pathlib import Path
 

@@ -90,7 +90,7 @@ def test_what_can_be_no_value_is_refused_with_what_is_allowed(kind: str, value: 
         ("0044-03-15T12:00:00 01 BC", "0044-03-15T12:00:00+01 BC"),
     ],
 )
-def test_a_plus_that_nobody_percent_encoded_is_understood(given: str, meant: str) -> None:
+def test_a_plus_that_is_not_percent_encoded_is_understood(given: str, meant: str) -> None:
     assert literals.timestamptz(given) == meant
 
 

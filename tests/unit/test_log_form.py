@@ -23,7 +23,7 @@ class Stream(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def own_root() -> Iterator[None]:
-    """Gives the root logger its handlers and level back."""
+    """Give the root logger its handlers and level back."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield

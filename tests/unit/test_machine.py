@@ -1,4 +1,4 @@
-"""What the system tells of a process; also of one that has no file left to ask with."""
+"""The system's figures of a process; also of one that has no file left to ask with."""
 
 import os
 import resource

@@ -1,13 +1,16 @@
-"""Figures in files that all workers share: gone on with by whoever takes a dead worker's slot."""
+"""Figures in files that all workers share: continued by the next worker in a dead one's slot."""
 
 import os
 import resource
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.mmap_dict import mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.utils import floatToGoString
 
 from feedsvc.operations.metrics import declarations as d
 from feedsvc.operations.metrics.cells import Buckets, Cells, Count
@@ -45,7 +48,7 @@ class Worker:
 
 @pytest.fixture
 def start(folder: Path) -> Iterator[Start]:
-    """Starts a worker in this slot; their files are closed in the end."""
+    """Start a worker in this slot; their files are closed in the end."""
     started: list[Worker] = []
 
     def make(slot: int) -> Worker:
@@ -58,7 +61,7 @@ def start(folder: Path) -> Iterator[Start]:
 
 
 def together(folder: Path) -> dict[str, float]:
-    """What Prometheus would get."""
+    """The samples that Prometheus would get."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))
     return {
@@ -66,6 +69,26 @@ def together(folder: Path) -> dict[str, float]:
         for family in registry.collect()
         for sample in family.samples
     }
+
+
+def test_a_series_has_the_librarys_key() -> None:
+    cells = Cells()
+    cells.buckets(d.STAGE_SECONDS, "clients", "db")
+    parts = [
+        *(("bucket", {"le": floatToGoString(edge)}) for edge in (*d.STAGE_SECONDS.bounds, inf)),
+        ("sum", {}),
+    ]
+    name, text = d.STAGE_SECONDS.name, d.STAGE_SECONDS.help
+    assert list(cells.series()) == [
+        mmap_key(
+            name,
+            f"{name}_{part}",
+            ["dataset", "stage", *more],
+            ["clients", "db", *more.values()],
+            text,
+        )
+        for part, more in parts
+    ]
 
 
 def test_workers_are_added_up(folder: Path, start: Start) -> None:

@@ -5,19 +5,25 @@ from typing import Any
 import pytest
 
 from feedsvc.core.events import (
-    AuditState,
     CacheChange,
     CacheLookup,
     DatabaseFault,
-    ListenerTurned,
+    LiveBehind,
+    LiveEnded,
+    LiveLag,
+    LogMaintained,
+    LogTurned,
     Observers,
     PoolLease,
-    ProcessStats,
     RequestEnded,
-    StandbyState,
     StreamParked,
 )
-from feedsvc.datasets.tags import exactly
+from feedsvc.core.process_stats import (
+    AuditState,
+    ChangeLogState,
+    ProcessStats,
+    StandbyState,
+)
 from feedsvc.operations.metrics import declarations as d
 from feedsvc.operations.metrics.cells import Cells
 from feedsvc.operations.metrics.observer import Domain, MetricsObserver
@@ -46,7 +52,7 @@ class Watched:
         self.series = list(self.cells.series())
         observers = Observers()
         self.metrics.observe(observers)
-        self.tell = observers.tell
+        self.publish = observers.publish
 
     def count(self, metric: d.Metric, *labels: str) -> float:
         wanted = Cells().count(metric, *labels).key
@@ -91,7 +97,7 @@ def test_counts_stay_exact_and_stages_right_on_average_while_it_sheds() -> None:
     watched = Watched(sampling)
     sampling.woke_late(1.0, now=1)
     for _ in range(100):
-        watched.tell(ended())
+        watched.publish(ended())
     assert watched.count(d.REQUESTS, ROUTE, "clients", "csv", "complete") == 100
     assert watched.count(d.ROWS, "clients", "csv") == 1_000
     assert watched.count(d.BYTES, "clients", "csv") == 100_000
@@ -109,18 +115,18 @@ def test_counts_stay_exact_and_stages_right_on_average_while_it_sheds() -> None:
 )  # fmt: skip
 def test_how_a_request_ended(result: str, status: int, outcome: str) -> None:
     watched = Watched()
-    watched.tell(ended(result=result, status=status, why="internal" if status > 400 else None))
+    watched.publish(ended(result=result, status=status, why="internal" if status > 400 else None))
     counted = {o: watched.count(d.REQUESTS, ROUTE, "clients", "csv", o) for o in d.OUTCOMES}
     assert counted == {o: float(o == outcome) for o in d.OUTCOMES}
     assert watched.count(d.PROBLEMS, "internal") == (status > 400)
 
 
-def test_what_nobody_foresaw_makes_no_series_and_breaks_nothing(
+def test_unforeseen_values_make_no_series_and_break_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     watched = Watched()
-    watched.tell(ended(route="/secret/7", dataset="clients"))
-    watched.tell(ended(dataset="secret", stages={"unheard of": 1.0}))
+    watched.publish(ended(route="/secret/7", dataset="clients"))
+    watched.publish(ended(dataset="secret", stages={"unheard of": 1.0}))
     assert watched.count(d.REQUESTS, "unknown", "", "", "complete") == 2
     assert list(watched.cells.series()) == watched.series
     assert not caplog.records
@@ -131,15 +137,15 @@ def test_each_observation_is_counted_where_it_belongs(caplog: pytest.LogCaptureF
     for observation in (
         CacheLookup("clients", "hit", "redis", None),
         CacheLookup("clients", "miss", None, "expired"),
-        CacheChange([exactly("clients"), exactly("nothing"), exactly("clients")]),
+        CacheChange("clients", 1),
         PoolLease("read", "busy", 2.0),
         DatabaseFault("timeout"),
         StreamParked("clients"),
         StreamParked(None),
-        ListenerTurned(hears=False),
-        ListenerTurned(hears=True),
+        LogTurned(reads=False),
+        LogTurned(reads=True),
     ):
-        watched.tell(observation)
+        watched.publish(observation)
     assert watched.count(d.CACHE_LOOKUPS, "clients", "hit", "redis") == 1
     assert watched.count(d.CACHE_LOOKUPS, "clients", "miss", "none") == 1
     assert watched.count(d.CACHE_MISSES, "expired") == 1
@@ -148,7 +154,7 @@ def test_each_observation_is_counted_where_it_belongs(caplog: pytest.LogCaptureF
     assert watched.histogram(d.POOL_SECONDS, "read") == (1, 2.0)
     assert watched.count(d.DATABASE_FAULTS, "timeout") == 1
     assert watched.count(d.PARKED, "clients") == watched.count(d.PARKED, "") == 1
-    assert watched.count(d.LISTENER_LOSSES) == 1
+    assert watched.count(d.LOG_READER_LOSSES) == 1
     assert not caplog.records
 
 
@@ -159,7 +165,7 @@ def vitals(**changes: Any) -> ProcessStats:
         "machine_memory": 8, "machine_memory_free": 6, "disk": 100, "disk_free": 40,
         "pools": {}, "running": 3, "leaving": False, "cached_pages": 7, "cached_bytes": 7_000,
         "evicted_pages": 0, "database_answers": True, "redis_answers": None,
-        "listener_hears": True, "health": {}, "kept_out": {}, "standbys": {},
+        "log_reads": True, "health": {}, "kept_out": {}, "standbys": {},
         "audit": AuditState(0, 100, 0), "keys_age": None,
     }  # fmt: skip
     return ProcessStats(**{**plain, **changes})
@@ -171,7 +177,7 @@ def test_what_health_knows_is_exposed() -> None:
         standbys=["db2:5432"], publishes=True,
     )  # fmt: skip
     seen = Watched(domain=domain)
-    seen.tell(
+    seen.publish(
         vitals(
             health={"primary": "down", "redis": "degraded", "http.billing": "ok"},
             kept_out={"clients": "triggers"},
@@ -180,7 +186,7 @@ def test_what_health_knows_is_exposed() -> None:
             keys_age=4_000.0,
         )
     )
-    seen.tell(
+    seen.publish(
         vitals(audit=AuditState(12, 100, 8), keys_age=1.0, kept_out={"budgets": "unsuitable"})
     )
     assert seen.count(d.HEALTH, "primary") == 2
@@ -196,5 +202,36 @@ def test_what_health_knows_is_exposed() -> None:
     assert all(label in build for label in ("version", "python", "encoder"))
 
 
+def test_the_change_log_is_exposed_and_without_one_it_is_empty() -> None:
+    watched = Watched()
+    gauges = (d.CHANGES_BYTES, d.CHANGES_OLDEST, d.CHANGES_UNSEALED, d.CHANGES_BLOCKED)
+    watched.publish(vitals(log=ChangeLogState(5_000, 60.0, 2, 9.5)))
+    assert [watched.count(gauge) for gauge in gauges] == [5_000, 60, 2, 9.5]
+    watched.publish(vitals())
+    assert [watched.count(gauge) for gauge in gauges] == [0, 0, 0, 0]
+    for trimmed, is_new_epoch in ((1, False), (3, True), (0, False)):
+        watched.publish(LogMaintained(trimmed, is_new_epoch))
+    assert (watched.count(d.CHANGES_TRIMS), watched.count(d.CHANGES_EPOCHS)) == (4, 1)
+
+
 def test_an_issuer_that_there_is_not_has_no_age() -> None:
     assert not [key for key in Watched().series if "jwks_age" in key]
+
+
+def test_subscribers_are_counted_by_their_ends_and_lags() -> None:
+    watched = Watched(Sampling(0.1, 10))
+    for reason in ("rotation", "stalled", "stalled"):
+        watched.publish(LiveEnded(reason))
+    watched.publish(LiveBehind())
+    watched.publish(LiveLag(0.02, 250))
+    watched.publish(LiveLag(2.0, 6))
+    assert watched.count(d.LIVE_ENDS, "rotation") == 1
+    assert watched.count(d.LIVE_ENDS, "stalled") == 2
+    assert watched.count(d.LIVE_BEHIND) == 1
+    assert watched.histogram(d.LIVE_LAG) == pytest.approx((256, 17.0))
+
+
+def test_a_followed_answer_is_as_quick_as_its_beginning() -> None:
+    watched = Watched(Sampling(0.1, 1))
+    watched.publish(ended()._replace(seconds=600.2, followed=600.0))
+    assert watched.histogram(d.REQUEST_SECONDS, ROUTE, "clients") == pytest.approx((1, 0.2))

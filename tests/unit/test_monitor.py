@@ -1,4 +1,4 @@
-"""The monitor's screen fits its terminal, whatever it is told, and says what is wrong first."""
+"""The monitor's screen fits its terminal, whatever is reported, and shows faults first."""
 
 import io
 from collections.abc import Sequence
@@ -32,9 +32,13 @@ def glance(at: float = 0.0, count: int = 100, *, endpoints: int = 20, troubles: 
         "workers": 2, "leaving": 1, "rate": 12.0, "error_rate": 0.25, "first_byte": TIMES,
         "running": 7, "cpu_share": 1.5, "memory_bytes": 3e8, "loop_lag_ms": 2.0,
         "cache": {"pages": 10, "bytes": 1e6},
+        "live": {
+            "subscribers": 4_900, "most": 5_000, "catching_up": 12, "cohorts": 50,
+            "lag_p99_ms": 61.2, "failing_s": 7.0,
+        },
         "endpoints": [endpoint(f"a-dataset-with-a-long-name-{n}") for n in range(endpoints)],
     }  # fmt: skip
-    checks = [
+    checks: list[dict[str, Any]] = [
         {
             "name": f"part{n}",
             "state": "down",
@@ -42,6 +46,16 @@ def glance(at: float = 0.0, count: int = 100, *, endpoints: int = 20, troubles: 
         }
         for n in range(troubles)
     ]
+    log = {"bytes": 12 << 20, "oldest_s": 7_560.0, "unsealed": 2, "blocked_s": 4_000.0}
+    checks.append({"name": "changes", "state": "ok", "what": "All is well.", "figures": log})
+    views = {
+        "app.sums": {"age_s": 61.0, "took_s": 1.0, "failures": 0},
+        "app.months": {"age_s": 400.0, "took_s": 0.1, "failures": 3},
+        "app.new": {"age_s": None, "took_s": None, "failures": 1},
+    }
+    found = {"covered index": 2, "bloat": 1}
+    for name, figures in (("refreshes", {"views": views}), ("upkeep", {"found": found})):
+        checks.append({"name": name, "state": "ok", "what": "Well.", "figures": figures})
     alerts = [
         {
             "name": f"alert{n}", "state": "firing", "silenced_until": None, "value": 0.123456,
@@ -55,26 +69,27 @@ def glance(at: float = 0.0, count: int = 100, *, endpoints: int = 20, troubles: 
             "metrics": {
                 "from": 0.0, "to": at, "now": now, "totals": {"count": count},
                 "cache": {"hit_ratio": 0.9},
+                "live": {"resets": {"rights": 2, "expired": 1}},
             },
             "pools": {
                 "pools": [pool(name) for name in ("read", "write", "analytics", "bulk")],
                 "replicas": [{"name": "db2:5432", "state": "lags", "lag_ms": 7_000}],
             },
-            "cache": {"memory": {"pages": 1, "bytes": 1}, "listening": False, "redis": "away"},
+            "cache": {"memory": {"pages": 1, "bytes": 1}, "log_read": False, "redis": "away"},
             "health": {"state": "degraded" if troubles else "ok", "checks": checks},
             "alerts": {"alerts": alerts},
         },
     )  # fmt: skip
 
 
-def drawn(told: Sequence[Glance], width: int, height: int, *, plain: bool = False) -> list[str]:
+def drawn(reported: Sequence[Glance], width: int, height: int, *, plain: bool = False) -> list[str]:
     history = RateHistory()
-    for each in told:
+    for each in reported:
         history.add(each)
     console = Console(
         width=width, height=height, record=True, color_system=None, file=io.StringIO()
     )
-    console.print(Screen("http://service", width, height, plain).draw(told[-1], history))
+    console.print(Screen("http://service", width, height, plain).draw(reported[-1], history))
     return console.export_text().splitlines()
 
 
@@ -83,8 +98,8 @@ def drawn(told: Sequence[Glance], width: int, height: int, *, plain: bool = Fals
 def test_it_is_never_wider_or_higher_than_the_terminal(
     width: int, height: int, troubles: int
 ) -> None:
-    told = [glance(float(n), 100 * n, troubles=troubles) for n in range(300)]
-    lines = drawn(told, width, height)
+    reported = [glance(float(n), 100 * n, troubles=troubles) for n in range(300)]
+    lines = drawn(reported, width, height)
     assert max(map(len, lines)) <= width
     assert len(lines) <= height
     text = "\n".join(lines)
@@ -99,15 +114,42 @@ def test_trouble_comes_before_all_else_and_is_counted_where_it_is_too_much() -> 
     assert any(line.startswith("and ") and line.endswith(" more") for line in lines)
 
 
+def test_the_change_log_has_a_line() -> None:
+    line = next(line for line in drawn([glance()], 80, 24) if line.startswith("log "))
+    assert line.strip() == "log 12 MB  2.1 h back  2 unsealed  trim blocked 1.1 h"
+
+
+def test_views_and_upkeep_have_a_line() -> None:
+    line = next(line for line in drawn([glance()], 130, 30) if line.startswith("views "))
+    assert line.rstrip() == (
+        "views 6.7 min old (app.months)  1 failing  upkeep 2 covered index, 1 bloat"
+    )
+    older = glance()
+    older.answers["health"]["checks"] = []
+    assert not any(line.startswith("views ") for line in drawn([older], 130, 30))
+
+
+def test_live_feeds_have_a_line() -> None:
+    line = next(line for line in drawn([glance()], 130, 24) if line.startswith("live "))
+    assert line.strip() == (
+        "live 4,900 subscribers  50 groups  p99 61.2 ms  3 resets in 1 h  12 behind  unread 7 s"
+    )
+    older = glance()
+    del older.answers["metrics"]["now"]["live"], older.answers["metrics"]["live"]
+    assert not any(line.startswith("live ") for line in drawn([older], 130, 24))
+
+
 @pytest.mark.parametrize("width", [80, 160])
-def test_what_is_not_told_is_left_out_and_said(width: int) -> None:
+def test_a_lacking_report_is_left_out_and_named(width: int) -> None:
     silent = Glance(0.0, {}, {"metrics": "no answer within 3 s", "health": "no answer within 3 s"})
     lines = drawn([glance(), silent], width, 24)
     assert lines[0].startswith(" DOWN ")
     assert any("metrics, health: no answer" in line for line in lines)
     for lacking in ("alerts", "cache", "pools", "health"):
-        told = {name: told for name, told in glance().told.items() if name != lacking}
-        some = Glance(0.0, told, {lacking: "404: Not found"})
+        reported = {
+            name: reported for name, reported in glance().answers.items() if name != lacking
+        }
+        some = Glance(0.0, reported, {lacking: "404: Not found"})
         assert any(f"{lacking}: 404" in line for line in drawn([some], width, 24))
 
 
@@ -118,7 +160,7 @@ def test_a_figure_that_has_no_room_is_left_out_and_none_is_cut(width: int) -> No
     assert "% CPU" in figures
 
 
-def test_get_and_head_of_one_route_are_told_apart() -> None:
+def test_get_and_head_of_one_route_are_distinct() -> None:
     assert name_of(endpoint("clients")) == "clients"
     assert name_of({**endpoint("clients"), "method": "HEAD"}) == "HEAD clients"
 
@@ -142,7 +184,7 @@ def test_the_rate_is_of_the_last_seconds_also_when_a_minute_drops_out() -> None:
         history.add(glance(float(second), 50 * second))
     assert history.rates[-1] == pytest.approx(50)
     later = glance(20.0, 10)
-    later.told["metrics"]["from"] = 60.0
+    later.answers["metrics"]["from"] = 60.0
     history.add(later)
     assert history.rates[-1] == 12.0, "what the service itself says of the last minute"
 

@@ -17,7 +17,7 @@ AWAY = Unavailable("It is away.", 1)
 
 
 class Table:
-    """What PostgreSQL got, and the fault that it answers with after it."""
+    """Batches that PostgreSQL got, and the fault that it answers with then."""
 
     def __init__(self) -> None:
         self.got: list[tuple[Any, ...]] = []

@@ -42,7 +42,7 @@ def test_the_parameter_at_fault_is_named(raw: str, named: str) -> None:
 
 
 @pytest.mark.parametrize("raw", ["%FF=1", "\udcff=1", "&".join(f"p{n}=1" for n in range(201))])
-def test_what_has_no_name_to_tell_is_a_bad_request(raw: str) -> None:
+def test_a_parameter_without_a_name_is_a_bad_request(raw: str) -> None:
     with pytest.raises(BadRequest):
         parameters.parse(raw)
 

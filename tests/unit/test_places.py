@@ -1,4 +1,4 @@
-"""Who gets a connection, in which order, and who is told at once that waiting is vain."""
+"""The order in which connections are lent, and refusals where waiting is vain."""
 
 import asyncio
 import random
@@ -15,6 +15,7 @@ from feedsvc.backends.postgres.admission import (
     Slot,
     retry_after,
 )
+from tests.support.drawn import share
 
 
 class Clock:
@@ -34,14 +35,14 @@ async def take(places: Admission, *, large: bool = False, timeout: float = 5.0) 
 async def begun(
     places: Admission, *, large: bool = False, timeout: float = 5.0
 ) -> asyncio.Task[Slot]:
-    """Somebody who waits in line by now."""
+    """A request that waits in line by now."""
     task = asyncio.create_task(take(places, large=large, timeout=timeout))
     await asyncio.sleep(0)
     return task
 
 
 async def use_up(places: Admission, clock: Clock, seconds: float, *, large: bool) -> None:
-    """Gives the places some experience: each kept for so long."""
+    """Give the places some experience: each kept for so long."""
     for _ in range(10):
         place = await take(places, large=large)
         clock.now += seconds
@@ -71,7 +72,7 @@ async def test_small_work_may_have_every_place() -> None:
     assert not places.pressed.is_set()
 
 
-async def test_who_waits_is_served_in_order_but_for_large_work_before_the_reserve() -> None:
+async def test_waiting_requests_are_served_in_order_but_for_large_work_before_the_reserve() -> None:
     places = Admission(2, 1, 100)
     large, small = await take(places, large=True), await take(places)
     line = [await begun(places, large=n % 2 == 0) for n in range(4)]
@@ -90,7 +91,7 @@ async def test_who_waits_is_served_in_order_but_for_large_work_before_the_reserv
     line[2].cancel()
 
 
-async def test_who_waited_for_its_whole_time_is_told_so() -> None:
+async def test_a_request_that_waited_for_its_whole_time_gets_that_reason() -> None:
     places = Admission(1, 0, 100)
     await take(places)
     with pytest.raises(PoolExhaustedError) as caught:
@@ -113,7 +114,7 @@ async def test_no_more_may_wait_than_the_queue_is_long() -> None:
     assert places.waiting == 0
 
 
-async def test_who_would_wait_in_vain_is_told_at_once_and_when_to_come_back() -> None:
+async def test_a_request_that_would_wait_in_vain_is_refused_at_once_with_a_time_to_return() -> None:
     clock = Clock()
     places = Admission(3, 1, 100, clock)
     await use_up(places, clock, 60.0, large=True)
@@ -136,7 +137,7 @@ async def test_who_would_wait_in_vain_is_told_at_once_and_when_to_come_back() ->
     await take(places, timeout=0.01)
 
 
-async def test_nobody_is_sent_away_on_a_guess_from_nothing() -> None:
+async def test_no_request_is_refused_on_a_guess_from_nothing() -> None:
     places = Admission(1, 0, 100)
     await take(places, large=True)
     assert places.guess(large=True) is None
@@ -145,7 +146,7 @@ async def test_nobody_is_sent_away_on_a_guess_from_nothing() -> None:
     waiting.cancel()
 
 
-async def test_what_lasts_longer_than_all_before_is_guessed_to_last_as_long_again() -> None:
+async def test_a_lease_longer_than_all_before_is_guessed_to_last_as_long_again() -> None:
     past = LeaseHistory()
     for seconds in (1.0, 2.0, 3.0):
         past.add(seconds)
@@ -199,7 +200,7 @@ async def test_beside_two_exports_nothing_is_lent() -> None:
     assert places.borrow() is not None
 
 
-async def test_while_somebody_waits_nothing_is_lent() -> None:
+async def test_while_a_request_waits_nothing_is_lent() -> None:
     places = Admission(4, 3, 100)
     await take(places, large=True)
     waiting = await begun(places, large=True)
@@ -209,7 +210,7 @@ async def test_while_somebody_waits_nothing_is_lent() -> None:
 
 
 @pytest.mark.parametrize("large", [True, False])
-async def test_nobody_is_sent_away_before_a_place_that_is_lent(*, large: bool) -> None:
+async def test_no_request_is_refused_before_a_place_that_is_lent(*, large: bool) -> None:
     """Whatever is known of how long places are kept, and though nobody may wait."""
     clock = Clock()
     places = Admission(4, 1, 0, clock)
@@ -228,7 +229,7 @@ async def test_nobody_is_sent_away_before_a_place_that_is_lent(*, large: bool) -
     assert [(await task).large for task in waiting] == [large, large]
 
 
-async def test_how_long_places_were_lent_is_no_experience() -> None:
+async def test_the_time_for_which_places_were_lent_is_not_learnt_from() -> None:
     clock = Clock()
     places = Admission(4, 1, 100, clock)
     await use_up(places, clock, 60.0, large=True)
@@ -244,7 +245,7 @@ async def test_how_long_places_were_lent_is_no_experience() -> None:
 
 
 @given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**32))
-@settings(max_examples=60)
+@settings(max_examples=share(80))
 def test_no_place_is_ever_lost_or_given_twice(size: int, reserve: int, seed: int) -> None:
     """Takers that are cancelled, too late, refused or served, at random moments."""
 
@@ -322,7 +323,7 @@ async def test_principals_take_turns_however_many_one_of_them_has_in_line() -> N
     assert served[:6] == ["flood", "one", "two", "flood", "one", "flood"]
 
 
-async def test_nobody_has_more_than_a_share_and_the_rest_is_the_others() -> None:
+async def test_no_caller_has_more_than_a_share_and_the_rest_is_the_others() -> None:
     places = Admission(8, 2, 100, share=0.75)
     small = [await places.take(large=False, timeout=60, asker=asker("flood")) for _ in range(6)]
     assert not places.may_have(asker("flood"), large=False)

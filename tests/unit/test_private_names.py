@@ -28,7 +28,7 @@ PUBLIC: Final = {"_asdict", "_fields", "_make", "_replace"}
 
 
 def is_private(name: str) -> bool:
-    """Tell whether a name is private by its form."""
+    """Return whether a name is private by its form."""
     if name in PUBLIC or name == "_":
         return False
     return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))

@@ -1,4 +1,4 @@
-"""What operators copy for Prometheus and Grafana names nothing that does not exist."""
+"""The files for Prometheus and Grafana name nothing that does not exist."""
 
 import json
 import re
@@ -25,7 +25,7 @@ FROM_PROMETHEUS = {"job", "instance", "le"}
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Where each expression stands, and itself."""
+    """The place of each expression, and itself."""
     board: Any = json.loads((CONFIG / "grafana-dashboard.json").read_text())
     for panel in board["panels"]:
         for target in panel["targets"]:
@@ -135,6 +135,8 @@ tests:
         values: '0x10 5x20'
       - series: 'feedsvc_jwks_age_seconds{{job="f"}}'
         values: '600x4 4000x20'
+      - series: 'feedsvc_changes_trim_blocked_seconds{{job="f"}}'
+        values: '0x4 4000x20'
     promql_expr_test:
       - expr: sum by (alertname) (ALERTS{{alertstate="firing"}})
         eval_time: 4m
@@ -149,7 +151,15 @@ tests:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here to check them with")
 def test_prometheus_fires_for_what_health_knows_and_for_feeds_among_probes(tmp_path: Path) -> None:
     """One feed in ten fails, among six hundred times as many probes that don't."""
-    named = ("Failing", "Unhealthy", "TriggersChanged", "StandbyLost", "AuditLost", "KeysOld")
+    named = (
+        "Failing",
+        "Unhealthy",
+        "TriggersChanged",
+        "StandbyLost",
+        "AuditLost",
+        "KeysOld",
+        "LogTrimBlocked",
+    )
     fire = "\n".join(
         f"          - {{labels: '{{alertname=\"Feedsvc{name}\"}}', value: 1}}" for name in named
     )

@@ -28,15 +28,15 @@ def begun(ranges: Ranges, last: int) -> KeyRange:
 
 
 async def ends(ranges: Ranges) -> list[str | None]:
-    """Where each batch ends that can be had, until the ranges are over."""
+    """The end of each batch, until the ranges are over."""
     found: list[str | None] = []
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         while (batch := await ranges.take()) is not None:
             found += batch.position
     return found
 
 
-async def test_rows_are_passed_on_in_order_whoever_is_first() -> None:
+async def test_rows_are_passed_on_in_order_whichever_reader_is_first() -> None:
     ranges = Ranges(None, None, 5)
     first, second, third = (begun(ranges, last) for last in (10, 20, 30))
     ranges.close()
@@ -51,7 +51,7 @@ async def test_rows_are_passed_on_in_order_whoever_is_first() -> None:
     assert ranges.buffered == 0
 
 
-async def test_what_somebody_leaves_is_the_next_one_for_another() -> None:
+async def test_a_range_that_is_left_is_the_next_one_for_another_reader() -> None:
     ranges = Ranges(None, None, 5)
     first, second = begun(ranges, 10), begun(ranges, 20)
     ranges.add(first, rows(1, 4))
@@ -62,7 +62,7 @@ async def test_what_somebody_leaves_is_the_next_one_for_another() -> None:
     assert (first.position, first.missing) == (["4"], 6)
 
 
-async def test_who_reads_ahead_waits_and_who_is_first_does_not(
+async def test_readers_ahead_wait_and_the_first_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "AHEAD", 10)
@@ -125,7 +125,7 @@ async def test_several_connections_are_judged_by_what_their_time_goes_to(
     assert (effort.is_enough(), effort.has_been_dear) == (dear, dear)
 
 
-async def test_an_error_is_met_by_whoever_takes_rows() -> None:
+async def test_an_error_is_raised_where_rows_are_taken() -> None:
     ranges = Ranges(None, None, 5)
     begun(ranges, 10)
     taking = asyncio.create_task(ends(ranges))

@@ -1,4 +1,4 @@
-"""What is closed where closing takes longer than it may."""
+"""Connections that take longer to close than they may."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any, cast

@@ -1,4 +1,4 @@
-"""When a Redis that is away is asked again, by a clock that jumps."""
+"""Pauses between attempts to reach a Redis that is away, by a clock that jumps."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Nowhere:
 
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When each attempt to reach it was made."""
+    """The time of each attempt to reach it."""
     times: list[float] = []
 
     def made() -> Nowhere:

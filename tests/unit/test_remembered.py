@@ -1,11 +1,11 @@
-"""What is kept in memory is bounded in bytes, with all that belongs to it."""
+"""Entries in memory are bounded in bytes, with all that belongs to them."""
 
 import gc
 
 from aiohttp import web
 
-from feedsvc.cache.memory import CacheEntry, Memory, pages_share, requests_share
-from feedsvc.core.bounded_mapping import BoundedMapping
+from feedsvc.cache.memory import CacheEntry, Memory, ReadyAnswer, pages_share, requests_share
+from feedsvc.core.bounded_mapping import BoundedMapping, RecentMapping
 from feedsvc.settings import Server
 from feedsvc.web.protocol.connection import ClientConnection
 from feedsvc.web.protocol.server import FeedServer
@@ -23,6 +23,19 @@ def test_the_oldest_entries_make_room() -> None:
     assert (remembered.get(45), remembered.size) == ("y", 92)
 
 
+def test_the_least_recently_used_make_room() -> None:
+    remembered: RecentMapping[int, str] = RecentMapping(3)
+    for number in range(3):
+        remembered.put(number, "x", 1)
+    assert remembered.get(0) == "x"
+    remembered.put(3, "x", 1)
+    assert ([*remembered], remembered.size, remembered.evicted) == ([2, 0, 3], 3, 1)
+    remembered.put(2, "y", 1)
+    assert ([*remembered], remembered.get(1)) == ([0, 3, 2], None)
+    remembered.clear()
+    assert (len(remembered), remembered.size) == (0, 0)
+
+
 def test_an_entry_that_is_larger_than_all_is_not_kept() -> None:
     remembered: BoundedMapping[int, str] = BoundedMapping(100)
     remembered.put(1, "x", 60)
@@ -34,7 +47,7 @@ def test_keys_and_heads_of_pages_count() -> None:
     plain = CacheEntry(page([b"{}"]), "k").size()
     assert CacheEntry(page([b"{}"]), "k" * 13_501).size() == plain + 13_500
     held = CacheEntry(page([b"{}"]), "k")
-    held.heads["words", 200] = b"x" * 700
+    held.answers["words", 200] = ReadyAnswer(b"x" * 700)
     assert held.size() >= plain + 700
 
 

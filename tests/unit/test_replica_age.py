@@ -1,4 +1,4 @@
-"""How old a standby's rows can be, from where the primary was when."""
+"""The greatest age of a standby's rows, from the primary's positions over time."""
 
 from typing import Any, cast
 
@@ -60,7 +60,7 @@ async def test_it_has_all_that_the_primary_had_when_it_was_where_it_is_now(
     assert replica.figures()["fault"] == replica.fault
 
 
-async def test_it_ages_while_nobody_looks() -> None:
+async def test_it_ages_between_looks() -> None:
     clock = Clock()
     replica = standby(clock)
     replica._judge(row(3_000), HERE, PAST)

@@ -1,4 +1,4 @@
-"""Whoever is woken finds a section for what woke them."""
+"""The runbook has a section for every check and alert."""
 
 import re
 from pathlib import Path

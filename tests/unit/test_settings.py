@@ -179,7 +179,7 @@ def test_a_file_that_is_no_toml_or_not_there_is_named(write: Write, tmp_path: Pa
         load(tmp_path / "absent.toml")
 
 
-def test_a_mistake_does_not_tell_a_secret(write: Write) -> None:
+def test_a_mistake_shows_no_secret(write: Write) -> None:
     with pytest.raises(SettingsError) as caught:
         load(write('[auth]\nkey = ["hunter2"]\n[database]\nurl = ["hunter2"]'))
     assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What words meant is forgotten once the database, or what may be cached of it, is another."""
+"""Remembered requests are forgotten once the database, or what may be cached, is another."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,12 +21,15 @@ PATH = "/v1/feeds/things?limit=5"
 PRINCIPAL = Principal("t", "member", None, 0.0)
 
 
-@pytest.mark.parametrize("changed", [{"origin": "another life"}, {"kept_out": {"things": "why"}}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"origin": "another life"}, {"kept_out": {"things": "why"}}, {"feeds": {"things": object()}}],
+)
 def test_words_mean_nothing_once_the_cache_is_another(changed: dict[str, Any]) -> None:
-    pages = SimpleNamespace(origin="one life", kept_out={})
+    coverage = SimpleNamespace(origin="one life", kept_out={}, feeds={})
     service = SimpleNamespace(
         settings=Settings(),
-        pages=pages,
+        pages=SimpleNamespace(coverage=coverage),
         drain=SimpleNamespace(begun=False),
         tokens=SimpleNamespace(verify=lambda _: PRINCIPAL),
     )
@@ -40,5 +43,5 @@ def test_words_mean_nothing_once_the_cache_is_another(changed: dict[str, Any]) -
     answer = SimpleNamespace(status=200, reason="OK", keep_alive=True, headers={})
     shortcut.remember(request, cast("web.Response", answer))
     assert shortcut.ask(request) is not None
-    vars(pages).update(changed)
+    vars(coverage).update(changed)
     assert shortcut.ask(request) is None

@@ -1,4 +1,4 @@
-"""What is remembered of the last while, and what a pool's size should have been."""
+"""The demand of the last while, and the size that a pool should have had."""
 
 import random
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from feedsvc.operations.performance.figures import Figures, FiguresError
 from feedsvc.operations.performance.sketch import ACCURACY, LEAST, OFFSET, SCALE, Sketch
+from tests.support.drawn import share
 from tests.support.recorded import RANKS, SECONDS, exact
 
 EDGE = ACCURACY * 1.000_1
@@ -63,7 +64,7 @@ def test_no_value_has_no_bin_and_no_percentile_is_made_up() -> None:
     assert sketch.quantiles([0.0])[0] == pytest.approx(LEAST, rel=2 * ACCURACY)
 
 
-def test_what_is_written_out_for_speed_elsewhere_is_the_same_bin() -> None:
+def test_the_bin_that_is_inlined_elsewhere_is_the_same() -> None:
     for value in SECONDS[:500]:
         (place,) = sketch_of([value]).bins
         assert place == int(log(value) * SCALE + OFFSET)
@@ -90,9 +91,9 @@ def test_figures_merge_and_come_back_from_a_row() -> None:
     assert again.plain() == merged.plain()
 
 
-@settings(max_examples=200)
+@settings(max_examples=share(200))
 @given(st.data())
-def test_what_is_no_figures_is_said_to_be_none(data: st.DataObject) -> None:
+def test_bytes_that_are_no_figures_are_refused(data: st.DataObject) -> None:
     packed = bytearray(figures_of(1).pack())
     kind = data.draw(st.sampled_from(["noise", "cut", "flipped"]))
     if kind == "noise":

@@ -58,7 +58,7 @@ async def test_a_ticket_gives_its_principal_back_once() -> None:
     assert shelf.asked == 1, "a ticket that was used is not asked for again"
 
 
-async def test_a_made_up_ticket_asks_nobody() -> None:
+async def test_a_made_up_ticket_asks_no_store() -> None:
     tickets, shelf = with_redis()
     good = await tickets.issue(PATH, ANN)
     theirs = await with_redis(ServiceKey(b"another service's"))[0].issue(PATH, ANN)
@@ -76,7 +76,7 @@ async def test_a_made_up_ticket_asks_nobody() -> None:
     assert await tickets.redeem(good, PATH) == ANN
 
 
-async def test_a_ticket_that_is_long_over_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ticket_that_is_long_over_asks_no_store(monkeypatch: pytest.MonkeyPatch) -> None:
     tickets, shelf = with_redis()
     ticket = await tickets.issue(PATH, ANN)
     later = time.time() + module.LIFETIME + module._CLOCKS_APART + 1
@@ -87,7 +87,7 @@ async def test_a_ticket_that_is_long_over_asks_nobody(monkeypatch: pytest.Monkey
 
 
 async def test_what_another_has_written_to_redis_is_no_ticket() -> None:
-    """Who can write there knows each ticket's name, and still has no seal."""
+    """A writer there knows each ticket's name, and still has no seal."""
     tickets, shelf = with_redis()
     forger, forged = with_redis(ServiceKey(b"the forger's"))
     for value in (

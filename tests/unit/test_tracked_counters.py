@@ -6,7 +6,11 @@ from typing import Any
 from feedsvc.core.events import (
     CacheLookup,
     DatabaseFault,
-    ListenerTurned,
+    FeedReset,
+    LiveBehind,
+    LiveEnded,
+    LiveTick,
+    LogTurned,
     Observers,
     PoolLease,
     RedisTurned,
@@ -32,7 +36,7 @@ class Counting:
         self.recorder = Recorder(Sampling(0, 1), self.metrics.tracked(), self.minutes.append)
         self.metrics.observe(observers)
         self.recorder.observe(observers)
-        self.tell = observers.tell
+        self.publish = observers.publish
 
     def some(self) -> None:
         for each in (
@@ -45,12 +49,16 @@ class Counting:
             PoolLease("read", "busy", 1.0),
             DatabaseFault("database-unavailable"),
             StreamParked("clients"),
-            ListenerTurned(False),
-            ListenerTurned(True),
+            LogTurned(False),
+            LogTurned(True),
             RedisTurned(False),
+            FeedReset("clients", "rights"),
+            LiveBehind(),
+            LiveEnded("stalled"),
+            LiveTick(0.01, 3, 5),
             ended(0.1, why="forbidden", result="refused", status=403),
         ):
-            self.tell(each)
+            self.publish(each)
 
 
 EXPECTED = {
@@ -61,8 +69,12 @@ EXPECTED = {
     ("leases", "read", "busy"): 1,
     ("faults", "database-unavailable"): 1,
     ("parked", "clients"): 1,
-    ("losses", "listener"): 1,
+    ("losses", "log_reader"): 1,
     ("losses", "redis"): 1,
+    ("resets", "rights"): 1,
+    ("live_behind",): 1,
+    ("live_ends", "stalled"): 1,
+    ("live_reads",): 3,
     ("problems", "forbidden"): 1,
 }
 
@@ -76,7 +88,7 @@ def test_each_minute_has_what_was_counted_in_it() -> None:
     counting = Counting()
     counting.some()  # before the first sign of life, so in the first minute
     for minute in range(3):
-        counting.tell(vitals(minute * 60.0))
+        counting.publish(vitals(minute * 60.0))
         if minute == 1:
             counting.some()
             counting.some()
@@ -95,7 +107,7 @@ def test_a_worker_that_goes_on_from_the_counters_of_another_has_minutes_of_its_o
     before.some()
     before.cells.close()
     counting = Counting(tmp_path)
-    counting.tell(vitals(0.0))
+    counting.publish(vitals(0.0))
     counting.some()
     counting.recorder.close()
     assert counts(counting.minutes[0]) == EXPECTED

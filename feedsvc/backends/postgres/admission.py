@@ -155,7 +155,7 @@ class Admission:
 
     @property
     def is_shared(self) -> bool:
-        """Whether several pieces of large work are under way, none of them in a lent place."""
+        """Return whether several pieces of large work are under way, none in a lent place."""
         return self._large - self._lent > 1
 
     @property
@@ -169,11 +169,11 @@ class Admission:
         return max(0, min(self.size - len(self._taken) - 1, self.most_large - self._large))
 
     def is_free(self, *, large: bool) -> bool:
-        """Whether there is a place without waiting."""
+        """Return whether there is a place without waiting."""
         return len(self._taken) < self.size and (not large or self._large < self.most_large)
 
     def may_have(self, asker: Asker, *, large: bool) -> bool:
-        """Whether there is a place for it without waiting, within its share."""
+        """Return whether there is a place for it without waiting, within its share."""
         return self.is_free(large=large) and not self._is_at_its_bound(asker, large=large)
 
     def _is_at_its_bound(self, asker: Asker, *, large: bool) -> bool:
@@ -213,7 +213,7 @@ class Admission:
         if not place.lent:  # how long it was lent tells nothing of how long one is needed
             self._lasted[place.large].add(now - place.since)
         self._call_next()
-        self._tell_demand(now)
+        self._record_demand(now)
 
     def guess(self, *, large: bool, asker: Asker = ANY) -> float | None:
         """The estimated wait of a new request, in seconds; None without an estimate."""
@@ -244,7 +244,7 @@ class Admission:
         self._lines.setdefault(waiter.asker.principal, {})[waiter] = None
         self._waiting += 1
         self.pressed.set()
-        self._tell_demand()
+        self._record_demand()
         try:
             async with asyncio.timeout(timeout):
                 return await waiter.future
@@ -276,7 +276,7 @@ class Admission:
             self._waiting -= 1
             if not line:
                 del self._lines[waiter.asker.principal]
-            self._tell_demand()
+            self._record_demand()
         if not self.waiting:
             self.pressed.clear()
 
@@ -311,7 +311,7 @@ class Admission:
         self._count(place, 1)
         self._large += large
         self._lent += lent
-        self._tell_demand(now)
+        self._record_demand(now)
         return place
 
     def _count(self, place: Slot, step: int) -> None:
@@ -322,7 +322,7 @@ class Admission:
                     if not self._held[key, kind]:
                         del self._held[key, kind]
 
-    def _tell_demand(self, now: float | None = None) -> None:
+    def _record_demand(self, now: float | None = None) -> None:
         self.demand.now(len(self._taken) - self._lent + self.waiting, now)
 
 

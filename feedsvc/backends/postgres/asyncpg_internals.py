@@ -1,10 +1,11 @@
 """asyncpg's private names, as named operations, and their check.
 
 No other module uses them (`tests/unit/test_private_names.py`). `fault` is called at the start;
-where it finds one, the log has it, and the operations do without: no answer depends on them.
+where it finds one, the log has it, and the operations do without: no answer depends on them but
+those through a pooler (`TransactionBound`).
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -12,8 +13,9 @@ from feedsvc.core import cause
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
+    from asyncpg.transaction import Transaction
 
-NAMES: Final = ("_addr", "_get_unique_id")
+NAMES: Final = ("_addr", "_execute", "_get_unique_id", "_protocol")
 """Attributes of a connection."""
 
 
@@ -31,7 +33,38 @@ class PortalNames(asyncpg.Connection):
         return cause.of_portal(name) if prefix == "portal" else name
 
 
+class TransactionBound(PortalNames):
+    """A connection whose every statement is run in a transaction, without a name."""
+
+    async def _execute(self, *args: Any, **given: Any) -> Any:
+        """Run a query of `fetch`, `fetchrow`, `fetchval`, or `execute` with arguments."""
+        if self.is_in_transaction():
+            return await super()._execute(*args, **given)  # type: ignore[misc]
+        async with self.alone():
+            return await super()._execute(*args, **given)  # type: ignore[misc]
+
+    async def _copied(self, script: str, timeout: float | None) -> bytes:
+        """Run several statements, one of which is a COPY, in one message; the bytes of that.
+
+        asyncpg's own methods either send one statement or throw away what it gives.
+        """
+        pieces: list[bytes] = []
+
+        async def keep(piece: bytes) -> None:
+            pieces.append(piece)
+
+        await self._protocol.copy_out(script, keep, timeout)  # type: ignore[attr-defined]
+        return b"".join(pieces)
+
+    def alone(self) -> "Transaction":
+        """A transaction for one statement."""
+        return self.transaction(isolation="read_committed", readonly=True)
+
+    def _get_unique_id(self, prefix: str) -> str:
+        return "" if prefix == "stmt" else super()._get_unique_id(prefix)
+
+
 def is_over_unix_socket(connection: "asyncpg.Connection | PoolConnectionProxy") -> bool:
-    """Whether the connection is a Unix socket, whose buffers are small and of fixed size."""
+    """Return whether the connection is a Unix socket, whose buffers are small and of fixed size."""
     # asyncpg has it for query loggers alone.
     return isinstance(getattr(connection, "_addr", None), str)

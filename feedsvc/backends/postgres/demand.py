@@ -50,7 +50,7 @@ def suggest(size: int, seconds: Mapping[int, float], refused: int, slow_wait: fl
     """
     watched = sum(seconds.values())
     if watched < _LEAST_SECONDS:
-        return Suggestion(None, f"watched for {watched:.0f} s, which is too short to tell")
+        return Suggestion(None, f"watched for {watched:.0f} s, which is too short to say")
     peak = max((level for level, spent in seconds.items() if spent > 0), default=0)
     needed = _needed(seconds, watched)
     span = f"over {watched / 60:.0f} min"

@@ -94,7 +94,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _is_raised_by_hand(error: asyncpg.PostgresError) -> bool:
-    """Whether it is of PL/pgSQL's RAISE, which may bear a number of its author's own."""
+    """Return whether it is of PL/pgSQL's RAISE, which may bear a number of its author's own."""
     return getattr(error, "server_source_function", None) == "exec_stmt_raise"
 
 
@@ -111,5 +111,5 @@ def as_problems(observers: Observers) -> Iterator[None]:
     except Exception as error:
         problem = problem_of(error)
         if problem.status >= 500:
-            observers.tell(DatabaseFault(problem.name))
+            observers.publish(DatabaseFault(problem.name))
         raise problem from error

@@ -49,7 +49,7 @@ class Lineage:
         self._clock = clock
 
     def check(self, origin: Origin) -> bool:
-        """Whether the life is a newer one than was seen. Raises OldPrimaryError if it is older."""
+        """Return whether the life is newer than all before. Raises OldPrimaryError."""
         newest = self.newest
         if origin.timeline is None:
             return False
@@ -70,7 +70,7 @@ class Lineage:
         return is_newer
 
     def is_past(self, origin: Origin) -> bool:
-        """Whether the life is over, so that nothing may be read of it."""
+        """Return whether the life is over, so that nothing may be read of it."""
         return self.newest is not None and self._is_past(origin, self.newest)
 
     def _is_past(self, origin: Origin, newest: Origin) -> bool:

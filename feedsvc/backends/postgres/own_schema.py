@@ -1,12 +1,14 @@
-"""The one place that opens a transaction to write: into the service's own schema, nowhere else."""
+"""The one place where sessions may write: into the service's own schema, nowhere else."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import asyncpg
 
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Connection, Pool
+from feedsvc.backends.postgres.servers import Servers
+from feedsvc.backends.postgres.sessions import Session, is_pooled
 from feedsvc.core.problems import NotSetUp
 
 
@@ -21,3 +23,47 @@ async def write_transaction(pool: Pool) -> AsyncIterator[Connection]:
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             what = "The service's own tables are not set up in this database."
             raise NotSetUp(what, 60) from error
+
+
+@asynccontextmanager
+async def write_session(
+    servers: Servers, application_name: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator["WriteSession"]:
+    """A session of no pool's with these settings, which ends without a farewell.
+
+    Raises OldPrimaryError, SessionRefusedError and what asyncpg raises.
+    """
+    given = {
+        **(settings or {}),
+        "application_name": application_name,
+        "default_transaction_read_only": "off",
+    }
+    session = await servers.connect(given)
+    try:
+        yield WriteSession(session)
+    finally:
+        session.terminate()
+
+
+class WriteSession:
+    """Statements that may write, each of which commits by itself.
+
+    For those that lock: a process that is stopped between two messages would keep the locks of a
+    transaction. Behind a pooler of transactions they need one.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def is_pooled(self) -> bool:
+        """Return whether a pooler gives each transaction a session."""
+        return is_pooled(self._session)
+
+    async def row(self, sql: str, *values: object) -> asyncpg.Record | None:
+        """The first row. Raises what asyncpg raises."""
+        if not self.is_pooled:
+            return await self._session.fetchrow(sql, *values)
+        async with self._session.transaction():
+            await self._session.execute("SET TRANSACTION READ WRITE")
+            return await self._session.fetchrow(sql, *values)

@@ -23,9 +23,10 @@ from feedsvc.backends.postgres.report import PoolFigures
 from feedsvc.backends.postgres.servers import Servers, servers_of
 from feedsvc.backends.postgres.sessions import Session
 from feedsvc.backends.postgres.statistics import PoolStatistics
-from feedsvc.core.events import Observers, PoolLease, PoolState
+from feedsvc.core.events import Observers, PoolLease
 from feedsvc.core.logs import redacted
 from feedsvc.core.problems import Busy, DatabaseUnavailable
+from feedsvc.core.process_stats import PoolState
 from feedsvc.settings import Database, PoolSettings, Settings
 from feedsvc.settings.pools import PoolName
 
@@ -96,6 +97,8 @@ class Pool:
             settings.size, settings.kept_for_small(), settings.most_waiting, share=settings.share
         )
         self._made: WeakSet[Session] = WeakSet()
+        # Two transactions of one export could wait for each other in the pooler's own queue.
+        self._is_pooled = False
         connect: Any = self._connect  # whose every parameter asyncpg's stubs would have listed
         self._pool: asyncpg.Pool = asyncpg.create_pool(
             database.url.get_secret_value(),
@@ -148,7 +151,7 @@ class Pool:
         Raises Busy if none came free in time or none will, DatabaseUnavailable if none could be
         made in time, and otherwise what asyncpg raises where none could be made.
         """
-        borrowed = self._places.borrow() if lent else None
+        borrowed = self._places.borrow() if lent and not self._is_pooled else None
         if lent and borrowed is None:
             raise Busy(f"No connection of the {self.name} pool is to spare.")
         place, connection = await self._acquire(borrowed, asker, large=large)
@@ -184,15 +187,15 @@ class Pool:
     @property
     def spare(self) -> int:
         """The number of connections that could be lent."""
-        return self._places.spare
+        return 0 if self._is_pooled else self._places.spare
 
     @property
     def is_shared(self) -> bool:
-        """Whether several exports run."""
+        """Return whether several exports run."""
         return self._places.is_shared
 
     def is_free(self, *, large: bool) -> bool:
-        """Whether a lease would not have to wait."""
+        """Return whether a lease would not have to wait."""
         return self._places.is_free(large=large)
 
     def cut(self) -> None:
@@ -240,7 +243,7 @@ class Pool:
             outcome = "leased"
             return place, connection
         finally:
-            self.observers.tell(PoolLease(self.name, outcome, time.perf_counter() - began))
+            self.observers.publish(PoolLease(self.name, outcome, time.perf_counter() - began))
 
     async def _place(self, asker: Asker, *, large: bool) -> Slot:
         began = time.monotonic()
@@ -275,13 +278,20 @@ class Pool:
         }
         session = await self.servers.connect(settings, timeout=self._connect_timeout, **given)
         self._made.add(session)
+        self._is_pooled = session.is_pooled
         return session
 
     async def _release(self, connection: Connection) -> None:
         """Give the connection back; terminate it if it no longer answers."""
         try:
             await self._pool.release(connection, timeout=self.release_timeout)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (
+            TimeoutError,
+            OSError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,  # of one that is lost while it answers
+        ) as error:
             self.statistics.add_trouble("lost a connection")
             logger.warning("a connection of the %s pool was lost: %s", self.name, redacted(error))
 
@@ -329,7 +339,7 @@ class PoolSet:
 
 
 def is_lost(connection: Connection) -> bool:
-    """Whether the connection is closed. asyncpg takes a closed one back by itself, and then
+    """Return whether the connection is closed. asyncpg takes a closed one back by itself, and then
     refuses even this question.
     """
     try:

@@ -76,7 +76,7 @@ class ReadinessProbe:
 
     def __init__(self, database: Database | Servers) -> None:
         self.fault: str | None = "the database has not answered yet"
-        """Why the database is of no use, None while it answers."""
+        """The reason for which the database is of no use, None while it answers."""
         self._database = database
         self._connection: asyncpg.Connection | None = None
 

@@ -50,7 +50,7 @@ class LogPosition(NamedTuple):
 
 
 class DatabaseIdentity(NamedTuple):
-    """Which cluster, which database in it, and which of its lives."""
+    """The cluster, the database in it, and the cluster's life."""
 
     cluster: int
     database: int
@@ -97,7 +97,7 @@ class Replica:
 
     @property
     def is_usable(self) -> bool:
-        """Whether all that it shows is younger than the bound."""
+        """Return whether all that it shows is younger than the bound."""
         return self.state == "serves" and self._clock() - self._up_to_date_at <= self._bound
 
     def lose(self) -> None:

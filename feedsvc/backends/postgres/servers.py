@@ -27,6 +27,7 @@ from feedsvc.backends.postgres.sessions import (
 )
 from feedsvc.core.logs import redacted
 from feedsvc.settings import Database
+from feedsvc.settings.sections import Pooler
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ _IS_STANDBY: Final = "select pg_is_in_recovery()"
 class Host:
     """One server of the URL, and how it was when it was last looked at."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pooler: Pooler = "auto") -> None:
         self.url = url
+        self._pooler: Pooler = pooler
         parts = urlsplit(url)
         self.name = f"{parts.hostname}:{parts.port or 5432}" if parts.hostname else "the server"
         self.origin: Origin | None = None
@@ -51,7 +53,7 @@ class Host:
 
     @property
     def is_primary(self) -> bool:
-        """Whether it was one lately."""
+        """Return whether it was one lately."""
         lately = time.monotonic() - self._seen_at <= _REMEMBERED
         return lately and self.origin is not None and self.origin.timeline is not None
 
@@ -59,13 +61,21 @@ class Host:
     def _was_standby(self) -> bool:
         return self.origin is not None and self.origin.timeline is None
 
+    async def connect(self, settings: Mapping[str, str], **given: Any) -> Session:
+        """A session on it. See `open_session`."""
+        session = await open_session(self.url, settings, self._pooler, **given)
+        if session.is_pooled and self._pooler == "auto":
+            self._pooler = "transaction"
+            logger.info("host %s: a pooler; each transaction brings its settings", self.name)
+        return session
+
     async def look(self) -> None:
         """Ask for its identity. Raises nothing but a cancellation."""
         try:
             async with asyncio.timeout(_DEADLINE):
                 if self._session is None or self._session.is_closed():
                     settings = {**SETTINGS, "application_name": "feedsvc hosts"}
-                    self._session = await open_session(self.url, settings)
+                    self._session = await self.connect(settings)
                 elif await self._session.fetchval(_IS_STANDBY) is not self._was_standby:
                     self.close()  # it was promoted: the next look tells to which timeline
                     return
@@ -90,7 +100,7 @@ class Servers:
         self.database = database
         self.lineage = Lineage(folder)
         url = database.url.get_secret_value()
-        self.hosts = [Host(each) for each in each_host(url)]
+        self.hosts = [Host(each, database.pooler) for each in each_host(url)]
         self._timeout = database.connect_timeout
         self._sessions: WeakSet[Session] = WeakSet()
         self._has_looked = False
@@ -101,7 +111,7 @@ class Servers:
 
     @property
     def are_several(self) -> bool:
-        """Whether they have to be looked at."""
+        """Return whether they have to be looked at."""
         return len(self.hosts) > 1
 
     async def connect(
@@ -170,7 +180,7 @@ class Servers:
         return sorted(found.values(), key=self._rank)
 
     async def _on(self, host: Host, settings: Mapping[str, str], **given: Any) -> Session:
-        session = await open_session(host.url, settings, **{**self._attributes, **given})
+        session = await host.connect(settings, **{**self._attributes, **given})
         try:
             self._note(session.origin)
         except OldPrimaryError:
@@ -189,7 +199,7 @@ class Servers:
                 session.terminate()
 
     def _rank(self, host: Host) -> tuple[int, bool]:
-        """Where to try first: a primary that is not past, one not known, one that is past."""
+        """The order of attempts: a primary that is not past, one not known, one that is past."""
         if not host.is_primary or host.origin is None:
             kind = 1
         else:

@@ -3,7 +3,7 @@
 A page holds the snapshot that it was read in, a change names the transaction that made it, and
 whether the page has seen the change follows from the two alone (PostgreSQL's documentation,
 section 9.28, "Transaction ID and Snapshot Information Functions"). No counter has to be kept in
-step by anybody: not between workers, nor between a load and a write that overtakes it.
+step by any process: not between workers, nor between a load and a write that overtakes it.
 """
 
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ class Snapshot:
         return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.running)))}"
 
     def sees(self, xid: int) -> bool:
-        """Whether the transaction, once it has committed, is part of what this snapshot shows."""
+        """Return whether this snapshot shows the transaction, once that has committed."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)
 
     def covers(self, other: "Snapshot") -> bool:
-        """Whether this one sees every transaction that the other sees."""
+        """Return whether this one sees every transaction that the other sees."""
         return other.xmax <= self.xmin or (
             other.xmax <= self.xmax
             and all(xid >= other.xmax or xid in other.running for xid in self.running)

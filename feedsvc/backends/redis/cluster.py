@@ -81,22 +81,22 @@ class ClusterPipelines:
             return  # given up meanwhile
         try:
             node = self._client.get_node_from_key(_key(command))
-            told = self._at(node).send(command)
+            reply = self._at(node).send(command)
         except Exception as error:  # noqa: BLE001 - no known node has it
             settle(answer, error)
         else:
-            told.add_done_callback(partial(self._told, command, answer))
+            reply.add_done_callback(partial(self._answered, command, answer))
 
-    def _told(
-        self, command: Command, answer: asyncio.Future[Any], told: asyncio.Future[Any]
+    def _answered(
+        self, command: Command, answer: asyncio.Future[Any], reply: asyncio.Future[Any]
     ) -> None:
-        error = told.exception()
+        error = reply.exception()
         if isinstance(error, AskError | TryAgainError):  # also one that says MOVED
             following = asyncio.create_task(self._follow(command, answer))
             self._following.add(following)
             following.add_done_callback(self._following.discard)
         else:
-            settle(answer, error or told.result())
+            settle(answer, error or reply.result())
 
     async def _follow(self, command: Command, answer: asyncio.Future[Any]) -> None:
         """Ask as redis-py does, which finds the key wherever it is now, and remember it."""

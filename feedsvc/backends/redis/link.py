@@ -73,17 +73,17 @@ class RedisLink:
 
     @property
     def away(self) -> bool:
-        """Whether every question fails at once just now."""
+        """Return whether every question fails at once just now."""
         return self._returning is not None
 
     @property
     def keeps(self) -> bool:
-        """Whether it may be asked to keep something just now."""
+        """Return whether it may be asked to keep something just now."""
         return self._returning is None and time.monotonic() >= self._held_back_until
 
     @property
     def state(self) -> LinkState:
-        """Whether it answers, refuses to keep values, or is away."""
+        """The state: it answers, refuses to keep values, or is away."""
         return "away" if self.away else "answers" if self.keeps else "refuses"
 
     async def open(self) -> None:
@@ -180,7 +180,7 @@ class RedisLink:
 
     def _count_refused(self, count: int) -> None:
         self.refusals += count
-        self._observers.tell(RedisRefused(count))
+        self._observers.publish(RedisRefused(count))
 
     def _say(self, line: str) -> None:
         self._tallies.setdefault(line, Tally(line)).add()
@@ -197,7 +197,7 @@ class RedisLink:
         self._say(f"redis: does not answer ({reason}, count %d); going on without")
         if time.monotonic() - self._back_at > _LONGEST_PAUSE:
             self._pause = _FIRST_PAUSE
-        self._observers.tell(RedisTurned(answers=False))
+        self._observers.publish(RedisTurned(answers=False))
         self._returning = asyncio.create_task(self._return(way))
         for answer in self._deadline.watched():
             settle(answer, RedisAwayError())
@@ -221,7 +221,7 @@ class RedisLink:
                 continue
             logger.info("redis: answers again")
             self._way, self._returning, self._back_at = way, None, time.monotonic()
-            self._observers.tell(RedisTurned(answers=True))
+            self._observers.publish(RedisTurned(answers=True))
             return
 
     async def _arrive(self, way: Transport) -> None:

@@ -10,7 +10,9 @@ MOST_ROWS: Final = 50_000_000
 
 # The longest first, so that the short ones fill what is left of the other connections' time.
 TABLES: Final = (
-    "clients", "budgets", "notifications", "tasks", "timeline", "vendors", "analytics",
+    "clients", "budgets", "activity", "payments", "notifications", "messages", "tasks", "timeline",
+    "documents", "leads", "contracts", "guests", "reviews", "measurements", "availability",
+    "vendors", "analytics",
 )  # fmt: skip
 
 Slices = tuple[list[str], list[int], list[int], list[int]]
@@ -36,6 +38,6 @@ def slices(plan: Iterable[TenantPlan], table: str) -> Slices:
 
 
 def _count(tenant: TenantPlan, table: str) -> int:
-    if table == "vendors":
+    if table in {"vendors", "availability"}:
         return tenant.vendors
     return tenant.days if table == "analytics" else tenant.clients

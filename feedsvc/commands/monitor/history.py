@@ -23,14 +23,14 @@ class RateHistory:
 
     def add(self, glance: Glance) -> None:
         """Add a glance."""
-        metrics = glance.told.get("metrics", {})
+        metrics = glance.answers.get("metrics", {})
         now = metrics.get("now", {})
         self.rates.append(self._rate(glance))
         self.first_bytes.append(now.get("first_byte", {}).get("p95_ms"))
-        told = {name_of(endpoint): endpoint for endpoint in now.get("endpoints", ())}
-        for name in {*self._p95s, *told}:
+        endpoints = {name_of(endpoint): endpoint for endpoint in now.get("endpoints", ())}
+        for name in {*self._p95s, *endpoints}:
             line = self._p95s.setdefault(name, deque(maxlen=_MOST))
-            line.append(told[name]["p95_ms"] if name in told else None)
+            line.append(endpoints[name]["p95_ms"] if name in endpoints else None)
         self._p95s = {n: line for n, line in self._p95s.items() if any(v is not None for v in line)}
 
     def p95s(self, name: str) -> Sequence[float | None]:
@@ -42,7 +42,7 @@ class RateHistory:
 
         Workers publish their figures every other second, so a shorter time would be uneven.
         """
-        metrics = glance.told.get("metrics")
+        metrics = glance.answers.get("metrics")
         if metrics is None:
             return None
         counted = _Counted(metrics["from"], metrics["to"], metrics["totals"]["count"])

@@ -36,7 +36,7 @@ async def show(wish: MonitorOptions) -> bool:
             size = console.size
             screen = Screen(wish.url, size.width, size.height, plain)
             live.update(screen.draw(glance, history), refresh=True)
-            answered = bool(glance.told)
+            answered = bool(glance.answers)
     return answered
 
 
@@ -46,7 +46,7 @@ async def export(wish: MonitorOptions) -> bool:
     async for glance in _glances(wish):
         sys.stdout.write(orjson.dumps(glance.plain()).decode() + "\n")
         sys.stdout.flush()
-        answered = bool(glance.told)
+        answered = bool(glance.answers)
     return answered
 
 

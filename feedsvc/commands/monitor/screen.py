@@ -13,10 +13,15 @@ from rich.text import Text
 from feedsvc.commands.monitor.history import RateHistory, name_of, spark
 from feedsvc.commands.monitor.source import Glance
 from feedsvc.core.json_object import Json
+from feedsvc.core.quantities import size, span
 
 _WIDE: Final = 150  # columns from which on there are two side by side
+_LOW: Final = 24  # lines up to which nothing is shown that changes from hour to hour
 _FEWEST_ENDPOINTS: Final = 3
 _AN_ENDPOINTS_FIGURES: Final = 66  # columns beside its line
+_LONG_BLOCKED: Final = 60.0  # seconds
+_OF_TROUBLE: Final = 5  # lines that the live feeds and their like have before faults do
+_NEARLY_FULL: Final = 0.9  # of the subscribers that there may be
 _COLOURS: Final = {"ok": "green", "degraded": "yellow", "down": "red"}
 _SEVERITIES: Final = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 
@@ -48,7 +53,7 @@ class Screen:
         return Group(title, traffic, trouble, endpoints, "", pools, cache)
 
     def _title(self, glance: Glance) -> Text:
-        health, now = glance.told.get("health"), _now(glance)
+        health, now = glance.answers.get("health"), _now(glance)
         state = health["state"] if health else "down"
         title = Text(no_wrap=True, overflow="ellipsis")
         title.append(f" {state.upper()} ", f"bold reverse {_COLOURS[state]}")
@@ -66,7 +71,7 @@ class Screen:
             for fault in _said_once(glance.faults):
                 faults.append(f"{fault}\n", "red")
             return faults
-        pools = glance.told.get("pools", {}).get("pools", ())
+        pools = glance.answers.get("pools", {}).get("pools", ())
         reading = sum(pool["in_use_by_exports"] for pool in pools)
         rate = history.rates[-1] if history.rates else now["rate"]
         # Those that say most come first, for a narrow screen has no room for the last.
@@ -76,7 +81,7 @@ class Screen:
             (_ms(now["first_byte"]["p95_ms"]), "ms p95"),
             (str(now["running"]), f"running ({reading} read)"),
             (_share(now["cpu_share"]), "CPU"),
-            (_size(now["memory_bytes"]), ""),
+            (size(now["memory_bytes"]), ""),
             (_ms(now["loop_lag_ms"]), "ms late"),
         )
         line = Text(no_wrap=True, overflow="ellipsis")
@@ -97,7 +102,7 @@ class Screen:
     def _trouble(self, glance: Glance) -> RenderableType:
         """Faults: firing alerts, then components, as many as there is room for."""
         found = [*_alerts(glance), *_components(glance)]
-        most = max(2, self.height // 5)
+        most = max(2, (self.height - _OF_TROUBLE) // 5)
         text = Text(no_wrap=True, overflow="ellipsis")
         for line, style in found[:most]:
             text.append(f"{line}\n", style)
@@ -115,8 +120,8 @@ class Screen:
         drawn = max(8, width - _AN_ENDPOINTS_FIGURES)
         table.add_column("p95, over time", no_wrap=True, width=drawn)
         # Feeds first: what an operator asks for is hardly ever the matter.
-        told = sorted(_now(glance).get("endpoints", []), key=lambda each: not each["dataset"])
-        for endpoint in told[: max(_FEWEST_ENDPOINTS, room - 2)]:
+        endpoints = sorted(_now(glance).get("endpoints", []), key=lambda each: not each["dataset"])
+        for endpoint in endpoints[: max(_FEWEST_ENDPOINTS, room - 2)]:
             name = name_of(endpoint)
             errors = Text(_share(endpoint["error_rate"]), "red" if endpoint["errors"] else "")
             table.add_row(
@@ -128,7 +133,7 @@ class Screen:
                 _ms(endpoint["p99_ms"]),
                 Text(spark(history.p95s(name), drawn, plain=self.plain), "magenta"),
             )
-        if not told:
+        if not endpoints:
             table.add_row(Text("no requests", "dim"), *[""] * 6)
         return table
 
@@ -138,7 +143,7 @@ class Screen:
         table.add_column("in use", no_wrap=True)
         for name in ("", "waiting", "wait p95 ms", "refused", "would do"):
             table.add_column(name, justify="right", no_wrap=True)
-        for pool in glance.told.get("pools", {}).get("pools", ()):
+        for pool in glance.answers.get("pools", {}).get("pools", ()):
             limit = pool["size"] * pool["workers"]
             refused = sum(pool["refused"].values())
             table.add_row(
@@ -150,7 +155,7 @@ class Screen:
                 Text(str(refused), "red" if refused else ""),
                 _suggested(pool),
             )
-        for replica in glance.told.get("pools", {}).get("replicas", ()):
+        for replica in glance.answers.get("pools", {}).get("replicas", ()):
             lag = "" if replica["lag_ms"] is None else f"{_ms(replica['lag_ms'])} ms behind"
             state = Text(replica["state"], "green" if replica["state"] == "serves" else "yellow")
             table.add_row(replica["name"], state, "", "", lag, "", "")
@@ -158,8 +163,12 @@ class Screen:
 
     def _cache(self, glance: Glance) -> RenderableType:
         text = Text(no_wrap=True, overflow="ellipsis")
-        if "cache" in glance.told:
-            _tell_of_cache(text, glance, glance.told["cache"])
+        if "cache" in glance.answers:
+            _add_cache(text, glance, glance.answers["cache"])
+        _add_log(text, glance)
+        _add_live(text, glance)
+        if self.height > _LOW:
+            _add_views(text, glance)
         if _now(glance):  # else they stand above, where the figures would
             for line in _said_once(glance.faults):
                 text.append(f"\n{line}", "yellow")
@@ -173,21 +182,76 @@ class Screen:
         return Text(filled * full, style).append(empty * (width - full), "dim")
 
 
-def _tell_of_cache(text: Text, glance: Glance, cache: Json) -> None:
-    lately, now = glance.told.get("metrics", {}).get("cache", {}), _now(glance).get("cache", {})
+def _add_cache(text: Text, glance: Glance, cache: Json) -> None:
+    lately, now = glance.answers.get("metrics", {}).get("cache", {}), _now(glance).get("cache", {})
     memory, redis = cache["memory"], cache["redis"]
     text.append("cache ", "dim").append(_share(lately.get("hit_ratio")), "bold")
     text.append(" hits in 1 h  ", "dim")
     text.append(f"{now.get('pages', memory['pages'])} pages  ")
-    text.append(_size(now.get("bytes", memory["bytes"])))
-    text.append("  listener ", "dim")
-    text.append(*(("hears", "green") if cache["listening"] else ("deaf", "yellow")))
+    text.append(size(now.get("bytes", memory["bytes"])))
+    text.append("  change log ", "dim")
+    text.append(*(("read", "green") if cache["log_read"] else ("unread", "yellow")))
     well = redis in ("answers", "none")
     text.append("  redis ", "dim").append(redis, "green" if well else "yellow")
 
 
+def _add_log(text: Text, glance: Glance) -> None:
+    """The change log's size, its age, and what keeps it from being trimmed."""
+    checks = glance.answers.get("health", {}).get("checks", ())
+    log = next((each["figures"] for each in checks if each["name"] == "changes"), None)
+    if not log:
+        return
+    text.append("\n" if text else "").append("log ", "dim")
+    text.append("locked" if log["bytes"] is None else size(log["bytes"]))
+    text.append(f"  {span(log['oldest_s'])}", "bold").append(" back  ", "dim")
+    text.append(f"{log['unsealed']} unsealed", "yellow" if log["unsealed"] > 1 else "")
+    if log["blocked_s"] >= _LONG_BLOCKED:
+        text.append("  trim blocked ", "dim").append(span(log["blocked_s"]), "yellow")
+
+
+def _add_live(text: Text, glance: Glance) -> None:
+    """Live feeds: how many follow, how late their events are, and what could not be continued."""
+    now = _now(glance).get("live")
+    if not now:
+        return
+    lately = glance.answers["metrics"].get("live", {})
+    text.append("\n" if text else "").append("live ", "dim")
+    text.append(f"{now['subscribers']:,}", _fullness(now)).append(" subscribers  ", "dim")
+    text.append(f"{now['cohorts']:,}").append(" groups  p99 ", "dim")
+    text.append(_ms(now["lag_p99_ms"]), "bold").append(" ms  ", "dim")
+    resets = sum(lately.get("resets", {}).values())
+    text.append(f"{resets} resets", "yellow" if resets else "").append(" in 1 h", "dim")
+    if now["catching_up"]:
+        text.append(f"  {now['catching_up']:,} behind", "yellow")
+    if now["failing_s"]:
+        text.append("  unread ", "dim").append(span(now["failing_s"]), "red")
+
+
+def _fullness(now: Json) -> str:
+    return "yellow" if now["subscribers"] > _NEARLY_FULL * now["most"] else "bold"
+
+
+def _add_views(text: Text, glance: Glance) -> None:
+    """The age of the oldest materialized view, its name, and what upkeep finds."""
+    checks = {each["name"]: each for each in glance.answers.get("health", {}).get("checks", ())}
+    views = checks.get("refreshes", {}).get("figures", {}).get("views", {})
+    ages = {name: view["age_s"] for name, view in views.items() if view["age_s"] is not None}
+    found = checks.get("upkeep", {}).get("figures", {}).get("found", {})
+    if not ages and not found:
+        return
+    text.append("\n" if text else "")
+    if ages:
+        oldest = max(ages, key=ages.__getitem__)
+        failing = sum(view["failures"] > 1 for view in views.values())
+        text.append("views ", "dim").append(span(ages[oldest]), "bold").append(f" old ({oldest})  ")
+        text.append(f"{failing} failing  " if failing else "", "yellow")
+    if found:
+        listed = ", ".join(f"{count} {kind}" for kind, count in found.items())
+        text.append("upkeep ", "dim").append(listed)
+
+
 def _alerts(glance: Glance) -> Iterable[tuple[str, str]]:
-    for alert in glance.told.get("alerts", {}).get("alerts", ()):
+    for alert in glance.answers.get("alerts", {}).get("alerts", ()):
         if alert["state"] == "ok":
             continue
         silenced = "silenced" if alert["silenced_until"] else alert["state"]
@@ -199,7 +263,7 @@ def _alerts(glance: Glance) -> Iterable[tuple[str, str]]:
 
 
 def _components(glance: Glance) -> Iterable[tuple[str, str]]:
-    for check in glance.told.get("health", {}).get("checks", ()):
+    for check in glance.answers.get("health", {}).get("checks", ()):
         if check["state"] != "ok":
             yield f"{check['name']} is {check['state']}: {check['what']}", _COLOURS[check["state"]]
 
@@ -211,7 +275,7 @@ def _said_once(faults: Mapping[str, str]) -> Iterable[str]:
 
 
 def _now(glance: Glance) -> Json:
-    now: Json = glance.told.get("metrics", {}).get("now", {})
+    now: Json = glance.answers.get("metrics", {}).get("now", {})
     return now
 
 
@@ -267,11 +331,3 @@ def _number(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}"
-        value /= 1_024
-    return f"{value:.1f} GB"

@@ -29,12 +29,12 @@ class Glance:
     """The answers at one moment (seconds since 1970), and the reasons of those that failed."""
 
     at: float
-    told: Mapping[str, Json] = field(default_factory=dict)
+    answers: Mapping[str, Json] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> Json:
         """As a JSON object."""
-        return {"at": round(self.at, 3), **self.told, "faults": dict(self.faults)}
+        return {"at": round(self.at, 3), **self.answers, "faults": dict(self.faults)}
 
 
 class ServiceClient:
@@ -51,7 +51,7 @@ class ServiceClient:
         named = dict(zip(_PATHS, answers, strict=True))
         return Glance(
             at,
-            told={name: answer for name, answer in named.items() if isinstance(answer, dict)},
+            answers={name: answer for name, answer in named.items() if isinstance(answer, dict)},
             faults={name: answer for name, answer in named.items() if isinstance(answer, str)},
         )
 
@@ -66,8 +66,8 @@ class ServiceClient:
                     raise RefusedError(await _detail(answer))
                 if answer.status != 200:
                     return await _detail(answer)
-                told: Json = await answer.json()
-                return told
+                answered: Json = await answer.json()
+                return answered
         except TimeoutError:
             return f"no answer within {_DEADLINE:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:

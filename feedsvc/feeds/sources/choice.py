@@ -71,7 +71,7 @@ async def _has_its_types(query: FeedQuery, connection: Connection) -> bool:
 
 
 def _is_paged(query: FeedQuery) -> bool:
-    """Whether an index should take a page up where the last one ended.
+    """Return whether an index should take a page up where the last one ended.
 
     Not in an order of both directions, for which no index has a place.
     """

@@ -72,12 +72,12 @@ class CopyPages:
 
     @property
     def is_between_pages(self) -> bool:
-        """Whether the next rows come by COPY, and nothing of them was asked for yet."""
+        """Return whether the next rows come by COPY, and nothing of them was asked for yet."""
         return self._page is None and (self._is_copying or self._has_begun)
 
     @property
     def _has_begun(self) -> bool:
-        """Whether the cursor that it begins with has given what it should."""
+        """Return whether the cursor that it begins with has given what it should."""
         return self.bytes >= self._copy_after and not self._beginning.is_ahead
 
     @property
@@ -86,7 +86,7 @@ class CopyPages:
         return self.rows / max(0.001, time.monotonic() - self._began)
 
     async def is_paged(self, connection: Connection, position: Position | None) -> bool:
-        """Whether PostgreSQL reads a page without sorting."""
+        """Return whether PostgreSQL reads a page without sorting."""
         if self._is_paged is None:
             wanted = self._copy(position, LARGEST_PAGE)
             plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {wanted}"))

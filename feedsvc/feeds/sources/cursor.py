@@ -47,7 +47,7 @@ class BinaryCursor:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether rows are on their way that `read` has not given yet; the connection is taken."""
+        """Return whether rows for a later `read` are on their way; the connection is taken."""
         return self._ahead is not None
 
     async def begin(

@@ -102,7 +102,7 @@ class ParallelCopy:
         return ReadResult(batch, "more")
 
     def _is_time(self) -> bool:
-        """Whether connections are to be had that would make it quicker."""
+        """Return whether connections are to be had that would make it quicker."""
         if self._beside is None or not self._pages.is_between_pages:
             return False
         now = time.monotonic()

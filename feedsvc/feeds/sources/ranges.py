@@ -31,9 +31,9 @@ class KeyRange:
         """The number of rows that have not been read."""
         self.end = end
         self.is_read = False
-        """Whether it has a reader."""
+        """True if it has a reader."""
         self.is_void = False
-        """Whether its rows are not needed any more."""
+        """True if its rows are not needed any more."""
         self.batches: deque[Batch] = deque()
         self.making: encoder.Encoder | None = None
         """The encoder of the rows that are coming in."""
@@ -50,7 +50,7 @@ class Ranges:
         """Behind which row the next range begins."""
         self.wanted = wanted
         self.is_closed = False
-        """Whether there will be no further range."""
+        """True if there will be no further range."""
         self.buffered = 0
         self._left = left
         self._line: deque[KeyRange] = deque()
@@ -61,12 +61,12 @@ class Ranges:
 
     @property
     def may_grow(self) -> bool:
-        """Whether a reader should find the end of the next range."""
+        """Return whether a reader should find the end of the next range."""
         return not self.is_closed and not self._is_growing and self.buffered < AHEAD
 
     @property
     def is_whole(self) -> bool:
-        """Whether every range has been read."""
+        """Return whether every range has been read."""
         return not any(each.missing for each in self._line)
 
     def lacks_a_reader(self) -> KeyRange | None:
@@ -74,7 +74,7 @@ class Ranges:
         return next((each for each in self._line if each.missing and not each.is_read), None)
 
     def admits(self, rows: int) -> bool:
-        """Whether there may be so many rows more."""
+        """Return whether there may be so many rows more."""
         return self._left is None or rows <= self._left
 
     @contextmanager
@@ -85,7 +85,7 @@ class Ranges:
             yield
         finally:
             self._is_growing = False
-            self._tell()
+            self._notify()
 
     def append(self, rows: int, end: Position) -> None:
         """Add the next range, unless they were closed meanwhile."""
@@ -99,12 +99,12 @@ class Ranges:
     def close(self) -> None:
         """Add no further range."""
         self.is_closed = True
-        self._tell()
+        self._notify()
 
     def fail(self, error: BaseException) -> None:
         """End with an error, which `take` raises."""
         self._error = error
-        self._tell()
+        self._notify()
 
     def add(self, part: KeyRange, batch: Batch) -> None:
         """Add the next rows of a range.
@@ -120,12 +120,12 @@ class Ranges:
         self.buffered += len(batch.body)
         if not part.missing and part.position != part.end:
             self.end_with(part)
-        self._tell()
+        self._notify()
 
     def leave(self, part: KeyRange) -> None:
         """Take the reader off a range."""
         part.is_read, part.making = False, None
-        self._tell()
+        self._notify()
 
     def end_with(self, part: KeyRange) -> None:
         """End this range with the rows that it has; ranges behind it are void.
@@ -141,7 +141,7 @@ class Ranges:
         self.close()
 
     def is_full_for(self, part: KeyRange) -> bool:
-        """Whether the reader of this range has to wait: enough is there, and it is not its turn."""
+        """Return whether the range's reader has to wait: enough is there, and others come first."""
         if not part.missing or self.buffered < AHEAD:
             return False
         return bool(part.batches) or self._line[0] is not part
@@ -164,11 +164,11 @@ class Ranges:
                 batch = first.batches.popleft()
                 self.buffered -= len(batch.body)
                 self._passed_on = time.monotonic()
-                self._tell()
+                self._notify()
                 return batch
             elif not first.missing:
                 self._line.popleft()
-                self._tell()
+                self._notify()
             else:
                 await self._more_of(first)
         return None
@@ -183,6 +183,6 @@ class Ranges:
         if first.making is not None and (batch := native_batch(first.making.take())) is not None:
             self.add(first, batch)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

@@ -50,20 +50,18 @@ class Effort:
     has_been_dear: bool = False
 
     def is_enough(self) -> bool:
-        """Whether one connection should go on alone from here."""
+        """Return whether one connection should go on alone from here."""
         self.has_been_dear |= self.is_dear
         return self.has_been_dear or self.pool.is_shared
 
     @property
     def is_dear(self) -> bool:
-        """Whether one would be no slower: where so many rows are passed over for each that is read
-        that to find out where ranges end is most of the work.
-        """
+        """Return whether one would be no slower, for most of the work is to find ranges' ends."""
         return self.ranges >= _FEWEST_TO_JUDGE and self.bounding > _DEAR * self.reading
 
     @property
     def is_idle(self) -> bool:
-        """Whether fewer would be no slower, for rows come faster than they are taken."""
+        """Return whether fewer would be no slower, for rows come faster than they are taken."""
         spent = self.bounding + self.reading + self.waiting
         return self.ranges >= _FEWEST_TO_JUDGE and self.waiting > _IDLE * spent
 
@@ -94,7 +92,7 @@ class RangeReader:
         self._connection = connection
         self._own = own
         self._pacer = ReadPacer(connection)
-        # Of one that is frozen the others must hear before PostgreSQL ends the export's own, which
+        # A frozen one must be reported to the others before PostgreSQL ends the export's own, which
         # has nothing to do meanwhile.
         self._timeout = None if own else effort.pool.settings.query_timeout / 2
         self._waited = 0.0  # in the range under way

@@ -86,7 +86,7 @@ def _general_field(value: str, style: CsvStyle, *, prefixed: bool) -> str:
 
 
 def _is_special(value: str, style: CsvStyle) -> str:
-    """Whether a field must be quoted for what it holds: the delimiter, a quote, CR or LF.
+    """Return whether a field must be quoted for what it holds: the delimiter, a quote, CR or LF.
 
     With the guard on also for what another delimiter would make a formula of. To search for each
     of them first takes half of the time of the regular expression, which few texts then need.
@@ -121,12 +121,12 @@ def _apostrophe(value: str) -> str:
 
 
 def may_run(column: Column) -> bool:
-    """Whether a spreadsheet might run a value of it: only of texts that can be typed in."""
+    """Return whether a spreadsheet might run a value of it: only of texts that can be typed in."""
     return column.category not in _NEVER_TYPED and column.kind not in _NEVER_TYPED_KINDS
 
 
 def _is_plain_enum(column: Column) -> bool:
-    """Whether no label of an enum would have to be guarded or quoted, whatever the delimiter."""
+    """Return whether no label of an enum needs a guard or quotes, whatever the delimiter."""
     special = {*_LITERALS, '"', "\r", "\n"}
     return column.category == "E" and all(
         label[:1].isalnum() and label.isascii() and not set(label) & special

@@ -16,7 +16,7 @@ _FIRST, _LAST = "'4713-01-01 00:00:00+00 BC'", "'294275-12-31 00:00:00+00'"
 
 
 def is_restyled(column: Column, style: CsvStyle) -> bool:
-    """Whether the column's values have another text in this style than in JSON."""
+    """Return whether the column's values have another text in this style than in JSON."""
     if column.kind in _FRACTIONAL:
         return style.decimal_comma
     return style.zone is not None and column.kind in {"timestamp", "timestamptz"}

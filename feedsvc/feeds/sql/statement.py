@@ -7,10 +7,11 @@ no parameters; there it is a literal (`quoting`).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Final, Protocol
 
 from feedsvc.core.principal import Principal
-from feedsvc.datasets.dataset import Column, Dataset, Op, OrderColumn
+from feedsvc.datasets.dataset import Column, Dataset, Op, OrderColumn, quote_identifier
 from feedsvc.feeds.query import MOST_ROWS, FeedQuery, Filter
 from feedsvc.feeds.sql.binary_projection import BinaryRow
 from feedsvc.feeds.sql.csv_projection import csv_record
@@ -26,6 +27,8 @@ from feedsvc.feeds.sql.quoting import literal
 from streams.formats import CSV
 
 _SMALL_LIMIT: Final = 10_000
+_WANTED, _KEY, _FOUND = "w", "k", "f"
+"""Names of `rows_of_keys` for the keys, for one of them alone, and for its row."""
 _OPERATORS: Final[dict[Op, str]] = {
     "eq": "=",
     "ne": "<>",
@@ -250,6 +253,80 @@ def one_row(
     sql = (
         f"SELECT {json_record(columns)} FROM {source} {json_source(columns)} "
         f"WHERE {' AND '.join(conditions)} LIMIT 1"
+    )
+    return Statement(sql, tuple(arguments.values))
+
+
+def digest_of_rows(query: FeedQuery, principal: Principal) -> Statement:
+    """The number of the query's rows, and the sum of the beginnings of their SHA-256.
+
+    Of each the first eight bytes, as a signed number: modulo 2^64 the sum is that of unsigned ones.
+    """
+    arguments = _Arguments()
+    conditions = _conditions(query, principal, None, arguments)
+    rows = _unordered(query, conditions, json_source(query.columns))
+    sql = f"SELECT count(*), coalesce(sum({_beginning_of_digest(query)}), 0)::text {rows}"
+    return Statement(sql, tuple(arguments.values))
+
+
+def _beginning_of_digest(query: FeedQuery) -> str:
+    return (
+        f"('x' || left(encode(sha256({json_record(query.columns)}), 'hex'), 16))::bit(64)::bigint"
+    )
+
+
+def keys_of_rows(
+    query: FeedQuery, principal: Principal, most: int, *, has_digests: bool
+) -> Statement:
+    """The values of the key's token of each of the query's rows, of at most so many of them.
+
+    Then, with `has_digests`, the beginning of the row's SHA-256 as a signed number.
+    """
+    arguments = _Arguments()
+    values = [token_value(column) for column in query.dataset.key]
+    if has_digests:
+        values.append(_beginning_of_digest(query))
+    source = json_source(query.columns) if has_digests else ""
+    rows = _unordered(query, _conditions(query, principal, None, arguments), source)
+    sql = f"SELECT {', '.join(values)} {rows} LIMIT {arguments.count(most)}"
+    return Statement(sql, tuple(arguments.values))
+
+
+def rows_of_keys(
+    query: FeedQuery, keys: Sequence[Sequence[str]], principal: Principal
+) -> Statement:
+    """For each of the keys, in their order: the row's record, or NULL and the key's own.
+
+    The record is NULL where there is no such row for this caller, or where it does not match.
+    """
+    arguments, dataset, columns = _Arguments(), query.dataset, query.columns
+    arrays = [
+        f"unnest({arguments.array([key[place] for key in keys], column)})"
+        for place, column in enumerate(dataset.key)
+    ]
+    named = [*_named(query), *dataset.key]
+    # Names that none of the row's columns has: one that was dropped meanwhile must be an error.
+    names = {column.name for column in named}
+    free = (name for n in count() if (name := f"k{n}") not in names)
+    *parts, place = islice(free, len(dataset.key) + 1)
+    conditions = [
+        f"{reference(column)} = {_WANTED}.{part}"
+        for column, part in zip(dataset.key, parts, strict=True)
+    ]
+    conditions.append(_conditions(query, principal, None, arguments))
+    source = f"{named_columns(dataset.relation, named)} {json_source(columns)}"
+    listed = ", ".join(
+        f"{_WANTED}.{part} AS {quote_identifier(column.name)}"
+        for column, part in zip(dataset.key, parts, strict=True)
+    )
+    sql = (
+        f"SELECT {_FOUND}.record, CASE WHEN {_FOUND}.record IS NULL "
+        f"THEN textsend(pg_catalog.row_to_json({_KEY}.*)::text) END "
+        f"FROM ROWS FROM ({', '.join(arrays)}) WITH ORDINALITY "
+        f"AS {_WANTED} ({', '.join(parts)}, {place}) "
+        f"LEFT JOIN LATERAL (SELECT {json_record(columns)} AS record FROM {source} "
+        f"WHERE {' AND '.join(conditions)} LIMIT 1) AS {_FOUND} ON true "
+        f"CROSS JOIN LATERAL (SELECT {listed}) AS {_KEY} ORDER BY {_WANTED}.{place}"
     )
     return Statement(sql, tuple(arguments.values))
 

@@ -1,4 +1,4 @@
--- Adds events. Told twice after an answer that was lost, one is added once.
+-- Adds events. Sent twice after an answer that was lost, one is added once.
 -- $1 text: a JSON array of objects with these keys.
 insert into feedsvc.alerts (
     id, at, alert, event, severity, instance, value, until, reason, tenant, subject

@@ -82,7 +82,7 @@ class AlertStore:
         return self._own
 
     def owned_by_other(self, board: AlertBoard) -> bool:
-        """Tell whether another worker evaluates."""
+        """Return whether another worker evaluates."""
         if not self._may_own:
             return True
         is_dead = self.clock() - board.beat > self._dead_after

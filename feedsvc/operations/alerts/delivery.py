@@ -193,7 +193,7 @@ class AlertDelivery:
     async def _deliver(self, target: Target, message: Json) -> bool:
         """Send the message. True: it is done with, delivered or refused for good."""
         outcome = await target.webhook.deliver(target.addressed(message))
-        self._observers.tell(WebhookTried(outcome))
+        self._observers.publish(WebhookTried(outcome))
         if outcome == "failed":
             if self.timing.now() - message["at"] < _STALE:
                 return False

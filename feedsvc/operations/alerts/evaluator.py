@@ -83,7 +83,7 @@ class Evaluator:
             self._evaluate(changed, seen, now)
             firing = {name: state.phase == "firing" for name, state in changed.states.items()}
         self._owned = True
-        self._observers.tell(AlertStates(firing))
+        self._observers.publish(AlertStates(firing))
 
     async def leave(self) -> None:
         """Release the board at once to another worker, whose rules may be newer."""
@@ -99,7 +99,7 @@ class Evaluator:
         """Report which alerts fire, if this worker owns the board."""
         if self._owned:
             self._owned = False
-            self._observers.tell(AlertStates(dict.fromkeys(self._rules, False)))
+            self._observers.publish(AlertStates(dict.fromkeys(self._rules, False)))
 
     def _evaluate(self, board: AlertBoard, seen: AlertInput, now: float) -> None:
         beat = self._boards.clock()

@@ -6,7 +6,7 @@ None is a figure that can't be known just now, such as the error rate while ther
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from feedsvc.core.events import PoolState, ProcessStats
+from feedsvc.core.process_stats import PoolState, ProcessStats
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.report import FAILURES, Span
 from feedsvc.operations.performance.sketch import Sketch
@@ -150,6 +150,10 @@ def _files_share(vitals: ProcessStats) -> float | None:
     return vitals.open_files / vitals.most_open_files
 
 
+def _subscribers_share(vitals: ProcessStats) -> float | None:
+    return vitals.live.subscribers / vitals.live.most if vitals.live.most else None
+
+
 def _disk_share(vitals: ProcessStats) -> float | None:
     if not vitals.disk or vitals.disk_free is None:
         return None
@@ -218,8 +222,41 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "redis_away": Figure(
         _away(lambda v: v.redis_answers), "part of the workers that Redis does not answer"
     ),
-    "listener_away": Figure(
-        _away(lambda v: v.listener_hears), "part of the workers that hear of no changes"
+    "log_reader_away": Figure(
+        _away(lambda v: v.log_reads), "part of the workers that can't read the change log"
+    ),
+    "live_lag_p99": Figure(
+        _quantile("live_lag", 0.99), "seconds from a commit until its events were written"
+    ),
+    "live_failing": Figure(
+        _highest(lambda v: v.live.failing),
+        "seconds for which the change log can't be read for live feeds, of the worst worker",
+    ),
+    "live_looked": Figure(
+        _highest(lambda v: None if v.live.failing else v.live.looked),
+        "seconds since the change log was last read for live feeds, where that has not failed",
+    ),
+    "live_subscribers": Figure(
+        lambda seen, _: float(sum(v.live.subscribers for v in seen.present)),
+        "connections that follow feeds or figures",
+    ),
+    "live_subscribers_share": Figure(
+        _highest(_subscribers_share), "part of `streams.subscribers`, of the fullest worker"
+    ),
+    "live_catching_up": Figure(
+        lambda seen, _: float(sum(v.live.catching_up for v in seen.present)),
+        "subscribers that lack events which are not kept any more",
+    ),
+    "live_behind_per_minute": Figure(
+        _per_minute(lambda f, _: f.total("live_behind")),
+        "subscribers that fell behind the events that are kept",
+    ),
+    "live_stalled_per_minute": Figure(
+        _per_minute(lambda f, _: f.total("live_ends", "stalled")),
+        "subscribers that were cut, for they took nothing",
+    ),
+    "resets_per_minute": Figure(
+        _per_minute(lambda f, _: f.total("resets")), "cursors that could not be continued"
     ),
     "loop_lag_p99": Figure(_quantile("lag", 0.99), "seconds by which the event loop is late"),
     "workers_missing": Figure(
@@ -236,6 +273,21 @@ FIGURES: Final[Mapping[str, Figure]] = {
     ),
     "keys_age": Figure(
         _highest(lambda v: v.keys_age), "seconds since an issuer's keys were fetched"
+    ),
+    "log_bytes": Figure(
+        _highest(lambda v: v.log and v.log.bytes), "of the change log, indexes included"
+    ),
+    "log_trim_blocked": Figure(
+        _highest(lambda v: v.log and v.log.blocked),
+        "seconds for which a transaction has kept the change log from being trimmed",
+    ),
+    "view_age": Figure(
+        _highest(lambda v: max((view.age for view in v.views.values()), default=None)),
+        "seconds since the state that the oldest materialized view shows",
+    ),
+    "view_refresh_failures": Figure(
+        _highest(lambda v: max((view.failures for view in v.views.values()), default=None)),
+        "refreshes of a materialized view begun since the last that succeeded",
     ),
     "cpu_share": Figure(_highest(lambda v: v.cpu_share), "of one CPU, of the busiest worker"),
     "memory_bytes": Figure(_highest(lambda v: v.memory), "of the largest worker"),

@@ -90,5 +90,5 @@ class Group:
 
 
 def _is_left(incident: _Incident, members: Collection[str]) -> bool:
-    """Tell whether its sender is gone before it was delivered."""
+    """Return whether its sender is gone before it was delivered."""
     return not incident.delivered and incident.sender not in members

@@ -99,11 +99,11 @@ class Rule(BaseModel):
         return Selector(self.dataset, self.route, self.pool, self.least, self.check)
 
     def holds(self, value: float | None) -> bool:
-        """Tell whether this value is trouble; None is not."""
+        """Return whether this value is trouble; None is not."""
         return value is not None and _COMPARE[self.comparison](value, self.threshold)
 
     def is_clear(self, value: float | None) -> bool:
-        """Tell whether trouble is over at this value."""
+        """Return whether trouble is over at this value."""
         if value is None or self.clear is None:
             return not self.holds(value)
         return not _COMPARE[self.comparison](value, self.clear)

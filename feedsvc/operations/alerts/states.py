@@ -14,7 +14,7 @@ class AlertState:
     """`since` when it has been in its phase, seconds since 1970; `value` is the latest figure.
 
     `held`: for how long it has been on the way to its next phase. That is added up and not read
-    off a clock, which somebody may set. `told`: whether anybody was told that it fires.
+    off a clock, which may be set. `told`: a message that it fires was sent.
     """
 
     phase: Phase = "ok"

@@ -33,41 +33,41 @@ async def redis(parts: HealthContext) -> CheckResult:
     return CheckResult("ok", "Redis answers.", figures)
 
 
-async def listener(parts: HealthContext) -> CheckResult:
-    """Check that PostgreSQL's notifications arrive, without which no page is cached."""
+async def log_reader(parts: HealthContext) -> CheckResult:
+    """Check that the change log can be read, without which no page is shown from the cache."""
     if not parts.settings.cache.enabled:
-        return CheckResult("ok", "Nothing is cached, so no listener is needed.")
+        return CheckResult("ok", "Nothing is cached, so the change log is not read for it.")
     figures = {"kept_out": dict(parts.pages.kept_out or {})}
-    if not parts.pages.listening and parts.changes.is_beginning:
+    if parts.changes.is_beginning:
         # A worker that has just started is ok; else each start would look like a fault.
-        return CheckResult(
-            "ok", "The listener is connecting: the worker has just started.", figures
-        )
-    if not parts.pages.listening:
-        what = "The listener is not connected, so no page is answered from the cache."
-        return CheckResult("degraded", what, figures, ("listener",))
+        return CheckResult("ok", "The log's reader is connecting: the worker has just started.")
+    if not await parts.changes.catch_up():
+        what = "The change log can't be read, so no page is answered from the cache."
+        return CheckResult("degraded", what, figures, ("log_reader",))
     if figures["kept_out"]:
         named = ", ".join(sorted(figures["kept_out"]))
-        return CheckResult("ok", f"The listener is connected; not cached are {named}.", figures)
-    return CheckResult("ok", "The listener is connected.", figures)
+        return CheckResult("ok", f"The change log is read; not cached are {named}.", figures)
+    return CheckResult("ok", "The change log is read.", figures)
 
 
 async def triggers(parts: HealthContext) -> CheckResult:
-    """Check that triggers report the changes of every dataset that is to be cached."""
+    """Check that triggers log the changes of every dataset that is to be cached."""
     if not parts.settings.cache.enabled:
         return CheckResult("ok", "Nothing is cached, so no trigger is needed.")
     kept_out = parts.pages.kept_out
     if kept_out is None:
         return CheckResult("ok", "The triggers have not been checked yet.")
-    untold = {
-        name: kept_out[name] for name in sorted(parts.pages.coverage.untold) if name in kept_out
+    faulty = {
+        name: kept_out[name]
+        for name in sorted(parts.pages.coverage.incompletely_logged)
+        if name in kept_out
     }
-    if not untold:
-        return CheckResult("ok", "The triggers report every change of the cached datasets.")
+    if not faulty:
+        return CheckResult("ok", "The triggers log every change of the cached datasets.")
     # Each reason names the trigger, what is wrong with it, and the remedy.
-    listed = [f"{name} is not cached: {why}" for name, why in untold.items()]
+    listed = [f"{name} is not cached: {why}" for name, why in faulty.items()]
     more = f"; and {len(listed) - _MOST_NAMED} more" if len(listed) > _MOST_NAMED else ""
-    return CheckResult("degraded", f"{'; '.join(listed[:_MOST_NAMED])}{more}.", {"untold": untold})
+    return CheckResult("degraded", f"{'; '.join(listed[:_MOST_NAMED])}{more}.", {"untold": faulty})
 
 
 async def keys(parts: HealthContext) -> CheckResult:

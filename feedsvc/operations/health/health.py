@@ -54,7 +54,7 @@ class HealthMonitor:
             while True:
                 await asyncio.sleep(_TICK)
                 now = time.monotonic()
-                self._look_at(w for w in self._watched if now - w.began >= w.check.every)
+                self._look_at(w for w in self._watched if w.check.is_due(self.parts, now - w.began))
         finally:
             looking = [watched.looking for watched in self._watched if watched.looking is not None]
             for task in (on_time, *looking):

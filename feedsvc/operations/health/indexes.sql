@@ -1,5 +1,5 @@
 -- Indexes that no query can use, of the tables that the login reads. One that is being built is not
--- valid yet, either: then somebody else has the lock that building takes.
+-- valid yet, either: then another session has the lock that building takes.
 select
     format('%I.%I', n.nspname, i.relname) as name,
     format('%I.%I', n.nspname, t.relname) as of_table,

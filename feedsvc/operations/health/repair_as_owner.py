@@ -38,7 +38,7 @@ async def indexes(parts: HealthContext, dry: bool) -> RepairResult:
 
 
 async def statistics(parts: HealthContext, dry: bool) -> RepairResult:
-    """Has PostgreSQL look at the tables of which its planner knows too little."""
+    """Analyze the tables of which PostgreSQL's planner knows too little."""
     async with parts.pools["write"].lease() as connection:
         rows = await connection.fetch(_STATISTICS)
     if not rows:

@@ -1,4 +1,4 @@
-"""Repairs of what one worker has: connections, its listener, its breakers, sessions left behind."""
+"""Repairs of what a worker has: connections, the log's reader, breakers, sessions left behind."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,15 +32,18 @@ async def connections(parts: HealthContext, dry: bool) -> RepairResult:
     Idle ones may be dead without a word, behind a firewall that forgot them; they are made anew
     when they are next needed. A leased one is left alone as long as the server has its session.
     """
-    idle = [connection for pool in _pools(parts) for connection in pool.idle()]
     # Before the question: what is made after it can't be in its answer.
-    leased = [c for pool in parts.pools.all() for c in pool.leases.values() if not is_lost(c)]
+    given = [c for pool in parts.pools.all() for c in pool.leases.values() if not is_lost(c)]
+    leased = {_pid(connection): connection for connection in given}
     try:
         async with _connected(parts) as (connection, there):
             known = {row["pid"] for row in await connection.fetch(_OURS)} if there else None
     except _SILENCE:
         known = None
-    lost = [] if known is None else [c for c in leased if _pid(c) not in known]
+    # Behind it: a lease may have ended meanwhile, and what was idle may be in use.
+    missing = [] if known is None else [c for pid, c in leased.items() if pid not in known]
+    lost = [connection for connection in missing if not is_lost(connection)]
+    idle = [connection for pool in _pools(parts) for connection in pool.idle()]
     beside = "" if known is not None else "; which of those in use are lost is unknown"
     if not idle and not lost:
         return RepairResult("nothing", f"No connection is idle, and none is lost{beside}.")
@@ -54,18 +57,18 @@ async def connections(parts: HealthContext, dry: bool) -> RepairResult:
     return RepairResult("done", f"Ended {what}")
 
 
-async def listener(parts: HealthContext, dry: bool) -> RepairResult:
-    """Connect the listener anew."""
+async def log_reader(parts: HealthContext, dry: bool) -> RepairResult:
+    """Read the change log on a new connection."""
     if not parts.settings.cache.enabled:
-        return RepairResult("nothing", "Nothing is cached, so there is no listener.")
+        return RepairResult("nothing", "Nothing is cached, so the change log is not read for it.")
     if dry:
-        state = "connected" if parts.pages.listening else "not connected"
-        what = f"The listener is {state}; would end its connection and make another."
+        state = "is read" if parts.changes.is_reading else "can't be read"
+        what = f"The change log {state}; would end the reader's connection and make another."
         return RepairResult("would", what)
     parts.changes.restart()
-    if await _soon(lambda: parts.pages.listening):
-        return RepairResult("done", "The listener has a new connection.")
-    return RepairResult("failed", "The listener is not connected yet; it goes on trying.")
+    if await _soon(lambda: parts.changes.is_reading):
+        return RepairResult("done", "The change log is read on a new connection.")
+    return RepairResult("failed", "The change log can't be read yet; its reader goes on trying.")
 
 
 async def breakers(parts: HealthContext, dry: bool) -> RepairResult:

@@ -38,7 +38,7 @@ class Repair:
 
 REPAIRS: Final = (
     Repair("connections", repair_worker.connections),
-    Repair("listener", repair_worker.listener),
+    Repair("log_reader", repair_worker.log_reader),
     Repair("breakers", repair_worker.breakers),
     Repair("sessions", repair_worker.sessions, once=True),
     Repair("indexes", repair_as_owner.indexes, once=True),

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 HealthState: TypeAlias = Literal["ok", "degraded", "down"]
 RepairName: TypeAlias = Literal[
-    "connections", "listener", "breakers", "indexes", "statistics", "sessions"
+    "connections", "log_reader", "breakers", "indexes", "statistics", "sessions"
 ]
 
 _ORDER: Final[tuple[HealthState, ...]] = ("ok", "degraded", "down")

@@ -1,4 +1,4 @@
--- The login's own sessions that nobody can still be using: idle for longer than any pool keeps one,
+-- The login's own sessions that no service can still be using: idle for longer than pools keep one,
 -- in a transaction for longer than PostgreSQL itself allows, or at one query for longer than any
 -- pool waits. Those of the process that asks are never among them.
 -- $1 text[]: what feedsvc's sessions are called, $2, $3, $4 float8: the seconds, $5 int[]: our own.

@@ -18,6 +18,10 @@ _SHORT_SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0
 )  # fmt: skip
 
+_MANY: Final = (0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0)
+
+REPEATS: Final = ("row-by-key", "page-by-filter", "small-pages")
+"""Patterns of requests that one could replace."""
 STAGES: Final = ("auth", "limits", "cache", "pool", "db", "encode", "write")
 OUTCOMES: Final = ("complete", "refused", "failed", "broken", "cancelled")
 """Outcomes of a request; `broken` is a body that broke off behind its head."""
@@ -83,7 +87,50 @@ PROBLEMS: Final = _counter("problems", "Requests that a problem ended, by its na
 PARKED: Final = _counter(
     "parked_streams", "Cursors given up because their client fell behind.", "dataset"
 )
+RESETS: Final = _counter("resets", "Cursors that could not be continued, by the reason.", "reason")
+DELTA_CHANGES: Final = _histogram(
+    "delta_changes", "Upserts and deletes of a delta.", "dataset", bounds=_MANY
+)
 RUNNING: Final = _gauge("requests_running", "Requests for feeds under way.")
+
+SUBSCRIBERS: Final = _gauge("live_subscribers", "Connections that follow feeds or figures.")
+SUBSCRIBERS_LIMIT: Final = _gauge(
+    "live_subscribers_limit", "Connections that may follow (streams.subscribers)."
+)
+CATCHING_UP: Final = _gauge(
+    "live_catching_up", "Subscribers that lack events which are not kept any more."
+)
+LIVE_COHORTS: Final = _gauge("live_cohorts", "Groups of subscribers that see the same.")
+LIVE_KEPT: Final = _gauge("live_kept_bytes", "Bytes of the events that are kept for them.")
+LIVE_FAILING: Final = _gauge(
+    "live_failing_seconds", "For how long the change log can't be read for live feeds.",
+    across="livemax",
+)  # fmt: skip
+LIVE_LOOKED: Final = _gauge(
+    "live_looked_seconds", "Since the change log was last read for live feeds.", across="livemax"
+)
+LIVE_ENDS: Final = _counter("live_ends", "Live answers that ended, by the reason.", "reason")
+LIVE_BEHIND: Final = _counter(
+    "live_behind", "Subscribers that fell behind the events that are kept."
+)
+LIVE_LAG: Final = _histogram(
+    "live_lag_seconds", "From a commit until its event was written, of each subscriber.",
+    bounds=_SHORT_SECONDS,
+)  # fmt: skip
+
+SLOW_PLANS: Final = _counter(
+    "queries_slow_plans", "Plans of slow statements: kept, not made, or not read.", "outcome"
+)
+REPEATED: Final = _counter(
+    "repeated_requests", "Requests of one principal that one could replace.", "dataset", "pattern"
+)
+
+LIVE_TICKS: Final = _histogram(
+    "live_read_seconds", "Reading what has changed for all that follow, in one transaction.",
+    bounds=_SHORT_SECONDS,
+)  # fmt: skip
+LIVE_READS: Final = _counter("live_reads", "Cohorts of subscribers that changes were read for.")
+LIVE_CHANGES: Final = _counter("live_changes", "Upserts and deletes in events of live feeds.")
 
 CACHE_LOOKUPS: Final = _counter(
     "cache_lookups", "Looks for a page in the cache.", "dataset", "outcome", "tier"
@@ -96,7 +143,7 @@ CACHE_PUT_BYTES: Final = _counter(
     "cache_put_bytes", "Bytes of pages put into Redis, plain and as packed.", "dataset", "form"
 )
 CACHE_INVALIDATIONS: Final = _counter(
-    "cache_invalidations", "Changes that PostgreSQL told of.", "dataset"
+    "cache_invalidations", "Changes that PostgreSQL reported.", "dataset"
 )
 CACHE_PREFETCHES: Final = _counter(
     "cache_prefetches", "Pages read ahead, and what became of them.", "dataset", "outcome"
@@ -122,14 +169,52 @@ DATABASE_UP: Final = _gauge(
 REDIS_UP: Final = _gauge(
     "redis_up", "1 while Redis answers every worker, or there is none.", across="livemin"
 )
-LISTENER_UP: Final = _gauge(
-    "listener_up", "1 while every worker hears of changes, or need not.", across="livemin"
+LOG_READER_UP: Final = _gauge(
+    "log_reader_up", "1 while every worker reads the change log, or need not.", across="livemin"
 )
 REDIS_LOSSES: Final = _counter("redis_losses", "Times that Redis stopped answering.")
 REDIS_REFUSALS: Final = _counter(
     "redis_refusals", "Questions that Redis refused, such as writes while it is full."
 )
-LISTENER_LOSSES: Final = _counter("listener_losses", "Times that changes were heard no more.")
+LOG_READER_LOSSES: Final = _counter(
+    "log_reader_losses", "Times that the change log could be read no more."
+)
+LOG_LOOKS: Final = _histogram(
+    "log_look_seconds", "A look at the change log for the cache.", bounds=_SHORT_SECONDS
+)
+LOG_ROWS: Final = _counter("log_rows_read", "Rows of the change log read for the cache.")
+
+CHANGES_BYTES: Final = _gauge(
+    "changes_log_bytes", "Bytes of the change log, indexes included.", across="livemax"
+)
+CHANGES_OLDEST: Final = _gauge(
+    "changes_log_oldest_seconds", "Since the change log's oldest window began.", across="livemax"
+)
+CHANGES_UNSEALED: Final = _gauge(
+    "changes_unsealed_windows", "Windows of the change log that are over and not yet sealed.",
+    across="livemax",
+)  # fmt: skip
+CHANGES_BLOCKED: Final = _gauge(
+    "changes_trim_blocked_seconds",
+    "The age of the oldest transaction that keeps a window of the change log from being trimmed.",
+    across="livemax",
+)
+CHANGES_TRIMS: Final = _counter("changes_trims", "Windows of the change log that were trimmed.")
+CHANGES_EPOCHS: Final = _counter(
+    "changes_epochs", "Times that a crash, a promotion or a restore gave the log a new epoch."
+)
+
+VIEW_AGE: Final = _gauge(
+    "view_age_seconds", "Since the state that a materialized view shows.", "view", across="livemax"
+)
+VIEW_SECONDS: Final = _gauge(
+    "view_refresh_seconds", "Duration of a materialized view's last refresh.", "view",
+    across="livemax",
+)  # fmt: skip
+VIEW_FAILURES: Final = _gauge(
+    "view_refresh_failures", "Refreshes begun since the last that succeeded.", "view",
+    across="livemax",
+)  # fmt: skip
 
 ALERT_FIRING: Final = _gauge(
     "alert_firing", "1 while an alert of alerts.toml fires.", "alert", "severity", across="livemax"
@@ -181,4 +266,6 @@ DISK_FREE: Final = _gauge(
     "disk_free_ratio", "What is free of the disk for temporary files.", across="livemin"
 )
 
+OF_CHANGE_LOG: Final = (CHANGES_BYTES, CHANGES_OLDEST, CHANGES_UNSEALED, CHANGES_BLOCKED)
+"""As `events.ChangeLogState` has them."""
 METRICS: Final = tuple(found for found in list(globals().values()) if isinstance(found, Metric))

@@ -8,7 +8,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, get_args
 
 from feedsvc.core.events import (
     AlertStates,
@@ -18,20 +18,28 @@ from feedsvc.core.events import (
     CachePrefetch,
     CachePut,
     DatabaseFault,
-    ListenerTurned,
+    DeltaSent,
+    FeedReset,
+    LogMaintained,
+    LogRead,
+    LogTurned,
     Observers,
     PoolLease,
-    ProcessStats,
     RedisRefused,
     RedisTurned,
     RequestEnded,
+    RequestsRepeated,
+    SlowPlanOutcome,
+    SlowPlanRead,
     StreamParked,
     WebhookTried,
 )
-from feedsvc.core.problems import problem_types
-from feedsvc.datasets.tags import all_under, exactly
+from feedsvc.core.problems import ResetReason, problem_types
+from feedsvc.core.process_stats import ChangeLogState, ProcessStats
 from feedsvc.operations.metrics import declarations as d
-from feedsvc.operations.metrics.cells import Buckets, Cells, Count
+from feedsvc.operations.metrics.cache_cells import CacheCells
+from feedsvc.operations.metrics.cells import Buckets, Cells, Count, add_to, each
+from feedsvc.operations.metrics.live_cells import LiveCells
 from feedsvc.operations.metrics.release import release
 from feedsvc.operations.sampling import Sampling, Turns
 from streams.encoder import MISSING
@@ -39,9 +47,6 @@ from streams.encoder import MISSING
 T = TypeVar("T")
 
 _NO: Final = ""  # the value of a label that does not apply
-_WHY: Final = (
-    "absent", "expired", "invalidated", "mismatch", "deaf", "untracked", "off", "request", "large",
-)  # fmt: skip
 _BROKE_OFF: Final = 200  # the status of an answer that failed behind its head
 
 
@@ -59,6 +64,7 @@ class Domain:
     alerts: Mapping[str, str] = field(default_factory=dict)
     checks: Iterable[str] = ()
     standbys: Iterable[str] = ()
+    views: Iterable[str] = ()
     publishes: bool = False
 
 
@@ -88,24 +94,33 @@ class MetricsObserver:
         self._turns = Turns(sampling)
         datasets, pools = (*domain.datasets, _NO), tuple(domain.pools)
         self._stages = {
-            name: _each(cells.buckets, d.STAGE_SECONDS, (name,), d.STAGES) for name in datasets
+            name: each(cells.buckets, d.STAGE_SECONDS, (name,), d.STAGES) for name in datasets
         }
         self._endpoints = dict(self._foreseen(domain))
         self._unforeseen = self._endpoints["unknown", None, None]
-        self._problems = _each(cells.count, d.PROBLEMS, (), problem_types())
-        self._parked = _each(cells.count, d.PARKED, (), datasets)
+        self._problems = each(cells.count, d.PROBLEMS, (), problem_types())
+        self._repeats = {
+            name: each(cells.count, d.REPEATED, (name,), d.REPEATS) for name in datasets if name
+        }
+        self._slow_plans = each(cells.count, d.SLOW_PLANS, (), get_args(SlowPlanOutcome))
+        self._parked = each(cells.count, d.PARKED, (), datasets)
+        self._resets = each(cells.count, d.RESETS, (), get_args(ResetReason))
+        self._delta_changes = each(cells.buckets, d.DELTA_CHANGES, (), datasets)
         self._running = cells.count(d.RUNNING)
-        self._cache = _CacheCells(cells, datasets)
+        self._cache = CacheCells(cells, datasets)
+        self._live = LiveCells(cells)
         self._pools = {name: _PoolCells(cells, name) for name in pools}
         faults = [name for name, kind in problem_types().items() if kind.status >= 500]
-        self._faults = _each(cells.count, d.DATABASE_FAULTS, (), faults)
-        self._listener_losses = cells.count(d.LISTENER_LOSSES)
+        self._faults = each(cells.count, d.DATABASE_FAULTS, (), faults)
+        self._log_reader_losses = cells.count(d.LOG_READER_LOSSES)
+        self._log_looks, self._log_rows = cells.buckets(d.LOG_LOOKS), cells.count(d.LOG_ROWS)
+        self._trims, self._epochs = cells.count(d.CHANGES_TRIMS), cells.count(d.CHANGES_EPOCHS)
         self._redis_losses = cells.count(d.REDIS_LOSSES)
         self._alerts = {
             name: cells.count(d.ALERT_FIRING, name, severity)
             for name, severity in domain.alerts.items()
         }
-        self._deliveries = _each(cells.count, d.WEBHOOK, (), d.DELIVERIES)
+        self._deliveries = each(cells.count, d.WEBHOOK, (), d.DELIVERIES)
         self._redis_refusals = cells.count(d.REDIS_REFUSALS)
         self._lags = cells.buckets(d.LOOP_LAG)
         self._evictions, self._cpu = cells.count(d.CACHE_EVICTIONS), cells.count(d.CPU)
@@ -116,6 +131,7 @@ class MetricsObserver:
     def observe(self, observers: Observers) -> None:
         """Count from now on."""
         observers.add(RequestEnded, self._ended)
+        self._live.observe(observers)
         observers.add(CacheLookup, self._cache.looked_up)
         observers.add(CacheLoad, self._cache.loaded)
         observers.add(CachePut, self._cache.put)
@@ -124,7 +140,13 @@ class MetricsObserver:
         observers.add(PoolLease, self._leased)
         observers.add(DatabaseFault, self._failed)
         observers.add(StreamParked, self._was_parked)
-        observers.add(ListenerTurned, self._listener_turned)
+        observers.add(SlowPlanRead, self._read_slow_plan)
+        observers.add(RequestsRepeated, self._repeated)
+        observers.add(FeedReset, self._was_reset)
+        observers.add(DeltaSent, self._was_followed)
+        observers.add(LogTurned, self._log_turned)
+        observers.add(LogRead, self._log_read)
+        observers.add(LogMaintained, self._log_maintained)
         observers.add(RedisTurned, self._redis_turned)
         observers.add(AlertStates, self._evaluated)
         observers.add(WebhookTried, self._tried)
@@ -134,12 +156,14 @@ class MetricsObserver:
     def tracked(self) -> dict[tuple[str, ...], Sequence[Count]]:
         """The counters that the tracker reports by minute, by its keys; several make a sum."""
         found: dict[tuple[str, ...], Sequence[Count]] = {
-            ("losses", "listener"): [self._listener_losses],
+            ("losses", "log_reader"): [self._log_reader_losses],
             ("losses", "redis"): [self._redis_losses],
             **{("problems", name): [count] for name, count in self._problems.items()},
             **{("faults", name): [count] for name, count in self._faults.items()},
             **{("parked", name): [count] for name, count in self._parked.items()},
+            **{("resets", reason): [count] for reason, count in self._resets.items()},
             **self._cache.tracked(),
+            **self._live.tracked(),
         }
         for pool, cells in self._pools.items():
             found |= {("leases", pool, how): [count] for how, count in cells.outcomes.items()}
@@ -169,7 +193,7 @@ class MetricsObserver:
                     yield (
                         (route, dataset or None, form or None),
                         _EndpointCells(
-                            _each(cells.count, d.REQUESTS, labels, d.OUTCOMES),
+                            each(cells.count, d.REQUESTS, labels, d.OUTCOMES),
                             times,
                             self._stages[dataset],
                             amounts[dataset, form],
@@ -183,7 +207,7 @@ class MetricsObserver:
             outcome = "broken"
         found.outcomes[outcome].value += 1
         # Here and below, a call of _add would cost as much as what it does.
-        buckets, seconds = found.seconds, ended.seconds
+        buckets, seconds = found.seconds, ended.seconds - ended.followed
         buckets.counts[bisect_left(buckets.bounds, seconds)] += 1
         buckets.total += seconds
         first_byte = ended.first_byte
@@ -209,16 +233,36 @@ class MetricsObserver:
     def _leased(self, lease: PoolLease) -> None:
         pool = self._pools[lease.pool]
         pool.outcomes[lease.outcome].value += 1
-        _add(pool.seconds, lease.seconds)
+        add_to(pool.seconds, lease.seconds)
 
     def _failed(self, fault: DatabaseFault) -> None:
         self._faults[fault.problem].value += 1
 
+    def _repeated(self, found: RequestsRepeated) -> None:
+        self._repeats[found.dataset][found.pattern].value += found.requests
+
+    def _read_slow_plan(self, read: SlowPlanRead) -> None:
+        self._slow_plans[read.outcome].value += 1
+
     def _was_parked(self, parked: StreamParked) -> None:
         self._parked[parked.dataset or _NO].value += 1
 
-    def _listener_turned(self, turned: ListenerTurned) -> None:
-        self._listener_losses.value += not turned.hears
+    def _was_reset(self, reset: FeedReset) -> None:
+        self._resets[reset.reason].value += 1
+
+    def _was_followed(self, sent: DeltaSent) -> None:
+        add_to(self._delta_changes[sent.dataset], sent.changes)
+
+    def _log_read(self, read: LogRead) -> None:
+        add_to(self._log_looks, read.seconds)
+        self._log_rows.value += read.rows
+
+    def _log_turned(self, turned: LogTurned) -> None:
+        self._log_reader_losses.value += not turned.reads
+
+    def _log_maintained(self, done: LogMaintained) -> None:
+        self._trims.value += done.trimmed
+        self._epochs.value += done.is_new_epoch
 
     def _redis_turned(self, turned: RedisTurned) -> None:
         self._redis_losses.value += not turned.answers
@@ -235,7 +279,7 @@ class MetricsObserver:
 
     def _lives(self, vitals: ProcessStats) -> None:
         for lag in vitals.lags:
-            _add(self._lags, lag)
+            add_to(self._lags, lag)
         for metric, read in _GAUGES.items():
             self._gauges[metric].value = read(vitals)
         for name, state in vitals.pools.items():
@@ -249,61 +293,12 @@ class MetricsObserver:
         self._cells.write()
 
 
-class _CacheCells:
-    """The cache's figures."""
-
-    def __init__(self, cells: Cells, datasets: Sequence[str]) -> None:
-        self._lookups = {
-            (dataset, outcome, tier): cells.count(d.CACHE_LOOKUPS, dataset, outcome, tier)
-            for dataset in datasets
-            for outcome in d.LOOKUPS
-            for tier in d.TIERS
-        }
-        self._misses = _each(cells.count, d.CACHE_MISSES, (), _WHY)
-        self._loads = _each(cells.buckets, d.CACHE_LOAD_SECONDS, (), datasets)
-        self._plain = {name: cells.count(d.CACHE_PUT_BYTES, name, "plain") for name in datasets}
-        self._packed = {name: cells.count(d.CACHE_PUT_BYTES, name, "packed") for name in datasets}
-        self._changes = _each(cells.count, d.CACHE_INVALIDATIONS, (), datasets)
-        self._prefetches = {
-            name: _each(cells.count, d.CACHE_PREFETCHES, (name,), d.PREFETCHES) for name in datasets
-        }
-        self._names = {item(name): name for name in datasets if name for item in _TELLING}
-
-    def tracked(self) -> dict[tuple[str, ...], Sequence[Count]]:
-        found: dict[tuple[str, ...], list[Count]] = {}
-        for (dataset, outcome, tier), count in self._lookups.items():
-            of_hits = "redis" if tier == "redis" else "memory"
-            key = ("cache", dataset, of_hits if outcome == "hit" else outcome)
-            found.setdefault(key, []).append(count)
-        return {**found}
-
-    def looked_up(self, lookup: CacheLookup) -> None:
-        dataset, outcome, tier, why, _ = lookup
-        self._lookups[dataset, outcome, tier or "none"].value += 1
-        if why is not None and why in self._misses:
-            self._misses[why].value += 1
-
-    def loaded(self, load: CacheLoad) -> None:
-        _add(self._loads[load.dataset], load.seconds)
-
-    def put(self, put: CachePut) -> None:
-        self._plain[put.dataset].value += put.size
-        self._packed[put.dataset].value += put.packed
-
-    def changed(self, change: CacheChange) -> None:
-        for name in {self._names[item] for item in change.items if item in self._names}:
-            self._changes[name].value += 1
-
-    def prefetched(self, prefetch: CachePrefetch) -> None:
-        self._prefetches[prefetch.dataset][prefetch.outcome].value += 1
-
-
 class _PoolCells:
     """One pool's figures."""
 
     def __init__(self, cells: Cells, name: str) -> None:
         self.seconds = cells.buckets(d.POOL_SECONDS, name)
-        self.outcomes = _each(cells.count, d.POOL_LEASES, (name,), d.LEASES)
+        self.outcomes = each(cells.count, d.POOL_LEASES, (name,), d.LEASES)
         self._state = [
             cells.count(metric, name)
             for metric in (d.POOL_LIMIT, d.POOL_OPEN, d.POOL_BUSY, d.POOL_WAITING)
@@ -318,17 +313,22 @@ class _StateCells:
     """The cells of health's states."""
 
     def __init__(self, cells: Cells, domain: Domain) -> None:
-        self._checks = _each(cells.count, d.HEALTH, (), domain.checks)
+        self._checks = each(cells.count, d.HEALTH, (), domain.checks)
         self._kept_out = {
             (dataset, reason): cells.count(d.KEPT_OUT, dataset, reason)
             for dataset in domain.datasets
             for reason in d.KEPT_OUT_REASONS
         }
-        self._standby_up = _each(cells.count, d.STANDBY_UP, (), domain.standbys)
-        self._standby_lag = _each(cells.count, d.STANDBY_LAG, (), domain.standbys)
+        self._standby_up = each(cells.count, d.STANDBY_UP, (), domain.standbys)
+        self._standby_lag = each(cells.count, d.STANDBY_LAG, (), domain.standbys)
+        self._views = {
+            name: [cells.count(m, name) for m in (d.VIEW_AGE, d.VIEW_SECONDS, d.VIEW_FAILURES)]
+            for name in domain.views
+        }
         self._waiting, self._dropped = cells.count(d.AUDIT_WAITING), cells.count(d.AUDIT_DROPPED)
         self._dropped_before = 0
         self._keys_age = cells.count(d.KEYS_AGE) if domain.publishes else None
+        self._log = [cells.count(metric) for metric in d.OF_CHANGE_LOG]
         encoder = "native" if MISSING is None else "postgresql"
         self._build = cells.count(d.BUILD, release(), platform.python_version(), encoder)
 
@@ -342,15 +342,20 @@ class _StateCells:
         for name, standby in vitals.standbys.items():
             self._standby_up[name].value = standby.serves
             self._standby_lag[name].value = standby.lag or 0.0
+        for name, view in vitals.views.items():
+            for count, value in zip(self._views.get(name, ()), view, strict=False):
+                count.value = value
         self._waiting.value = vitals.audit.waiting
         # Counted elsewhere from this process's beginning.
         self._dropped.value += vitals.audit.dropped - self._dropped_before
         self._dropped_before = vitals.audit.dropped
         if self._keys_age is not None and vitals.keys_age is not None:
             self._keys_age.value = vitals.keys_age
+        for count, value in zip(self._log, vitals.log or _NO_LOG, strict=True):
+            count.value = value
 
 
-_TELLING: Final = (exactly, all_under)
+_NO_LOG: Final = ChangeLogState(0, 0.0, 0, 0.0)
 _GAUGES: Final[Mapping[d.Metric, Callable[[ProcessStats], float]]] = {
     d.WORKERS: lambda _: 1,
     d.SAMPLED: lambda v: v.sampled,
@@ -360,20 +365,16 @@ _GAUGES: Final[Mapping[d.Metric, Callable[[ProcessStats], float]]] = {
     d.MACHINE_CPU: lambda v: v.machine_cpu_share,
     d.MACHINE_MEMORY: lambda v: v.machine_memory_free,
     d.DISK_FREE: lambda v: v.disk_free / v.disk if v.disk and v.disk_free is not None else 1,
+    d.SUBSCRIBERS: lambda v: v.live.subscribers,
+    d.SUBSCRIBERS_LIMIT: lambda v: v.live.most,
+    d.CATCHING_UP: lambda v: v.live.catching_up,
+    d.LIVE_COHORTS: lambda v: v.live.cohorts,
+    d.LIVE_KEPT: lambda v: v.live.kept_bytes,
+    d.LIVE_FAILING: lambda v: v.live.failing,
+    d.LIVE_LOOKED: lambda v: v.live.looked or 0.0,
     d.CACHE_PAGES: lambda v: v.cached_pages,
     d.CACHE_BYTES: lambda v: v.cached_bytes,
     d.DATABASE_UP: lambda v: v.database_answers,
     d.REDIS_UP: lambda v: v.redis_answers is not False,
-    d.LISTENER_UP: lambda v: v.listener_hears is not False,
+    d.LOG_READER_UP: lambda v: v.log_reads is not False,
 }
-
-
-def _add(buckets: Buckets, value: float) -> None:
-    buckets.counts[bisect_left(buckets.bounds, value)] += 1
-    buckets.total += value
-
-
-def _each(
-    make: Callable[..., T], metric: d.Metric, labels: Sequence[str], values: Iterable[str]
-) -> dict[str, T]:
-    return {value: make(metric, *labels, value) for value in values}

@@ -1,4 +1,4 @@
--- Adds rows. Told twice after an answer that was lost, a row is added once.
+-- Adds rows. Sent twice after an answer that was lost, a row is added once.
 -- $1 uuid[], $2 float8[]: seconds since 1970, $3 int[]: seconds, $4 bytea[], item by item.
 insert into feedsvc.performance (id, at, seconds, figures)
 select r.id, to_timestamp(r.at), r.seconds, r.figures

@@ -13,7 +13,15 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from feedsvc.core.events import AuditState, PoolState, ProcessStats, StandbyState
+from feedsvc.core.process_stats import (
+    AuditState,
+    ChangeLogState,
+    FollowedState,
+    PoolState,
+    ProcessStats,
+    StandbyState,
+    ViewState,
+)
 from feedsvc.operations.performance.figures import Figures, FiguresError
 from feedsvc.operations.performance.recorder import MINUTE, Minute
 from feedsvc.operations.performance.store import StoredFigures
@@ -91,7 +99,11 @@ def _vitals(plain: dict[str, Any]) -> ProcessStats:
     pools = {name: PoolState(*state) for name, state in plain["pools"].items()}
     standbys = {name: StandbyState(*state) for name, state in plain["standbys"].items()}
     audit = AuditState(*plain["audit"])
-    return ProcessStats(**{**plain, "pools": pools, "standbys": standbys, "audit": audit})
+    log = None if plain["log"] is None else ChangeLogState(*plain["log"])
+    parts = {"pools": pools, "standbys": standbys, "audit": audit, "log": log}
+    parts["live"] = FollowedState(*plain["live"])
+    parts["views"] = {name: ViewState(*state) for name, state in plain["views"].items()}
+    return ProcessStats(**{**plain, **parts})
 
 
 def _rows(plain: list[dict[str, Any]]) -> Iterator[StoredFigures]:

@@ -1,4 +1,4 @@
--- Minutes of the oldest hour that is over for so long that nobody looks at its minutes any more.
+-- Minutes of the oldest hour that is over for so long that its minutes are no longer asked for.
 -- $1 interval, $2 int: at most so many.
 select id, extract(epoch from date_trunc('hour', at, 'UTC'))::float8 as hour, figures
 from feedsvc.performance

@@ -3,11 +3,13 @@
 Keys of sums: `requests` (method, route, dataset, outcome), `rows` and `bytes` (method, route,
 dataset), `problems` and `faults` (problem), `cache` (dataset, outcome), `leases` (pool, outcome),
 `parked` (dataset), `losses` (listener or redis), `away` (what: seconds), `audit_dropped`,
-`cpu` and `seconds`.
-Of sketches, in seconds: `seconds` and `first_byte` (method, route, dataset), `query`, `wait`
-(pool), `load` (dataset), `lag`. Of peaks: `memory`, `open_files`, `open_files_share`, `cpu_share`,
-`machine_cpu`, `machine_memory`, `disk` (shares in use), `running`, `busy` and `waiting` (pool),
-`cached_bytes`.
+`cpu`, `seconds`, `resets` (reason), `live_ends` (reason), `live_behind` and `live_reads`.
+`statement_rows` (statement) is a sum, too, and `repeats`, `repeat_seconds` and `repeat_runs`
+(dataset, pattern, column). Of sketches, in seconds: `statement` (its name),
+`seconds` and `first_byte` (method, route, dataset), `query`, `wait`
+(pool), `load` (dataset), `lag`, `live_lag`. Of peaks: `memory`, `open_files`, `open_files_share`,
+`cpu_share`, `machine_cpu`, `machine_memory`, `disk` (shares in use), `running`, `busy` and
+`waiting` (pool), `cached_bytes`, `subscribers`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,11 +18,14 @@ from typing import Final, NamedTuple, TypeAlias
 
 from feedsvc.core.events import (
     CacheLoad,
+    LiveLag,
     Observers,
     PoolLease,
-    ProcessStats,
+    QueryRan,
     RequestEnded,
+    RequestsRepeated,
 )
+from feedsvc.core.process_stats import ProcessStats
 from feedsvc.operations.metrics.cells import Count
 from feedsvc.operations.performance.figures import FigureKey, Figures
 from feedsvc.operations.performance.sketch import LEAST, OFFSET, SCALE, Sketch
@@ -30,8 +35,11 @@ TrackedCounters: TypeAlias = Mapping[FigureKey, Sequence[Count]]
 
 MINUTE: Final = 60
 _MOST_ENDPOINTS: Final = 2_000
+_MOST_STATEMENTS: Final = 200
+OTHERS: Final = "others"
+"""The name of statements that are too many to be counted by name."""
 _BROKE_OFF: Final = 200  # the status of an answer that failed behind its head
-_AWAY: Final = ("database", "redis", "listener")
+_AWAY: Final = ("database", "redis", "log_reader")
 
 
 class Minute(NamedTuple):
@@ -66,7 +74,7 @@ class Recorder:
     ) -> None:
         self.vitals: ProcessStats | None = None
         """The latest sample of the process."""
-        self._turns = Turns(sampling)
+        self._turns, self._ran_turns = Turns(sampling), Turns(sampling)
         self._counters = counters
         self._closed = closed
         self._begin(None)
@@ -77,8 +85,11 @@ class Recorder:
     def observe(self, observers: Observers) -> None:
         """Record from now on."""
         observers.add(RequestEnded, self._ended)
+        observers.add(QueryRan, self._ran)
         observers.add(CacheLoad, self._loaded)
         observers.add(PoolLease, self._leased)
+        observers.add(LiveLag, self._followed)
+        observers.add(RequestsRepeated, self._repeated)
         observers.add(ProcessStats, self._lives)
 
     def so_far(self) -> Minute | None:
@@ -102,6 +113,11 @@ class Recorder:
             figures.sketches["seconds", *key] = endpoint.seconds
             if endpoint.first_byte.bins:
                 figures.sketches["first_byte", *key] = endpoint.first_byte
+        if len(self._statements) > _MOST_STATEMENTS:
+            self._fold_statements()
+        for name, (sketch, rows) in self._statements.items():
+            figures.sketches["statement", name] = sketch
+            figures.counts["statement_rows", name] = rows[0]
         return Minute(self._at, figures)
 
     def close(self) -> None:
@@ -117,6 +133,7 @@ class Recorder:
         self._endpoints: dict[tuple[str, str, str | None], _RequestFigures] = {}
         self._figures = Figures()
         self._query = self._figures.sketch(("query",))
+        self._statements: dict[str, tuple[Sketch, list[int]]] = {}
 
     def _totals(self) -> dict[FigureKey, int]:
         return {
@@ -135,7 +152,7 @@ class Recorder:
             found.rows += rows
             found.size += ended.size
         # As Sketch.add does it, without the calls: this is done for each request.
-        seconds, sketch = ended.seconds, found.seconds
+        seconds, sketch = ended.seconds - ended.followed, found.seconds
         place = int(log(seconds) * SCALE + OFFSET) if seconds > LEAST else 1
         sketch.bins[place] = sketch.bins.get(place, 0) + 1
         sketch.total += seconds
@@ -155,11 +172,43 @@ class Recorder:
             key = ("*", "unknown", None)
         return self._endpoints.setdefault(key, _RequestFigures())
 
+    def _ran(self, ran: QueryRan) -> None:
+        weight = self._ran_turns.next()
+        if not weight:
+            return
+        found = self._statements.get(ran.statement)
+        if found is None:
+            if len(self._statements) >= 2 * _MOST_STATEMENTS:
+                self._fold_statements()
+            found = self._statements[ran.statement] = (Sketch(), [0])
+        found[0].add(ran.seconds, weight)
+        found[1][0] += ran.rows * weight
+
+    def _fold_statements(self) -> None:
+        """Count the statements that took the least time as others, until few enough are left."""
+        taken = self._statements
+        others = taken.pop(OTHERS, (Sketch(), [0]))
+        ranked = sorted(taken, key=lambda name: -taken[name][0].total)
+        for name in ranked[_MOST_STATEMENTS - 1 :]:
+            sketch, rows = taken.pop(name)
+            others[0].merge(sketch)
+            others[1][0] += rows[0]
+        taken[OTHERS] = others
+
     def _loaded(self, load: CacheLoad) -> None:
         self._figures.sketch(("load", load.dataset)).add(load.seconds)
 
     def _leased(self, lease: PoolLease) -> None:
         self._figures.sketch(("wait", lease.pool)).add(lease.seconds)
+
+    def _followed(self, lag: LiveLag) -> None:
+        self._figures.sketch(("live_lag",)).add(lag.seconds, lag.subscribers)
+
+    def _repeated(self, found: RequestsRepeated) -> None:
+        key = (found.dataset, found.pattern, found.column)
+        self._figures.add(("repeats", *key), found.requests)
+        self._figures.add(("repeat_seconds", *key), found.seconds)
+        self._figures.add(("repeat_runs", *key), found.begins)
 
     def _lives(self, vitals: ProcessStats) -> None:
         at = int(vitals.at // MINUTE) * MINUTE
@@ -183,7 +232,7 @@ class Recorder:
         if lost := vitals.audit.dropped - self._dropped:
             figures.add(("audit_dropped",), lost)
             self._dropped = vitals.audit.dropped
-        states = (vitals.database_answers, vitals.redis_answers, vitals.listener_hears)
+        states = (vitals.database_answers, vitals.redis_answers, vitals.log_reads)
         for name, well in zip(_AWAY, states, strict=True):
             if well is False:
                 figures.add(("away", name), passed)
@@ -203,6 +252,7 @@ def peaks(vitals: ProcessStats) -> dict[tuple[str, ...], float]:
         ("machine_memory",): 1 - vitals.machine_memory_free / vitals.machine_memory,
         ("running",): vitals.running,
         ("cached_bytes",): vitals.cached_bytes,
+        ("subscribers",): vitals.live.subscribers,
     }
     if vitals.open_files is not None:
         found["open_files",] = vitals.open_files

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from feedsvc.core.events import ProcessStats
 from feedsvc.core.json_object import Json
+from feedsvc.core.process_stats import ProcessStats
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.sketch import Sketch
 
@@ -62,6 +62,39 @@ def database(figures: Figures) -> Json:
     }
 
 
+def statements(figures: Figures) -> list[Json]:
+    """The service's own statements by name, those that took the most time first."""
+    found = [
+        {
+            "name": key[1],
+            "calls": sketch.count,
+            "total_ms": round(sketch.total * 1e3, 3),
+            **{name: ms for name, ms in _times(sketch).items() if name in {"mean_ms", "p95_ms"}},
+            "rows": round(figures.counts.get(("statement_rows", key[1]), 0)),
+        }
+        for key, sketch in figures.sketches.items()
+        if key[0] == "statement"
+    ]
+    return sorted(found, key=lambda each: (-each["total_ms"], each["name"]))
+
+
+def repeated(figures: Figures) -> list[Json]:
+    """Requests that one could replace, by dataset, pattern and column, the most lost time first."""
+    found = [
+        {
+            "dataset": key[1],
+            "pattern": key[2],
+            "column": key[3] or None,
+            "count": round(count),
+            "runs": round(figures.counts.get(("repeat_runs", *key[1:]), 0)),
+            "lost_ms": round(figures.counts.get(("repeat_seconds", *key[1:]), 0) * 1e3, 3),
+        }
+        for key, count in figures.counts.items()
+        if key[0] == "repeats"
+    ]
+    return sorted(found, key=lambda each: (-each["lost_ms"], each["dataset"], each["pattern"]))
+
+
 def cache(figures: Figures) -> Json:
     """The cache's hits and misses, in all and by dataset."""
     names = sorted({key[1] for key in figures.counts if key[0] == "cache"})
@@ -73,9 +106,21 @@ def cache(figures: Figures) -> Json:
                 "losses": round(figures.total("losses", name)),
                 "away_s": round(figures.total("away", name), 1),
             }
-            for name in ("listener", "redis")
+            for name in ("log_reader", "redis")
         },
         "datasets": {name: _cached(figures, name) for name in names},
+    }
+
+
+def live(figures: Figures) -> Json:
+    """Live feeds: how late their events were, and why answers ended; a peak is of one worker."""
+    return {
+        "lag": _times(figures.merged("live_lag")),
+        "peak_subscribers": round(figures.highest("subscribers") or 0),
+        "behind": round(figures.total("live_behind")),
+        "reads": round(figures.total("live_reads")),
+        "ends": _by_last(figures, "live_ends"),
+        "resets": _by_last(figures, "resets"),
     }
 
 
@@ -139,11 +184,12 @@ def now(present: Sequence[ProcessStats], recent: Span) -> Json:
             "pages": sum(each.cached_pages for each in present),
             "bytes": sum(each.cached_bytes for each in present),
         },
+        "live": _live_now(present, recent.figures),
         "endpoints": endpoints(recent, Span(Figures(), 0)),
         "pools": _pools_now(present),
         "database_answers": all(each.database_answers for each in present),
         "redis_answers": _all_of([each.redis_answers for each in present]),
-        "listener_hears": _all_of([each.listener_hears for each in present]),
+        "log_reads": _all_of([each.log_reads for each in present]),
         "machine": _machine(present),
     }  # fmt: skip
 
@@ -162,6 +208,20 @@ def _pools_now(present: Sequence[ProcessStats]) -> Json:
     }
 
 
+def _live_now(present: Sequence[ProcessStats], recent: Figures) -> Json:
+    states = [each.live for each in present]
+    looked = [state.looked for state in states if state.looked is not None]
+    return {
+        **{
+            name: sum(getattr(state, name) for state in states)
+            for name in ("subscribers", "most", "catching_up", "cohorts", "kept_bytes")
+        },
+        "failing_s": round(max((state.failing for state in states), default=0.0), 1),
+        "looked_s": round(max(looked), 1) if looked else None,
+        "lag_p99_ms": _times(recent.merged("live_lag"))["p99_ms"],
+    }
+
+
 def _machine(present: Sequence[ProcessStats]) -> Json | None:
     if not present:
         return None
@@ -176,7 +236,7 @@ def _machine(present: Sequence[ProcessStats]) -> Json | None:
 
 
 def _all_of(answers: Sequence[bool | None]) -> bool | None:
-    """Tell whether it holds for all workers that it concerns; None where it concerns none."""
+    """Return whether it holds for all workers that it concerns; None where it concerns none."""
     concerned = [answer for answer in answers if answer is not None]
     return all(concerned) if concerned else None
 

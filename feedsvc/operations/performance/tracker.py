@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from feedsvc.core.events import Observers, ProcessStats
+from feedsvc.core.events import Observers
 from feedsvc.core.problems import NotSetUp, Problem
+from feedsvc.core.process_stats import ProcessStats
 from feedsvc.operations.performance import live, report
 from feedsvc.operations.performance.figures import Figures
 from feedsvc.operations.performance.past import PastFigures, PastRange
@@ -19,6 +20,7 @@ ReportRange: TypeAlias = Literal["1h", "24h", "7d"]
 
 _PATIENCE: Final = 5.0  # seconds that PostgreSQL gets
 _UNDER_WAY: Final = live.UNDER_WAY
+_OF_QUERIES: Final = ("statements", "repeated")  # parts of another report than the rest
 RANGES: Final[dict[ReportRange, tuple[int, int, float]]] = {
     "1h": (HOUR, MINUTE, 4.0),
     "24h": (24 * HOUR, HOUR, 30.0),
@@ -77,14 +79,27 @@ class Tracker:
         While PostgreSQL is away it is made of what this machine's workers still have, with the
         reason under `lacking`. Raises NotSetUp where the database was never migrated.
         """
+        made = await self._current(wanted)
+        present = await self.present()
+        vitals = [each.vitals for each in present]
+        shown = {name: part for name, part in made.items() if name not in _OF_QUERIES}
+        return {**shown, "now": report.now(vitals, recent(present, time.time()))}
+
+    async def statements(self, wanted: ReportRange) -> dict[str, Any]:
+        """The service's own statements of the range, by total time, and repeated requests.
+
+        Raises NotSetUp.
+        """
+        made = await self._current(wanted)
+        return {name: made[name] for name in ("range", "from", "to", "lacking", *_OF_QUERIES)}
+
+    async def _current(self, wanted: ReportRange) -> dict[str, Any]:
         async with self._lock:
             at, made = self._made.get(wanted, (0.0, None))
             if made is None or time.monotonic() - at > RANGES[wanted][2]:
                 made = await self._report(wanted)
                 self._made[wanted] = time.monotonic(), made
-        present = await self.present()
-        vitals = [each.vitals for each in present]
-        return {**made, "now": report.now(vitals, recent(present, time.time()))}
+        return made
 
     async def _report(self, wanted: ReportRange) -> dict[str, Any]:
         seconds, unit, _ = RANGES[wanted]
@@ -147,8 +162,11 @@ def _made(
         "problems": report.problems(figures),
         "database": report.database(figures),
         "cache": report.cache(figures),
+        "live": report.live(figures),
         "pools": report.pools(figures),
         "system": report.system(figures),
+        "statements": report.statements(figures),
+        "repeated": report.repeated(figures),
     }
 
 

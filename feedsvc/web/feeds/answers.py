@@ -12,8 +12,10 @@ from feedsvc.cache.loader import Load
 from feedsvc.cache.memory import CacheEntry
 from feedsvc.cache.status import CacheStatus, Lookup, Why, bypassed
 from feedsvc.core.principal import Principal
-from feedsvc.core.problems import TokenExpired
+from feedsvc.core.problems import Reset, TokenExpired
 from feedsvc.core.timing import Stages
+from feedsvc.feeds.delta_query import DeltaQuery
+from feedsvc.feeds.delta_wait import awaited_delta
 from feedsvc.feeds.export import open_export
 from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.page import Page
@@ -23,12 +25,15 @@ from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice
 from feedsvc.feeds.sources.source import Batch
 from feedsvc.web.context import SERVICE, STAGES, Service
+from feedsvc.web.feeds.delta_response import DeltaResponse
 from feedsvc.web.feeds.feed_response import FeedResponse
+from feedsvc.web.feeds.live_response import LiveResponse
 from feedsvc.web.feeds.rendering import REPEATABLE, PageForm, Repeatable, rows_of
 from streams import tokens
 from streams.formats import SSE
 from streams.frames import Rows
 
+_BY_CURSOR: Final = CacheStatus("bypass", "cursor")
 _PAST_THE_CACHE: Final = frozenset({"no-cache", "no-store"})
 
 
@@ -60,6 +65,41 @@ async def answer_stream(
         pool = service.pools[query.dataset.pool]
         async with open_export(query, principal, pool, options, stages) as export:
             return await response.stream(export, _rows_of(options.first_page, query), status)
+
+
+async def answer_delta(
+    request: web.Request, principal: Principal, query: DeltaQuery, response: DeltaResponse
+) -> web.StreamResponse:
+    """The changes since a cursor, once there are any or the time to wait is over."""
+    service, stages = request.app[SERVICE], request[STAGES]
+    async with (
+        response.breaking_off(),
+        service.drain.running(short=False) as running,
+        service.limits.stream(principal),
+    ):
+        running.interrupt_at(service.tokens.seconds_left(principal), TokenExpired())
+        try:
+            async with awaited_delta(
+                query, principal, service.deltas, stages, response.pings
+            ) as begun:
+                return await response.stream(begun)
+        except Reset as problem:
+            return await response.reset(problem)
+
+
+async def answer_live(
+    request: web.Request, principal: Principal, response: LiveResponse
+) -> web.StreamResponse:
+    """The state of feeds, then all that changes, until the client or the service ends it."""
+    service = request.app[SERVICE]
+    service.subscribers.refuse_when_full()
+    async with (
+        response.breaking_off(),
+        service.drain.running(short=False) as running,
+        service.limits.stream(principal),
+    ):
+        running.interrupt_at(service.tokens.seconds_left(principal), TokenExpired())
+        return await response.stream()
 
 
 async def _look_up(request: web.Request, principal: Principal, form: PageForm) -> Lookup:
@@ -121,10 +161,17 @@ async def _first_page(
         source_factory=partial(choice.candidate, copy_after=settings.copy_after),
         count_timeout=settings.count_timeout,
     )
+    if query.is_followed:
+        cursors = service.deltas.cursors
+        options = replace(options, cursor=partial(cursors.of, query=query, principal=principal))
     wanted = _wanted(request, principal, query, None)
     if not isinstance(wanted, PageRequest):
         return options, bypassed(wanted)
-    entry, status = await service.pages.find(wanted)
+    if query.is_followed:
+        # No row may be older than the cursor, and this says nothing of the cache.
+        entry, status = None, _BY_CURSOR
+    else:
+        entry, status = await service.pages.find(wanted)
     if entry is None:
         keep = partial(service.pages.keep, wanted)
         collector = PageCollector(settings.page_size, settings.chunk_bytes, keep)

@@ -1,11 +1,6 @@
 """A body on its way to a client that may be slow, stalled or gone."""
 
 import asyncio
-import fcntl
-import socket
-import struct
-import sys
-import termios
 from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
@@ -15,6 +10,7 @@ from feedsvc.core.events import StreamParked
 from feedsvc.settings import Streams
 from feedsvc.web.context import SERVICE, STAGES
 from feedsvc.web.record import RECORD
+from feedsvc.web.send_queue import outstanding
 from streams.compression import Compressor, Identity
 from streams.formats import Pieces, size_of
 
@@ -60,7 +56,8 @@ class Body:
         self._compressor = compressor
         self._is_plain = isinstance(compressor, Identity)
         self._streams = streams
-        self._held = held
+        self.held = held
+        """The lease that is released while the client is behind."""
         self._compressing: asyncio.Future[Pieces] | None = None
 
     async def start(self) -> None:
@@ -141,9 +138,9 @@ class Body:
         """
         if not transport.get_write_buffer_size():
             return  # the kernel has them, and sends them by itself
-        outstanding = transport.get_write_buffer_size() + _unacknowledged_of(transport)
-        if outstanding < left:
-            left, deadline = outstanding, self._deadline()
+        now_left = outstanding(transport)
+        if now_left < left:
+            left, deadline = now_left, self._deadline()
         loop = asyncio.get_running_loop()
         if loop.time() >= deadline:
             transport.abort()
@@ -164,16 +161,16 @@ class Body:
             with self._request[STAGES].timing("write"):
                 if await self._drains_soon(drained):
                     return
-                await self._held.park()
+                await self.held.park()
                 service = self._request.app[SERVICE]
-                service.observers.tell(StreamParked(self._request[RECORD].dataset))
+                service.observers.publish(StreamParked(self._request[RECORD].dataset))
                 await self._drains_at_all(drained)
         finally:
             drained.cancel()
 
     async def _drains_soon(self, drained: "asyncio.Future[None]") -> bool:
-        """Whether the client catches up before another request needs the connection."""
-        pressed = asyncio.ensure_future(self._held.pressed.wait())
+        """Return whether the client catches up before another request needs the connection."""
+        pressed = asyncio.ensure_future(self.held.pressed.wait())
         either: set[asyncio.Future[Any]] = {drained, pressed}
         try:
             await asyncio.wait(
@@ -191,13 +188,13 @@ class Body:
     async def _drains_at_all(self, drained: "asyncio.Future[None]") -> None:
         """Wait for as long as the client reads anything at all."""
         loop = asyncio.get_running_loop()
-        outstanding, deadline = self._outstanding(), loop.time() + self._streams.stall_timeout
+        least, deadline = self._outstanding(), loop.time() + self._streams.stall_timeout
         while not drained.done():
             timeout = min(_TICK, self._streams.stall_timeout)
             await asyncio.wait({drained}, timeout=timeout)
             left = self._outstanding()
-            if left < outstanding:
-                outstanding, deadline = left, loop.time() + self._streams.stall_timeout
+            if left < least:
+                least, deadline = left, loop.time() + self._streams.stall_timeout
             elif loop.time() >= deadline and not drained.done():
                 raise ClientStalledError("the client has stopped reading")
         drained.result()
@@ -209,24 +206,4 @@ class Body:
     def _outstanding(self) -> int:
         """The bytes that the client has not acknowledged, here and in the kernel."""
         transport = self._request.transport
-        return self._waiting_bytes() + (0 if transport is None else _unacknowledged_of(transport))
-
-
-def _unacknowledged_of(transport: asyncio.BaseTransport) -> int:
-    sock = transport.get_extra_info("socket")
-    return 0 if sock is None else _unacknowledged(sock)
-
-
-def _unacknowledged(sock: socket.socket) -> int:
-    """The kernel's send queue in bytes (tcp(7), SIOCOUTQ); 0 where it can't be asked.
-
-    Without it a client that reads 1 KB/s looks stalled, for the kernel takes new bytes only when
-    a third of its buffer is free.
-    """
-    if sys.platform != "linux":
-        return 0
-    try:
-        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-    except OSError:
-        return 0
-    return int(struct.unpack("i", answer)[0])
+        return 0 if transport is None else outstanding(transport)

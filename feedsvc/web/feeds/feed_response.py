@@ -4,32 +4,30 @@ There is one place that ends a stream properly, and it is reached only behind th
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeAlias
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
-from feedsvc.backends.postgres.faults import problem_of
 from feedsvc.cache.memory import CacheEntry
 from feedsvc.cache.status import PAST_THE_CACHE, CacheStatus
 from feedsvc.core import identifiers
-from feedsvc.core.drain import retry_ms
-from feedsvc.core.problems import Draining, UpgradeRequired
 from feedsvc.feeds.export import Export
 from feedsvc.web import headers
-from feedsvc.web.context import REQUEST_ID, SERVICE, STAGES
+from feedsvc.web.context import SERVICE, STAGES
 from feedsvc.web.feeds.body import Body
+from feedsvc.web.feeds.breaking_off import (
+    BreakingOff,
+    break_off,
+    failure,
+    refuse_what_cannot_show_its_end,
+)
 from feedsvc.web.feeds.rendering import PageForm
-from feedsvc.web.problems import BrokenOffError
 from feedsvc.web.record import RECORD
 from streams.compression import CODINGS
 from streams.formats import Pieces, size_of
 from streams.frames import End, Failure, Open, Ping, Progress, Rows
-
-logger = logging.getLogger(__name__)
 
 Charge: TypeAlias = Callable[[int, int], None]
 """Charges rows and bytes before they are sent; raises RateLimited where they are too many."""
@@ -101,25 +99,15 @@ class FeedResponse:
         await body.finish()
         return response
 
-    def breaking_off(self) -> "BreakingOff":
-        """Break the answer off where the block fails, with any error (`break_off`)."""
+    def breaking_off(self) -> BreakingOff:
+        """Break the answer off where the block fails, with any error."""
         return BreakingOff(self)
 
     async def break_off(self, error: Exception) -> NoReturn:
-        """Send the reason where the format can, and end the connection without the final chunk.
-
-        Raises BrokenOffError; before the head has left it raises the error itself, which becomes
-        a real 4xx or 5xx.
-        """
-        if self._body is None:
-            raise error
-        if isinstance(error, ConnectionResetError):
-            logger.info("%s: the client is gone: %s", self._request[REQUEST_ID], error)
-            self._body.cut()
-        else:
-            logger.warning("%s: broken off", self._request[REQUEST_ID], exc_info=error)
-            await self._body.break_off(self._encoder.encode(self._failure(error)))
-        raise BrokenOffError("broken off") from error
+        """See `BreakingOff`."""
+        await break_off(
+            self._request, self._body, error, lambda: self._encoder.encode(self._failure(error))
+        )
 
     async def _send_all(self, begun: Iterator[Rows], body: Body) -> None:
         for chunk in map(self._rows_frame, begun):
@@ -174,7 +162,8 @@ class FeedResponse:
     def _open(self, export: Export) -> Open:
         columns, started = self._query.layout.columns, self._query.after_token
         total, kind = export.total()
-        return Open(self._export, self._query.dataset.name, columns, total, kind, started)
+        name, cursor = self._query.dataset.name, export.cursor
+        return Open(self._export, name, columns, total, kind, started, cursor)
 
     def _progress(self, export: Export) -> Progress:
         total, kind = export.total()
@@ -188,36 +177,8 @@ class FeedResponse:
             more=export.more,
             snapshots=export.snapshots,
             export=self._export,
+            cursor=export.cursor,
         )
 
     def _failure(self, error: Exception) -> Failure:
-        problem = problem_of(error)
-        self._request[RECORD].problem = problem
-        body = problem.body(self._request.path, self._request[REQUEST_ID])
-        return Failure(body, self._after, retry_ms() if isinstance(problem, Draining) else None)
-
-
-class BreakingOff:
-    """The context of an answer in which an unforeseen error must not look like an end."""
-
-    def __init__(self, response: FeedResponse) -> None:
-        self._response = response
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, Exception):
-            await self._response.break_off(error)
-
-
-def refuse_what_cannot_show_its_end(request: web.Request) -> None:
-    """An HTTP/1.0 body ends with its connection, so a cut one looks whole (RFC 9112, section 8).
-
-    Raises UpgradeRequired.
-    """
-    if request.version < HttpVersion11:
-        raise UpgradeRequired(
-            "A stream needs HTTP/1.1; a page, with `limit=`, does not. nginx asks with HTTP/1.0"
-            " unless it has `proxy_http_version 1.1`.",
-            headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"},
-        )
+        return failure(self._request, error, self._after)

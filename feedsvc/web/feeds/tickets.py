@@ -12,6 +12,7 @@ from feedsvc.web.bodies import json_object, json_response
 from feedsvc.web.context import SERVICE, Answering
 
 _PREFIX: Final = "/v1/feeds"
+_PATHS: Final = (_PREFIX, "/v1/live")
 _LONGEST_PATH: Final = 2_048
 
 
@@ -30,8 +31,8 @@ async def _answer_ticket(request: web.Request, path: str, principal: Principal) 
 def _path(path: Any) -> str:
     if not isinstance(path, str) or "\0" in path or len(path) > _LONGEST_PATH:
         raise BadParameter("path must be text.", parameter="path")
-    if (path != _PREFIX and not path.startswith(f"{_PREFIX}/")) or "?" in path:
-        raise BadParameter(
-            "path must be a feed's, without its query.", parameter="path", allowed=["/v1/feeds/…"]
-        )
+    if (path not in _PATHS and not path.startswith(f"{_PREFIX}/")) or "?" in path:
+        allowed = [f"{_PREFIX}/…", "/v1/live"]
+        what = "path must be a feed's, without its query."
+        raise BadParameter(what, parameter="path", allowed=allowed)
     return path

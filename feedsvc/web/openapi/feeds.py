@@ -51,6 +51,32 @@ _FEED_PARAMETERS: Final[Sequence[Json]] = (
         {"type": "number", "minimum": 0.1, "maximum": 60},
     ),
     parameter("last_event_id", "With sse: resume behind this event.", {"type": "string"}),
+    parameter(
+        "since",
+        "The cursor of an export or a delta: only what has changed since then, as ndjson or sse, "
+        "ended by `sync`. Goes with `columns` and filters alone, those of the export.",
+        {"type": "string", "maxLength": 4096},
+    ),
+    parameter(
+        "wait",
+        "With since: seconds to wait for a change.",
+        {"type": "number", "minimum": 0, "maximum": 30},
+    ),
+    parameter(
+        "seen",
+        "With since: wait until the state contains this transaction, `pg_current_xact_id()`.",
+        {"type": "string", "pattern": "^[0-9]{1,20}$"},
+    ),
+    parameter(
+        "digest",
+        "With since: count and digest of all rows in `sync`.",
+        {"enum": ["0", "1"]},
+    ),
+    parameter(
+        "live",
+        "With sse: the rows, then what changes. Goes with `columns`, filters and `since` alone.",
+        {"enum": ["0", "1"]},
+    ),
     parameter("header", "With csv: whether the first record names columns.", {"enum": ["0", "1"]}),
     parameter("bom", "With csv: a byte order mark, for Excel.", {"enum": ["0", "1"]}),
     parameter("delimiter", "With csv.", {"enum": [",", ";", "tab"]}),
@@ -74,6 +100,25 @@ _FEED_PARAMETERS: Final[Sequence[Json]] = (
     parameter("quote", "With csv: quote every field, NULL too.", {"enum": ["minimal", "all"]}),
     parameter("Last-Event-ID", "With sse: resume; wins.", {"type": "string"}, "header"),
     parameter("If-None-Match", "For a page: its ETag.", {"type": "string"}, "header"),
+)
+_LIVE_PARAMETERS: Final = (
+    {
+        "name": "feed",
+        "in": "query",
+        "required": True,
+        "description": "A feed's name; again for each further one.",
+        "schema": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 16,
+            "items": {"type": "string"},
+            "uniqueItems": True,
+        },
+    },
+    parameter("since", "The id of an event, or a cursor: no snapshot.", {"type": "string"}),
+    parameter("format", "Events alone.", {"enum": ["sse"]}),
+    parameter("last_event_id", "As `since`, before it.", {"type": "string"}),
+    parameter("Last-Event-ID", "As `since`; wins.", {"type": "string"}, "header"),
 )
 _CATALOGUE: Final[Json] = {
     "type": "object",
@@ -135,7 +180,7 @@ _FEED: Final[Json] = {
         "204": {"description": "`Last-Event-ID: end`: there is nothing more to come."},
         "304": {"description": "The page is the one that If-None-Match names."},
     },
-    "refusals": (*REFUSALS, 406, 426),
+    "refusals": (*REFUSALS, 406, 409, 426),
 }
 OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
     ("GET", "/v1/feeds"): {
@@ -149,6 +194,19 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
         "responses": {"200": answer("The row.", {"application/json": ROW})},
         "refusals": (*REFUSALS, 406),
     },
+    ("GET", "/v1/live"): {
+        "summary": "Several feeds in one stream, then what changes",
+        "description": (
+            "Columns and filters of a feed have its name in front: `NAME.columns=a,b`, "
+            "`NAME.column=value`. All feeds are at one state; each event but `sync` names its feed."
+        ),
+        "parameters": _LIVE_PARAMETERS,
+        "responses": {
+            "200": answer("The events.", {"text/event-stream": TEXT}),
+            "204": {"description": "`Last-Event-ID: end`: there is nothing more to come."},
+        },
+        "refusals": (*REFUSALS, 406, 426),
+    },
     ("POST", "/v1/tickets"): {
         "summary": "A ticket: good once, for half a minute, for one path",
         "description": "For an EventSource and for plain links, which can't send a header.",
@@ -160,7 +218,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
                         "type": "object",
                         "required": ["path"],
                         "properties": {
-                            "path": {"type": "string", "pattern": "^/v1/feeds(/[^?]*)?$"},
+                            "path": {"type": "string", "pattern": "^/v1/(feeds(/[^?]*)?|live)$"},
                         },
                     },
                     "example": {"path": "/v1/feeds/invoices"},

@@ -13,7 +13,7 @@ _INTERVAL: Final = parameter(
 )
 _STATE: Final = {"enum": ["ok", "degraded", "down"]}
 _REPAIR: Final = {
-    "enum": ["connections", "listener", "breakers", "indexes", "statistics", "sessions"]
+    "enum": ["connections", "log_reader", "breakers", "indexes", "statistics", "sessions"]
 }
 _OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
 _ALERTS: Final[Json] = {
@@ -162,7 +162,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
                             "dry_run": {"type": "boolean", "default": False},
                         },
                     },
-                    "example": {"repairs": ["listener"], "dry_run": True},
+                    "example": {"repairs": ["log_reader"], "dry_run": True},
                 }
             },
         },
@@ -197,6 +197,44 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
                                     },
                                 },
                             },
+                        },
+                    }
+                },
+            )
+        },
+    },
+    ("GET", "/api/performance/queries"): {
+        "summary": "Statements by total time, with plan, findings and score; for operators",
+        "description": (
+            "The service's own statements of all workers, and those of `pg_stat_statements`, which "
+            "are counted since its last reset. `repeated` has requests of one principal that "
+            "one could replace, and that one. No value of a row or a parameter is in it."
+        ),
+        "parameters": (
+            parameter("range", "How far back.", {"enum": ["1h", "24h", "7d"], "default": "1h"}),
+        ),
+        "responses": {
+            "200": answer(
+                "`lacking` says what could not be looked at.",
+                {
+                    "application/json": {
+                        "type": "object",
+                        "required": [
+                            "range",
+                            "from",
+                            "to",
+                            "lacking",
+                            "statements",
+                            "proposals",
+                            "slow",
+                            "repeated",
+                        ],
+                        "properties": {
+                            "lacking": NAMES,
+                            "statements": _OBJECTS,
+                            "proposals": _OBJECTS,
+                            "slow": _OBJECTS,
+                            "repeated": _OBJECTS,
                         },
                     }
                 },

@@ -6,7 +6,6 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from feedsvc.core.drain import Drain
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter
 from feedsvc.feeds import parameters
@@ -14,9 +13,10 @@ from feedsvc.operations.alerts.desk import AlertService
 from feedsvc.operations.alerts.rules import seconds
 from feedsvc.web.bodies import json_object, json_response
 from feedsvc.web.context import SERVICE, Answering
-from feedsvc.web.operations.events import Event, send_events, ticks
+from feedsvc.web.operations.events import send_events, ticks
 from feedsvc.web.operations.forms import form_of, interval_of
 from feedsvc.web.operations.rights import only_operators
+from feedsvc.web.operations.series import Event
 from feedsvc.web.record import RECORD
 from feedsvc.web.request_summary import stated
 
@@ -44,8 +44,8 @@ async def parse_alerts(request: web.Request, principal: Principal) -> Answering:
         return partial(_head, form)
     desk = request.app[SERVICE].observing.alerts
     if form == "sse":
-        events = _events(desk, request.app[SERVICE].drain, pause)
-        return partial(send_events, request, principal, events)
+        events = partial(_events, desk, pause)
+        return partial(send_events, request, principal, ("alerts", pause), events)
     return partial(_answer_alerts, desk)
 
 
@@ -72,11 +72,11 @@ async def _answer_silence(
     return json_response(await desk.silence(*wanted, principal), 201, vary="Accept")
 
 
-async def _events(desk: AlertService, drain: Drain, pause: float) -> AsyncGenerator[Event, None]:
+async def _events(desk: AlertService, pause: float) -> AsyncGenerator[Event, None]:
     """The states now, every `pause` seconds, and as soon as one has turned."""
     sent: Any = None
     left = 0.0
-    async for _ in ticks(drain, _TICK):
+    async for _ in ticks(_TICK):
         states = desk.states()
         turned = [(each["state"], each["silenced_until"]) for each in states["alerts"]]
         if turned != sent or left <= 0:

@@ -7,9 +7,9 @@ from typing import Final
 from aiohttp import web
 
 from feedsvc.backends.postgres import own_schema
+from feedsvc.cache.items import as_logged
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter
-from feedsvc.datasets.tags import all_under
 from feedsvc.web.bodies import json_object, json_response
 from feedsvc.web.context import SERVICE, Answering
 from feedsvc.web.operations.rights import only_operators, refuse_parameters
@@ -31,6 +31,7 @@ async def parse_cache(request: web.Request, principal: Principal) -> Answering:
 async def _answer_cache(request: web.Request) -> web.Response:
     """This worker's figures."""
     service = request.app[SERVICE]
+    await service.pages.catch_up()  # so that `log_read` says how it is now
     service.observers.catch_up()
     return json_response(service.cache_analytics.report(service.pages))
 
@@ -64,11 +65,12 @@ async def parse_invalidation(request: web.Request, principal: Principal) -> Answ
 
 
 async def _answer_invalidation(request: web.Request, tags: list[str]) -> web.Response:
-    """Notify every worker through PostgreSQL, behind all changes that were committed before.
+    """Log the word for all workers, behind all changes that were committed before.
 
     So no page that is being read meanwhile outlives it.
     """
     service = request.app[SERVICE]
     async with own_schema.write_transaction(service.pools["write"]) as connection:
-        await connection.execute(_INVALIDATE, " ".join(map(all_under, tags)))
+        encoding = connection.get_settings().server_encoding
+        await connection.execute(_INVALIDATE, as_logged(tags, encoding))
     return json_response({"tags": tags, "heard": await service.pages.catch_up()})

@@ -32,7 +32,7 @@ async def _answer_health(request: web.Request) -> web.Response:
 
 
 async def parse_repair(request: web.Request, principal: Principal) -> Answering:
-    """Judge `POST /api/performance/health/repair`: `{"repairs": ["listener"], "dry_run": true}`."""
+    """Judge `POST …/health/repair`: `{"repairs": ["log_reader"], "dry_run": true}`."""
     only_operators(principal)
     given = await json_object(request, _KEYS)
     names, dry = given.get("repairs"), given.get("dry_run", False)

@@ -7,7 +7,6 @@ from typing import Final
 import aiocsv
 from aiohttp import web
 
-from feedsvc.core.drain import Drain
 from feedsvc.core.principal import Principal
 from feedsvc.feeds import parameters
 from feedsvc.operations.performance import report
@@ -15,9 +14,10 @@ from feedsvc.operations.performance.tracker import RANGES, ReportRange, Tracker
 from feedsvc.web import headers
 from feedsvc.web.bodies import json_response
 from feedsvc.web.context import SERVICE, Answering
-from feedsvc.web.operations.events import Event, send_events, ticks
+from feedsvc.web.operations.events import send_events, ticks
 from feedsvc.web.operations.forms import form_of, interval_of
 from feedsvc.web.operations.rights import only_operators
+from feedsvc.web.operations.series import Event
 
 _FORMS: Final = ("json", "csv", "sse")
 _CSV: Final = "text/csv; charset=utf-8; header=present"
@@ -36,15 +36,15 @@ async def parse_metrics(request: web.Request, principal: Principal) -> Answering
         return partial(_head, form, wanted)
     tracker = request.app[SERVICE].observing.tracker
     if form == "sse":
-        events = _events(tracker, wanted, request.app[SERVICE].drain, pause)
-        return partial(send_events, request, principal, events)
+        events = partial(_events, tracker, wanted, pause)
+        return partial(send_events, request, principal, ("metrics", wanted, pause), events)
     return partial(_answer_csv if form == "csv" else _answer_json, tracker, wanted)
 
 
 async def _events(
-    tracker: Tracker, wanted: ReportRange, drain: Drain, pause: float
+    tracker: Tracker, wanted: ReportRange, pause: float
 ) -> AsyncGenerator[Event, None]:
-    async for _ in ticks(drain, pause):
+    async for _ in ticks(pause):
         yield Event("metrics", await tracker.report(wanted))
 
 

@@ -53,7 +53,7 @@ class ExtensibleConnection(web.RequestHandler):
 
     @property
     def requests_read(self) -> int:
-        """How many requests have been parsed, those that could not be among them."""
+        """The number of requests that arrived, those that could not be parsed among them."""
         return self._request_count
 
     @property
@@ -63,8 +63,14 @@ class ExtensibleConnection(web.RequestHandler):
 
     @property
     def is_reading_paused(self) -> bool:
-        """Whether it is this side that does not read."""
+        """Return whether it is this side that does not read."""
         return self._reading_paused or self._buffer_paused
+
+    def parse(self, data: bytes) -> int:
+        """Parse what has come, and return how many requests have become whole by it."""
+        before = self._request_count
+        super().data_received(data)
+        return self._request_count - before
 
     def parse_up_to(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         """Make the parser pause at `most` waiting requests, and inflate no body.

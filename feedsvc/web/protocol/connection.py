@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any, Final, cast
 
 from aiohttp import EMPTY_PAYLOAD, web
@@ -11,6 +12,8 @@ from feedsvc.core.logs import Tally
 from feedsvc.core.problems import BadRequest, HeadersTooLarge, Internal, Problem, UriTooLong
 from feedsvc.web import problems, security
 from feedsvc.web.client_address import TooManyConnectionsError
+from feedsvc.web.live.connection import SUBSCRIBER
+from feedsvc.web.live.subscriber import LiveSubscriber
 from feedsvc.web.protocol.arrivals import RequestArrivals
 from feedsvc.web.protocol.connection_policy import MOST_REFUSED, refusal
 from feedsvc.web.protocol.states import ADMITTED, ReadEvent, State
@@ -18,6 +21,7 @@ from feedsvc.web.record import request_id
 
 logger = logging.getLogger(__name__)
 
+_HEAD: Final = State.HEAD
 _SILENCE: Final = 1.0  # seconds without a byte after which a refused client has sent its all
 
 
@@ -75,18 +79,40 @@ class ClientConnection(RequestArrivals):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Answer; behind what could not be read, wait until the client has read the answer."""
-        if self._ends_with(request):
+        if (subscriber := request.get(SUBSCRIBER)) is not None:
+            self.release(subscriber)
+            return resp, True  # as for a client that has left: nothing more is done here
+        # The usual request has no body, and its connection goes on.
+        is_usual = self._state is _HEAD and request.content is EMPTY_PAYLOAD
+        if not is_usual and self._ends_with(request):
             self._on(ReadEvent.ENDED)
             self.forget_tail()
             resp.force_close()
         answered = await super().finish_response(request, resp, start_time)
         self._answered += 1
+        if is_usual and self._state is _HEAD:
+            return answered
         is_over = self._state is State.DISCARDING
         if request.content.exception() is not None or is_over:
             request.content.feed_eof()  # or aiohttp would read on, and log what that raises
         if is_over and not self.waiting:
             await self._discard_the_rest()
         return answered
+
+    def release(self, subscriber: LiveSubscriber) -> None:
+        """See `Releasable`. The client stays counted until the subscriber's connection closes."""
+        transport, self.transport = self.transport, None
+        if transport is None or transport.is_closing():
+            self.transport = transport
+            subscriber.abandon()
+            return
+        policy, counted_as = self._policy, self._counted_as
+        self._counted_as = None
+        policy.connected += 1  # for the subscriber; this one's is given back now
+        subscriber.on_close = partial(policy.leave, counted_as)
+        transport.set_protocol(subscriber)
+        self.connection_lost(None)
+        subscriber.connection_made(transport)
 
     def handle_error(
         self,
@@ -115,7 +141,7 @@ class ClientConnection(RequestArrivals):
         self.forget_waiting()
 
     def _ends_with(self, request: web.BaseRequest) -> bool:
-        """Tell whether nothing is read behind this request, the oldest that has no answer."""
+        """Return whether nothing is read behind this request, the oldest that has no answer."""
         if self.waiting:
             return False
         if self._state in (State.LAST, State.LAST_BODY):
@@ -123,7 +149,7 @@ class ClientConnection(RequestArrivals):
         return not request.content.is_eof() and self._is_too_much(request.content_length)
 
     def _is_too_much(self, length: int | None) -> bool:
-        """Tell whether a body is longer than is worth reading."""
+        """Return whether a body is longer than is worth reading."""
         return length is None or length > self._policy.settings.max_body
 
     def _problem(self, status: int, exc: BaseException | None) -> Problem:

@@ -1,4 +1,4 @@
-"""What all connections of a server are held to, and the answer to one too many."""
+"""The limits of all connections of a server, and the answer to one too many."""
 
 from http import HTTPStatus
 from typing import Final
@@ -18,7 +18,7 @@ _NO_BOUND: Final = 1 << 40
 
 
 class ConnectionPolicy:
-    """What all connections of a server are held to, and what became of those that would not."""
+    """The limits of all connections of a server, and counts of those that exceeded them."""
 
     def __init__(self, settings: Server) -> None:
         self.settings = settings
@@ -32,6 +32,12 @@ class ConnectionPolicy:
         most = f"{MOST_WAITING} requests, or server.max_pipelined bytes of them"
         self.flooded = Tally(f"connections dropped with more than {most}, waiting: %d")
         self.late = Tally("connections dropped by server.header_timeout: %d")
+
+    def leave(self, counted_as: str | None) -> None:
+        """Count out a client that was handed over, and was counted as one of this address."""
+        self.connected -= 1
+        if counted_as is not None:
+            self.crowd.leave(counted_as)
 
 
 def refusal(why: str) -> bytes:

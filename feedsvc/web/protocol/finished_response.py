@@ -21,12 +21,12 @@ class FinishedResponse(web.StreamResponse):
 
     @property
     def prepared(self) -> bool:
-        """Whether `prepare` has been called."""
+        """Return whether `prepare` has been called."""
         return self._receiver is not None
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the connection goes on behind this response."""
+        """Return whether the connection goes on behind this response."""
         return not self._is_last
 
     def force_close(self) -> None:

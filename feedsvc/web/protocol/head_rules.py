@@ -83,14 +83,15 @@ def _fault_of_the_body(message: RawRequestMessage) -> Problem | None:
 
 def fault_of_the_line(head: bytes) -> Problem | None:
     """As `fault`, of the request line, which single blanks divide (RFC 9112, section 3)."""
-    line = head.lstrip(b"\r\n").partition(b"\r\n")[0]
+    head = head.lstrip(b"\r\n")
+    line = head[: head.find(b"\r\n")]
     if line.count(b" ") == line.strip().count(b" ") == _BLANKS:
         return None
     return BadRequest("The request line is not HTTP as RFC 9112 has it.")
 
 
 def holds_long_token(head: bytes, limit: int) -> bool:
-    """Whether the header that is longer than the limit is the one with the token.
+    """Return whether the header that is longer than the limit is the one with the token.
 
     The exception has nothing but the beginning of the value.
     """

@@ -23,7 +23,8 @@ from aiohttp.http import HttpVersion11
 from multidict import istr
 
 from feedsvc.cache.envelope import PageRequest
-from feedsvc.cache.memory import CacheEntry, requests_share
+from feedsvc.cache.items import FollowedFeed
+from feedsvc.cache.memory import CacheEntry, ReadyAnswer, requests_share
 from feedsvc.cache.pages import CacheHit
 from feedsvc.core import identifiers
 from feedsvc.core.bounded_mapping import BoundedMapping
@@ -54,10 +55,10 @@ _OF_THE_RESPONSE: Final = frozenset({
 })  # fmt: skip
 
 CacheableTarget: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...]]
-"""What decides which page a request asks for: its target, Accept and Accept-Encoding."""
+"""The parts of a request that decide on its page: target, Accept and Accept-Encoding."""
 Scope: TypeAlias = tuple[str, str, str]
-CacheScope: TypeAlias = tuple[str, Mapping[str, str] | None]
-"""The database of the cache, and the datasets that it may not hold."""
+CacheScope: TypeAlias = tuple[str, Mapping[str, str] | None, Mapping[str, FollowedFeed]]
+"""The database of the cache, the datasets that it may not hold, and how all of them are logged."""
 RequestHandler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -86,17 +87,8 @@ class FastRequest(NamedTuple):
     stages: dict[str, float]
 
 
-class _Payload(NamedTuple):
-    """A body to send; `size` is that of the rows before compression, in bytes."""
-
-    status: int
-    body: bytes = b""
-    rows: int = 0
-    size: int = 0
-
-
-_NOT_MODIFIED: Final = _Payload(304)
-_GONE: Final = _Payload(499)  # nginx's number for a client that left
+_NO_ANSWER: Final = ReadyAnswer(b"")
+_GONE: Final = 499  # nginx's number for a client that left
 
 
 class PageAnswers:
@@ -115,15 +107,15 @@ class PageAnswers:
         if not _is_writable(request.transport) or (asked := self.ask(request)) is None:
             return None
         response = self._from_memory(asked)
-        if response is None and self._may_be_in_redis(asked):
+        if response is None and asked.known.lines:
             try:
-                response = await self._from_redis(asked)
+                response = await self._behind_a_look(asked)
             except Exception:
                 logger.exception("the lookup of a page failed unexpectedly")
         return response
 
     def may_remember(self, request: web.BaseRequest) -> bool:
-        """Tell whether the application's response to this request can be remembered."""
+        """Return whether the application's response to this request can be remembered."""
         # A ticket is good for one request.
         return REPEATABLE in request and _is_plain(request) and "ticket=" not in request.raw_path
 
@@ -146,11 +138,11 @@ class PageAnswers:
 
     def ask(self, request: web.BaseRequest) -> FastRequest | None:
         """The meaning of a request; None where the application must answer it."""
-        began = time.perf_counter()
-        if self._service.drain.begun or not _is_plain(request):
+        began, service = time.perf_counter(), self._service
+        if service.drain.begun or not _is_plain(request):
             return None
         try:
-            principal = self._service.tokens.verify(request.headers.get(hdrs.AUTHORIZATION))
+            principal = service.tokens.verify(request.headers.get(hdrs.AUTHORIZATION))
         except Unauthorized:
             return None
         stages = {"auth": time.perf_counter() - began}
@@ -164,45 +156,41 @@ class PageAnswers:
         found = self._service.pages.at_hand(asked.known.wanted, quietly=True)
         return None if found is None else self._response(asked, found)
 
-    def _may_be_in_redis(self, asked: FastRequest) -> bool:
-        return self._service.pages.shared_state == "answers" and bool(asked.known.lines)
-
-    async def _from_redis(self, asked: FastRequest) -> FinishedResponse | None:
-        """The response from Redis; None as above."""
+    async def _behind_a_look(self, asked: FastRequest) -> FinishedResponse | None:
+        """The response from memory behind a look at the change log, or from Redis."""
         try:
             async with self._service.drain.running(short=True):
-                found = await self._service.pages.from_redis(asked.known.wanted)
+                found = await self._service.pages.quickly(asked.known.wanted)
         except asyncio.CancelledError:
-            self._service.observers.tell(self._ended(asked, _GONE))
+            self._service.observers.publish(self._ended(asked, _GONE, _NO_ANSWER))
             raise
         return None if found is None else self._response(asked, found)
 
     def _response(self, asked: FastRequest, found: CacheHit) -> FinishedResponse | None:
         """The response, of which all observers are notified; None where there can't be one."""
-        service, (_, request, principal, known, stages) = self._service, asked
-        held, form = found.held, known.form
-        tag, if_none_match = form.entity_tag(held), request.headers.get(hdrs.IF_NONE_MATCH)
-        is_same = if_none_match is not None and headers.matches(if_none_match, tag)
-        lines = known.lines.get(304 if is_same else 200)
-        standing = None if lines is None else service.limits.admit_at_once(principal, "requests")
-        if lines is None or standing is None:
+        service, (began, request, principal, known, stages) = self._service, asked
+        held, form, wanted = found.held, known.form, known.wanted
+        if_none_match, status = request.headers.get(hdrs.IF_NONE_MATCH), 200
+        if if_none_match is not None and headers.matches(if_none_match, form.entity_tag(held)):
+            status = 304
+        if status not in known.lines:
             return None
-        stages["cache"] = time.perf_counter() - asked.began - stages["auth"]
-        made = _NOT_MODIFIED if is_same else _made(form, held)
-        head = held.heads.get((known.words, made.status))
-        if head is None:
-            length = None if is_same else len(made.body)
-            head = lines + _of_the_page(tag, form.link(held.page), length)
-            held.heads[known.words, made.status] = head
+        standing = service.limits.admit_at_once(principal, "requests")
+        if standing is None:
+            return None
+        stages["cache"] = time.perf_counter() - began - stages["auth"]
+        ready = held.answers.get((known.words, status))
+        if ready is None:
+            ready = held.answers[known.words, status] = _ready(known, held, status)
             service.pages.remeasure(held)
-        ended = self._ended(asked, made)
-        service.pages.tell_hit(known.wanted, found)
-        service.warmth.note(known.wanted, form.query.format.name, form.given, principal)
-        service.observers.tell(ended)
+        ended = self._ended(asked, status, ready)
+        service.pages.publish_hit(wanted, found)
+        service.warmth.note(wanted, form.query.format.name, form.given, principal)
+        service.observers.publish(ended)
         rest = _of_the_response(found, ended, standing)
-        return FinishedResponse(made.status, b"".join((head, rest, made.body)))
+        return FinishedResponse(status, b"".join((ready.lines, rest, ready.body)))
 
-    def _ended(self, asked: FastRequest, made: _Payload) -> RequestEnded:
+    def _ended(self, asked: FastRequest, status: int, ready: ReadyAnswer) -> RequestEnded:
         began, request, principal, known, stages = asked
         fields = request.headers
         seconds = time.perf_counter() - began
@@ -212,24 +200,25 @@ class PageAnswers:
             method="GET",
             route=known.route,
             guarded=True,
-            status=made.status,
-            result="cancelled" if made is _GONE else "complete",
+            status=status,
+            result="cancelled" if status == _GONE else "complete",
             why=None,
             seconds=seconds,
-            first_byte=None if made is _GONE else seconds,
+            first_byte=None if status == _GONE else seconds,
             stages=stages,
             address=client_address(request.remote, fields, self._trusted),
             principal=principal,
             dataset=known.wanted.dataset.name,
             format=known.form.query.format.name,
             query=known.query,
-            rows=made.rows,
-            size=made.size,
+            rows=ready.rows,
+            size=ready.rows_size,
             trace=trace_of(fields.get(_TRACEPARENT), self._begun),
         )
 
     def _cache(self) -> CacheScope:
-        return self._service.pages.origin, self._service.pages.kept_out
+        coverage = self._service.pages.coverage
+        return coverage.origin, coverage.kept_out, coverage.feeds
 
 
 async def answer_first(
@@ -250,13 +239,20 @@ async def answer_first(
     return response
 
 
-def _made(form: PageForm, held: CacheEntry) -> _Payload:
-    rendered = form.rendered(held)
-    return _Payload(200, rendered.body, len(held.page.records), rendered.rows_size)
+def _ready(known: _RememberedRequest, held: CacheEntry, status: int) -> ReadyAnswer:
+    """The answer with one of the statuses that `known.lines` has."""
+    form, page, lines = known.form, held.page, known.lines[status]
+    tag, link = form.entity_tag(held), form.link(page)
+    if status == 304:
+        return ReadyAnswer(lines + _of_the_page(tag, link, None))
+    body, rows_size = form.rendered(held)
+    return ReadyAnswer(
+        lines + _of_the_page(tag, link, len(body)), body, len(page.records), rows_size
+    )
 
 
 def _is_plain(request: web.BaseRequest) -> bool:
-    """Tell whether nothing in a request makes its page, or the response, another one.
+    """Return whether nothing in a request makes its page, or the response, another one.
 
     Behind an upgrade or a body the connection may have to end.
     """
@@ -277,7 +273,7 @@ def _is_plain(request: web.BaseRequest) -> bool:
 
 
 def _is_writable(transport: asyncio.Transport | None) -> bool:
-    """Tell whether bytes that are written now leave at once."""
+    """Return whether bytes that are written now leave at once."""
     return (
         transport is not None
         and not transport.is_closing()
@@ -316,16 +312,16 @@ def _of_the_page(tag: str, link: str | None, length: int | None) -> bytes:
 
 def _of_the_response(found: CacheHit, ended: RequestEnded, standing: Mapping[str, str]) -> bytes:
     """The lines of this response alone, and the head's end."""
-    lines = (
+    lines = [
         f"Date: {_date(int(ended.at))}\r\n"
         f"Feed-Export: {identifiers.new_uuid()}\r\n"
         f"Cache-Status: {headers.cache_status(found.status)}\r\n"
         f"Server-Timing: {server_timing(ended.stages)}\r\n"
-        f"X-Request-ID: {ended.request_id}\r\n"
-    )
-    for name, value in standing.items():
-        lines += f"{name}: {value}\r\n"
-    return f"{lines}\r\n".encode()
+        f"X-Request-ID: {ended.request_id}\r\n",
+        *[f"{name}: {value}\r\n" for name, value in standing.items()],
+        "\r\n",
+    ]
+    return "".join(lines).encode()
 
 
 @lru_cache(maxsize=2)

@@ -8,7 +8,7 @@ from typing import Final
 
 
 class State(Enum):
-    """What is done with the next bytes of a connection."""
+    """The treatment of a connection's next bytes."""
 
     NEW = auto()  # not connected yet
     HEAD = auto()  # they are a request's head, or its beginning
@@ -24,7 +24,7 @@ class State(Enum):
 
 
 class ReadEvent(Enum):
-    """What happens to a connection."""
+    """An event in the life of a connection."""
 
     ADMITTED = auto()
     TURNED_AWAY = auto()  # there are too many connections

@@ -1,4 +1,4 @@
-"""Tickets: one use, one path, and nobody can make or read one."""
+"""Tickets: one use, one path, and none can be forged or read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -7,16 +7,10 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.support.redis_server import RunningRedis, redis_running
+from tests.support.redis_server import RunningRedis
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[RunningRedis]:
-    with redis_running() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

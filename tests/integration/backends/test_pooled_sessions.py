@@ -11,8 +11,6 @@ from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
 from feedsvc.settings import Database, PoolSettings
 
-COUPLE = Principal("rosewood", "member", "7", 0.0)
-
 
 @pytest.fixture
 async def pool(world_url: str) -> AsyncIterator[Pool]:

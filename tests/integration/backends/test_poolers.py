@@ -1,4 +1,4 @@
-"""PgBouncer in front of PostgreSQL: a session is as it was asked for, or it is refused."""
+"""PgBouncer in front of PostgreSQL: what is asked of a session holds in each transaction."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ pytestmark = pgbouncer.needed
 ASKED = "SELECT current_setting($1)"
 
 
-async def settings_of(url: str, times: int) -> list[dict[str, str]]:
+async def settings_of(url: str, times: int, pooler: str = "session") -> list[dict[str, str]]:
     """A pool's one connection, as each of so many leases finds it."""
-    pool = Pool("read", PoolSettings(size=1), Database.model_validate({"url": url}))
+    database = Database.model_validate({"url": url, "pooler": pooler})
+    pool = Pool("read", PoolSettings(size=1), database)
     await pool.open()
     found = []
     try:
@@ -45,6 +46,23 @@ async def test_settings_that_a_pooler_swallows_are_set_all_the_same(
     assert direct["default_transaction_read_only"] == "on"
     with pgbouncer.pooled(world_url, ignore=ignore) as url:
         assert await settings_of(url, 3) == [direct] * 3
+        assert await settings_of(url, 3, "auto") == [direct] * 3
+
+
+@pytest.mark.parametrize(("pooler", "kept"), [("session", 1), ("auto", 0), ("transaction", 0)])
+async def test_statements_stay_prepared_where_sessions_are_known_to_last(
+    world_url: str, pooler: str, kept: int
+) -> None:
+    asked = "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%to be kept%'"
+    with pgbouncer.pooled(world_url) as url:
+        pool = Pool("read", PoolSettings(), Database.model_validate({"url": url, "pooler": pooler}))
+        await pool.open()
+        try:
+            async with pool.lease() as connection:
+                await connection.fetchval("SELECT 'to be kept'")
+                assert await connection.fetchval(asked) - (pooler == "session") == kept
+        finally:
+            await pool.close(1.0)
 
 
 async def test_a_session_behind_a_pooler_is_read_only(world_url: str) -> None:
@@ -63,12 +81,39 @@ async def test_a_session_behind_a_pooler_is_read_only(world_url: str) -> None:
             await pool.close(1.0)
 
 
-@pytest.mark.parametrize("mode", ["transaction", "statement"])
-def test_a_pooler_without_sessions_is_refused_with_a_sentence(world_url: str, mode: str) -> None:
-    with pgbouncer.pooled(world_url, mode=mode, ignore=",".join(SETTINGS)) as url:
-        environment = {n: v for n, v in os.environ.items() if not n.startswith("FEEDSVC_")}
-        env = {**environment, "DATABASE_URL": url, "FEEDSVC_AUTH__KEY": KEY, "REDIS_URL": ""}
-        done = feedsvc("check", env=env)
-    assert done.returncode == 1
-    assert "database.url" in done.stdout + done.stderr
-    assert "pool_mode" in done.stdout + done.stderr
+def checked(url: str, pooler: str = "auto") -> tuple[int, str]:
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("FEEDSVC_")}
+    env = {**environment, "DATABASE_URL": url, "FEEDSVC_AUTH__KEY": KEY, "REDIS_URL": ""}
+    env["FEEDSVC_DATABASE__POOLER"] = pooler
+    done = feedsvc("check", env=env)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_check_names_what_a_pooler_of_transactions_takes_away(world_url: str) -> None:
+    with pgbouncer.pooled_by_transaction(world_url) as url:
+        code, output = checked(url)
+        refused, why = checked(url, "session")
+    assert refused == 1
+    assert "database.pooler" in why
+    assert code == 0, output
+    for what in (
+        "the repair of sessions",
+        "stay prepared",
+        "MIGRATION_DATABASE",
+    ):
+        assert what in output
+
+
+def test_check_asks_which_pooler_it_is_where_it_cannot_find_out(world_url: str) -> None:
+    with pgbouncer.pooled(world_url) as url:
+        code, output = checked(url)
+    assert code == 0, output
+    assert "database.pooler" in output
+    assert '"session"' in output
+
+
+def test_a_pooler_of_statements_is_refused(world_url: str) -> None:
+    with pgbouncer.pooled(world_url, mode="statement", ignore=",".join(SETTINGS)) as url:
+        code, output = checked(url)
+    assert code == 1
+    assert "database.url" in output

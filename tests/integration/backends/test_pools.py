@@ -1,4 +1,4 @@
-"""Connections by operation: who waits for whom, who is sent away, and what is told of it."""
+"""Connections by operation: waiting, refusals, and the report of both."""
 
 from __future__ import annotations
 
@@ -46,10 +46,7 @@ WAITS = 1.0  # seconds
 
 @pytest.fixture(scope="module")
 async def database(new_database: NewDatabase) -> AsyncIterator[str]:
-    async with new_database() as url:
-        admin = await asyncpg.connect(url)
-        await admin.execute(SCHEMA)
-        await admin.close()
+    async with new_database(script=SCHEMA) as url:
         yield url
 
 
@@ -131,7 +128,9 @@ async def test_pages_do_not_wait_behind_exports_of_the_same_pool(
         await refusal(http, "/v1/feeds/quick_read")
 
 
-async def test_who_would_wait_in_vain_gets_503_at_once(http: aiohttp.ClientSession) -> None:
+async def test_a_request_that_would_wait_in_vain_gets_503_at_once(
+    http: aiohttp.ClientSession,
+) -> None:
     for _ in range(10):
         async with http.get("/v1/feeds/quick") as answer:
             await answer.read()
@@ -140,8 +139,8 @@ async def test_who_would_wait_in_vain_gets_503_at_once(http: aiohttp.ClientSessi
         detail, retry = await refusal(http, "/v1/feeds/quick")
         assert detail.startswith("It would take too long to wait")
         assert retry >= 2 * WAITS
-        told = await pools(http)
-    assert told["bulk"]["refused"] == {"full": 0, "own": 0, "vain": 1, "late": 0}
+        reported = await pools(http)
+    assert reported["bulk"]["refused"] == {"full": 0, "own": 0, "vain": 1, "late": 0}
 
 
 async def test_a_flood_of_refusals_is_counted_and_not_logged_one_by_one(
@@ -153,7 +152,7 @@ async def test_a_flood_of_refusals_is_counted_and_not_logged_one_by_one(
     assert 1 <= sum(said in line for line in service.log) <= 10
 
 
-async def test_who_comes_while_too_many_wait_gets_503_at_once(http: aiohttp.ClientSession) -> None:
+async def test_a_request_while_too_many_wait_gets_503_at_once(http: aiohttp.ClientSession) -> None:
     async with running(http, "endless", 2):
         both = await asyncio.gather(*(refusal(http, "/v1/feeds/quick") for _ in range(2)))
     details = sorted(detail for detail, _ in both)
@@ -195,7 +194,7 @@ async def until_waiting(http: aiohttp.ClientSession, count: int) -> None:
 
 
 async def while_one_waits(http: aiohttp.ClientSession) -> tuple[dict[str, Any], int]:
-    """What is told of the bulk pool while a request waits, and how many have until it was seen."""
+    """The bulk pool's figures while a request waits, and the number of requests until then."""
     async with asyncio.timeout(60):
         refused, seen = 0, dict[str, Any]()
         while seen.get("waiting") != 1:
@@ -208,7 +207,7 @@ async def while_one_waits(http: aiohttp.ClientSession) -> tuple[dict[str, Any], 
     return seen, refused
 
 
-async def test_what_is_told_of_the_pools(http: aiohttp.ClientSession, database: str) -> None:
+async def test_the_report_of_the_pools(http: aiohttp.ClientSession, database: str) -> None:
     admin = await asyncpg.connect(database)
     async with running(http, "endless", 2):
         bulk, refused = await while_one_waits(http)
@@ -219,9 +218,9 @@ async def test_what_is_told_of_the_pools(http: aiohttp.ClientSession, database: 
         )
         assert sum(name[0] == "the exports" for name in names) == 2
     await admin.close()
-    told = await pools(http)
-    assert set(told) == {"read", "write", "analytics", "bulk"}
-    bulk = told["bulk"]
+    reported = await pools(http)
+    assert set(reported) == {"read", "write", "analytics", "bulk"}
+    bulk = reported["bulk"]
     assert bulk["waits"]["count"] == 2 + refused
     assert bulk["waits"]["max_ms"] >= WAITS * 1e3 * 0.9
     assert bulk["timeouts"]["acquire"] == WAITS

@@ -1,4 +1,4 @@
-"""Redis is asked and never waited for; nobody gets the answer to another's question."""
+"""Redis is asked and never waited for; no request gets another's answer."""
 
 import asyncio
 import random
@@ -18,6 +18,8 @@ from feedsvc.settings import Redis as RedisSettings
 from tests.support.redis_server import RunningRedis, redis_running
 
 SETTINGS = RedisSettings()
+PATIENT = RedisSettings(timeout=5)
+"""For tests of answers alone: a loaded machine needs more than 0.1 s for megabytes."""
 
 
 @pytest.fixture(scope="module", params=["redis", "valkey", "cluster"])
@@ -26,12 +28,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[RunningRedis]:
         yield server
 
 
+patiently = pytest.mark.parametrize("link", [PATIENT], ids=["patient"], indirect=True)
 of_a_cluster = pytest.mark.parametrize("server", ["cluster"], indirect=True)
 
 
 @pytest.fixture
-async def link(server: RunningRedis) -> AsyncIterator[RedisLink]:
-    link = RedisLink(server.url, SETTINGS)
+async def link(server: RunningRedis, request: pytest.FixtureRequest) -> AsyncIterator[RedisLink]:
+    link = RedisLink(server.url, getattr(request, "param", SETTINGS))
     await link.open()
     await back(link)  # a busy machine may be late with the first answer
     yield link
@@ -39,7 +42,7 @@ async def link(server: RunningRedis) -> AsyncIterator[RedisLink]:
 
 
 async def back(link: RedisLink) -> None:
-    """Returns once it is back."""
+    """Return once it is back."""
     async with asyncio.timeout(30):
         while link.state != "answers":
             await asyncio.sleep(0.02)
@@ -52,7 +55,7 @@ def assert_away(link: RedisLink) -> None:
             link.ask("GET", f"key {number}").send(None)
 
 
-async def test_a_question_that_is_cancelled_leaves_its_answer_to_nobody(link: RedisLink) -> None:
+async def test_the_answer_to_a_cancelled_question_goes_to_no_other(link: RedisLink) -> None:
     """CVE-2023-28858: the answer stayed on the connection for whoever asked next."""
     for number in range(50):
         await link.write("SET", f"user:{number}", f"value of {number}")
@@ -73,6 +76,7 @@ async def test_a_question_that_is_cancelled_leaves_its_answer_to_nobody(link: Re
     assert await link.ask("GET", "user:7") == b"value of 7"
 
 
+@patiently
 async def test_large_and_small_values_share_the_way(link: RedisLink) -> None:
     values = {f"size {size}": bytes([size % 251]) * size for size in (0, 1, 5_000, 70_000, 900_000)}
     for name, value in values.items():
@@ -83,6 +87,7 @@ async def test_large_and_small_values_share_the_way(link: RedisLink) -> None:
         assert answers == [values[name] for name in asked]
 
 
+@patiently
 async def test_many_commands_have_an_answer_each(link: RedisLink) -> None:
     await link.write("SET", "text", "x")
     script = "return redis.call('INCR', KEYS[1])"
@@ -94,6 +99,7 @@ async def test_many_commands_have_an_answer_each(link: RedisLink) -> None:
     assert link.state == "answers"
 
 
+@patiently
 async def test_an_error_is_an_answer(link: RedisLink) -> None:
     before = link.refusals
     await link.write("SET", "text", "x")
@@ -131,7 +137,7 @@ async def test_a_redis_that_cannot_write_to_its_disk_is_read_from() -> None:
 
 
 async def dumped(server: RunningRedis, outcome: str) -> None:
-    """Has it write itself to its disk, and returns once that has come out so."""
+    """Dump to its disk, until that has this outcome."""
     async with asyncio.timeout(30):
         while server.each("INFO", "persistence")[0]["rdb_last_bgsave_status"] != outcome:
             if not server.each("INFO", "persistence")[0]["rdb_bgsave_in_progress"]:
@@ -139,15 +145,21 @@ async def dumped(server: RunningRedis, outcome: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_frozen_redis_is_waited_for_once_by_those_who_asked_and_then_by_nobody(
+async def test_a_frozen_redis_delays_only_questions_asked_before_its_deadline(
     link: RedisLink, server: RunningRedis
 ) -> None:
     await link.write("SET", "key", "value")
     with server.frozen():
-        began = time.monotonic()
+        misses, miss = [0], link._deadline._missed
+
+        def counted() -> None:
+            misses[0] += 1
+            miss()
+
+        link._deadline._missed = counted
         asked = [link.ask("GET", f"key {number}") for number in range(100)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
-        assert time.monotonic() - began < 100 * SETTINGS.timeout / 2, "one waits for the other"
+        assert misses == [1], "one waits for the other"
         assert all(isinstance(answer, RedisAwayError) for answer in answers)
         assert_away(link)
         with pytest.raises(RedisAwayError):
@@ -175,6 +187,7 @@ async def test_one_frozen_node_of_a_cluster_is_waited_for_once(server: RunningRe
 
 
 @of_a_cluster
+@patiently
 async def test_a_slot_that_moves_is_followed(link: RedisLink, server: RunningRedis) -> None:
     await link.write("SET", "{moves}1", "one")
     slot = server.each("CLUSTER KEYSLOT", "{moves}1")[0]
@@ -205,6 +218,7 @@ def node_has(node: ValkeyServer, key: str) -> bool:
     return key.encode() in RunningRedis("", [node]).keys("*")
 
 
+@patiently
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 async def test_a_redis_that_keeps_nothing_is_still_read_from(
     link: RedisLink, server: RunningRedis, fault: str, caplog: pytest.LogCaptureFixture
@@ -297,7 +311,7 @@ def _busy(seconds: float) -> None:
         pass
 
 
-async def test_an_address_where_nobody_is_costs_no_more() -> None:
+async def test_an_address_without_a_server_costs_no_more() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # and never listens, so that no one else can, either
         port = silent.getsockname()[1]

@@ -86,7 +86,7 @@ async def _all_by_tls(cluster: RunningRedis, given: Certificates) -> AsyncIterat
         RunningRedis("", [node]).configure("cluster-announce-port", str(port))
     async with asyncio.timeout(10):
         while not all(
-            _told_ports(answer) == set(ports) for answer in cluster.each("CLUSTER SLOTS")
+            _reported_ports(answer) == set(ports) for answer in cluster.each("CLUSTER SLOTS")
         ):
             await asyncio.sleep(0.1)
     try:
@@ -96,7 +96,7 @@ async def _all_by_tls(cluster: RunningRedis, given: Certificates) -> AsyncIterat
             await one.__aexit__(None, None, None)
 
 
-def _told_ports(slots: list[Any]) -> set[int]:
+def _reported_ports(slots: list[Any]) -> set[int]:
     return {port for _, _, [_, port, *_] in slots}
 
 
@@ -115,8 +115,8 @@ async def test_every_shape_answers(shape: Shape, tmp_path: Path) -> None:
         answers = await asyncio.gather(*(link.ask("GET", name) for name in names))
         assert answers == [name.encode() for name in names]
         script = "return {KEYS[1], redis.call('GET', KEYS[2])}"
-        told = await link.write("EVAL", script, 2, "{one}:a", "{one}:b")
-        assert told == [b"{one}:a", None]
+        reported = await link.write("EVAL", script, 2, "{one}:a", "{one}:b")
+        assert reported == [b"{one}:a", None]
         await link.close()
 
 
@@ -166,7 +166,7 @@ async def test_the_ciphers_are_those_of_the_option(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [by_tls, by_cluster_and_tls], ids=lambda shape: shape.__name__)
-async def test_a_certificate_of_somebody_else_is_not_believed(shape: Shape, tmp_path: Path) -> None:
+async def test_a_certificate_of_another_host_is_refused(shape: Shape, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = certificates(tmp_path / "other").authority
     async with shape(tmp_path) as url:
@@ -208,7 +208,7 @@ async def link(three: Watched) -> AsyncIterator[RedisLink]:
 
 
 async def written(link: RedisLink, name: str) -> None:
-    """Returns once it is kept."""
+    """Return once it is kept."""
     async with asyncio.timeout(25):
         while True:
             try:

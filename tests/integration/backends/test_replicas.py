@@ -162,18 +162,18 @@ async def state_is(service: Running, *states: str) -> bool:
 
 async def ids(http: aiohttp.ClientSession, path: str, **headers: str) -> list[int]:
     async with http.get(path, headers=headers) as answer:
-        assert answer.status == 200
+        assert answer.status == 200, await answer.text()
         return [json.loads(line)["id"] for line in (await answer.text()).splitlines()]
 
 
 async def served_by_standby(service: Running) -> int:
-    """How many exports the standby has served."""
-    told = (await replica(service))["pools"]
-    return sum(pool["leases"][kind]["count"] for pool in told for kind in ("small", "large"))
+    """The number of exports that the standby has served."""
+    reported = (await replica(service))["pools"]
+    return sum(pool["leases"][kind]["count"] for pool in reported for kind in ("small", "large"))
 
 
 async def from_the_standby(service: Running, read: Callable[[], Awaitable[Read]]) -> Read:
-    """What is read in the first round that the standby answers.
+    """The result of the first round that the standby answers.
 
     A loaded machine leaves it for a moment, and the primary answers in its place.
     """
@@ -361,7 +361,7 @@ async def read_while_it_fails(
 async def test_an_export_goes_on_at_the_primary_when_replay_cancels_it(
     service: Running, writer: asyncpg.Connection, replayer: asyncpg.Connection
 ) -> None:
-    """What VACUUM takes away, a query on the standby could still see: replay won't wait for it."""
+    """A query on the standby could still see what VACUUM removes: replay won't wait for it."""
     await replayer.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
     await replayer.execute("SELECT pg_reload_conf()")
     cancelled = (

@@ -1,4 +1,4 @@
-"""What was hot before a restart, as workers note it in a real Redis and read it back."""
+"""The most requested pages, noted in a real Redis and read back after a restart."""
 
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
@@ -59,7 +59,9 @@ async def hottest(link: RedisLink, most: int = 10) -> list[str]:
     return [recipe["given"]["limit"] for recipe in recipes]
 
 
-async def test_what_all_workers_noted_comes_back_the_hottest_first(link: RedisLink) -> None:
+async def test_pages_that_all_workers_noted_come_back_the_most_requested_first(
+    link: RedisLink,
+) -> None:
     await noted(link, "1", "2", "2", "3")
     await noted(link, "3", "3", "4")
     found = await hottest(link)

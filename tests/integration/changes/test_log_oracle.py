@@ -1,157 +1,31 @@
-"""What differs between two snapshots is in the log rows that one sees and the other does not."""
+"""The log rows between two snapshots have every difference of the rows that they show."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
-from feedsvc.backends.postgres.migrations import runner
 from feedsvc.changes import log_functions, log_triggers
-from tests.integration.conftest import NewDatabase
 from tests.support.log_world import LogWorld, State, all_missing, everyone_of, install
+from tests.support.log_writers import Writer
 
-TENANTS = ("a", "b", "rosewood", "ä ö", None)
-TEXTS = ("", "x", "a b", "ä,%", "~._-")
 WRITERS, STEPS = 4, 60
-REFUSED = (
-    asyncpg.UniqueViolationError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.CardinalityViolationError,
-    asyncpg.DeadlockDetectedError,
-)
-
-
-@pytest.fixture(scope="module")
-async def logged(new_database: NewDatabase) -> AsyncIterator[str]:
-    """A database with a log."""
-    async with new_database() as url:
-        await runner.up(url, "service")
-        yield url
-
-
-class Writer:
-    """A connection with a transaction that is open for a while."""
-
-    def __init__(self, connection: asyncpg.Connection, world: LogWorld, seed: int) -> None:
-        self._connection = connection
-        self._world = world
-        self._random = random.Random(seed)
-        self._depth = 0
-        self._open = False
-        self.prepared: list[str] = []
-
-    async def step(self) -> None:
-        """One statement, or the beginning or the end of something."""
-        act = self._random.random()
-        if not self._open:
-            if act < 0.5:
-                await self._connection.execute("BEGIN")
-                self._open, self._depth = True, 0
-            else:
-                await self._write()
-        elif act < 0.1:
-            await self._connection.execute(f"SAVEPOINT s{self._depth}")
-            self._depth += 1
-        elif act < 0.2 and self._depth:
-            self._depth = self._random.randrange(self._depth)
-            await self._connection.execute(f"ROLLBACK TO s{self._depth}; RELEASE s{self._depth}")
-        elif act < 0.45:
-            await self._end()
-        else:
-            await self._write()
-
-    async def _end(self) -> None:
-        self._open = False
-        kind = self._random.random()
-        if kind < 0.2:
-            await self._connection.execute("ROLLBACK")
-        elif kind < 0.35:
-            name = f"two {id(self)} {self._random.random()}"
-            await self._connection.execute(f"PREPARE TRANSACTION '{name}'")
-            self.prepared.append(name)
-        elif kind < 0.5 and self.prepared:
-            await self._connection.execute("COMMIT")
-            await self.finish_prepared()
-        else:
-            await self._connection.execute("COMMIT")
-
-    async def finish_prepared(self) -> None:
-        """Commit or roll back what is prepared."""
-        for name in self.prepared:
-            end = self._random.choice(["COMMIT", "ROLLBACK"])
-            await self._connection.execute(f"{end} PREPARED '{name}'")
-        self.prepared.clear()
-
-    async def close(self) -> None:
-        """End what is open."""
-        if self._open:
-            await self._connection.execute("COMMIT")
-        await self.finish_prepared()
-
-    async def _write(self) -> None:
-        """A statement; where it has to wait, or is refused, only it is undone."""
-        await self._connection.execute("SAVEPOINT w" if self._open else "SELECT 1")
-        try:
-            await self._connection.execute(self._statement())
-        except REFUSED:
-            if self._open:
-                await self._connection.execute("ROLLBACK TO w")
-
-    def _statement(self) -> str:
-        w, draw = self._world, self._random
-        one = f"({w.number} = {draw.randrange(12)} AND {w.text} = {_text(draw)})"
-        some = draw.choice(
-            [one, one, f"{w.number} < {draw.randrange(6)}", f"{w.tenant} = {_tenant(draw)}"]
-        )
-        row = (
-            f"({draw.randrange(12)}, {_text(draw)}, {_tenant(draw)}, {draw.randrange(3)},"
-            f" '{draw.randrange(99)}', 0)"
-        )
-        names = f"({w.number}, {w.text}, {w.tenant}, {w.client}, {w.shown}, {w.hidden})"
-        insert = f"INSERT INTO {w.table} {names} VALUES {row}"
-        return draw.choice(
-            [
-                insert,
-                f"{insert} ON CONFLICT DO NOTHING",
-                f"UPDATE {w.table} SET {w.shown} = '{draw.randrange(99)}' WHERE {some}",
-                f"UPDATE {w.table} SET {w.hidden} = {draw.randrange(9)} WHERE {some}",
-                f"UPDATE {w.table} SET {w.tenant} = {_tenant(draw)} WHERE {some}",
-                f"UPDATE {w.table} SET {w.number} = {w.number} + 20 WHERE {one}",
-                f"UPDATE {w.table} SET {w.number} = {w.number} - 20 WHERE {w.number} >= 20",
-                f"DELETE FROM {w.table} WHERE {some}",
-                f"MERGE INTO {w.table} AS t USING (VALUES {row}) AS m (n, t, o, c, j, h)"
-                f" ON t.{w.number} = m.n AND t.{w.text} = m.t"
-                f" WHEN MATCHED AND m.c = 0 THEN DELETE"
-                f" WHEN MATCHED THEN UPDATE SET {w.shown} = m.j::json, {w.tenant} = m.o"
-                f" WHEN NOT MATCHED THEN INSERT {names} VALUES (m.n, m.t, m.o, m.c, m.j::json, 0)",
-            ]
-        )
-
-
-def _text(draw: random.Random) -> str:
-    return f"'{draw.choice(TEXTS)}'"
-
-
-def _tenant(draw: random.Random) -> str:
-    found = draw.choice(TENANTS)
-    return "NULL" if found is None else f"'{found}'"
 
 
 @pytest.mark.parametrize("kind", ["rows", "statements", "both", "partitions"])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_what_differs_between_two_snapshots_is_logged_between_them(
-    logged: str, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
+    log_database: str, kind: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {"rows": 1 << 40, "statements": -1, "both": 2, "partitions": 0}[kind]
     monkeypatch.setattr(log_triggers, "FEW_ROWS", few)
     monkeypatch.setattr(log_functions, "MOST_KEYS", 6 if kind == "both" else 1_000)
     monkeypatch.setattr(log_functions, "MOST_TAGGED", 3)
     world = LogWorld.drawn(seed * 100 + len(kind), f"things-{seed}-{kind}", seed * 1000 + few % 997)
-    owner = await asyncpg.connect(logged)
+    owner = await asyncpg.connect(log_database)
     connections = [
-        await asyncpg.connect(logged, server_settings={"lock_timeout": "20ms"})
+        await asyncpg.connect(log_database, server_settings={"lock_timeout": "20ms"})
         for _ in range(WRITERS)
     ]
     try:

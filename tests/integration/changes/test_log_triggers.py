@@ -1,4 +1,4 @@
-"""What each kind of write leaves in the log, whoever writes, and the triggers that write it."""
+"""Log rows of each kind of write, by any role, and the triggers that write them."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 import asyncpg
 import pytest
 
-from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.changes import log_functions, log_hash, log_triggers, triggers
 from feedsvc.changes.log_plan import log_drift
@@ -15,6 +14,7 @@ from feedsvc.feeds.sql.json_projection import scalar_text
 from streams import tokens
 from tests.integration.conftest import NewDatabase
 from tests.support.log_world import LogRow, LogWorld, everyone_of, install, log_rows
+from tests.support.servers import LOG_TEMPLATE
 
 SHOP = """
     DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop;
@@ -46,15 +46,11 @@ DECLARED = {
 
 
 @pytest.fixture(scope="module")
-async def shop(new_database: NewDatabase) -> AsyncIterator[asyncpg.Connection]:
+async def shop(log_database: str) -> AsyncIterator[asyncpg.Connection]:
     """The owner's connection to a database with a log."""
-    async with new_database() as url:
-        await runner.up(url, "service")
-        connection = await asyncpg.connect(url)
-        try:
-            yield connection
-        finally:
-            await connection.close()
+    connection = await asyncpg.connect(log_database)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ async def owner(shop: asyncpg.Connection) -> asyncpg.Connection:
 
 
 async def logged(owner: asyncpg.Connection, dataset: str, *statements: str) -> list[LogRow]:
-    """What the statements leave in the log for a dataset."""
+    """The rows that the statements leave in the log for a dataset."""
     await owner.execute("TRUNCATE feedsvc.log")
     for statement in statements:
         await owner.execute(statement)
@@ -82,7 +78,7 @@ async def scopes(owner: asyncpg.Connection, dataset: str) -> dict[int, str | Non
     return {**named, everyone: "*", log_hash.NO_TENANT: None}
 
 
-async def said(
+async def entries(
     owner: asyncpg.Connection, dataset: str, *statements: str
 ) -> set[tuple[str | None, str, str]]:
     """The same as scopes' names, operations and keys."""
@@ -111,22 +107,22 @@ INSERT = "INSERT INTO shop.orders VALUES (1, 'a', 7, 'new', '{}', 0)"
 
 async def test_each_kind_of_write(either: asyncpg.Connection) -> None:
     owner = either
-    assert await said(owner, "orders", INSERT) == {("a", "u", "1")}
+    assert await entries(owner, "orders", INSERT) == {("a", "u", "1")}
     shown = "UPDATE shop.orders SET status = 'paid'"
-    assert await said(owner, "orders", shown) == {("a", "u", "1")}
+    assert await entries(owner, "orders", shown) == {("a", "u", "1")}
     key = "UPDATE shop.orders SET id = 2"
-    assert await said(owner, "orders", key) == {("a", "u", "2"), ("a", "g", "1")}
+    assert await entries(owner, "orders", key) == {("a", "u", "2"), ("a", "g", "1")}
     moved = "UPDATE shop.orders SET tenant = 'b'"
-    assert await said(owner, "orders", moved) == {("b", "u", "2"), ("a", "g", "2")}
+    assert await entries(owner, "orders", moved) == {("b", "u", "2"), ("a", "g", "2")}
     none = "UPDATE shop.orders SET tenant = NULL"
-    assert await said(owner, "orders", none) == {(None, "u", "2"), ("b", "g", "2")}
-    assert await said(owner, "orders", "DELETE FROM shop.orders") == {(None, "g", "2")}
-    assert await said(owner, "orders", "TRUNCATE shop.orders") == {("*", "t", "")}
+    assert await entries(owner, "orders", none) == {(None, "u", "2"), ("b", "g", "2")}
+    assert await entries(owner, "orders", "DELETE FROM shop.orders") == {(None, "g", "2")}
+    assert await entries(owner, "orders", "TRUNCATE shop.orders") == {("*", "t", "")}
     copied = "COPY shop.orders (id, tenant) FROM PROGRAM 'printf \"5\\ta\\n6\\tb\\n\"'"
-    assert await said(owner, "orders", copied) == {("a", "u", "5"), ("b", "u", "6")}
+    assert await entries(owner, "orders", copied) == {("a", "u", "5"), ("b", "u", "6")}
     values = "INSERT INTO shop.orders VALUES (5, 'a'), (8, 'c')"
     upsert = f"{values} ON CONFLICT (id) DO UPDATE SET client = 9"
-    assert await said(owner, "orders", upsert) == {("a", "u", "5"), ("c", "u", "8")}
+    assert await entries(owner, "orders", upsert) == {("a", "u", "5"), ("c", "u", "8")}
 
 
 async def test_what_changes_nothing_that_is_shown(either: asyncpg.Connection) -> None:
@@ -140,9 +136,11 @@ async def test_what_changes_nothing_that_is_shown(either: asyncpg.Connection) ->
         "DELETE FROM shop.orders WHERE false",
         "BEGIN; UPDATE shop.orders SET status = 'x'; ROLLBACK",
     ):
-        assert await said(owner, "orders", silent) == set(), silent
+        assert await entries(owner, "orders", silent) == set(), silent
     one = "UPDATE shop.orders SET doc = CASE id WHEN 2 THEN '[1] ' ELSE doc::text END::json"
-    assert await said(owner, "orders", one) == {(None, "u", "2")}, "another text of the same JSON"
+    assert await entries(owner, "orders", one) == {(None, "u", "2")}, (
+        "another text of the same JSON"
+    )
 
 
 async def test_tags_and_former_columns(either: asyncpg.Connection) -> None:
@@ -153,6 +151,8 @@ async def test_tags_and_former_columns(either: asyncpg.Connection) -> None:
     assert row.tags is not None
     assert {row.tags[:4], row.tags[4:]} == {log_hash.tag("client:7"), log_hash.tag("client:8")}
     assert json.loads(row.old or "") == [[7]]
+    (row,) = await logged(owner, "orders", "UPDATE shop.orders SET status = 'paid'")
+    assert row.tags == log_hash.tag("client:8"), "a tag that stays is there once"
     columns = "SELECT old_columns FROM feedsvc.log_feeds WHERE dataset = 'orders'"
     assert await owner.fetchval(columns) == ["client"]
     (row,) = await logged(owner, "orders", "DELETE FROM shop.orders")
@@ -207,35 +207,35 @@ async def test_many_rows_share_rows_of_the_log(
 async def test_what_is_behind_a_view_concerns_its_tenants(either: asyncpg.Connection) -> None:
     owner = either
     member = "INSERT INTO shop.members VALUES ('a', 'x'), ('b', 'y')"
-    assert await said(owner, "seen", member) == {("a", "w", ""), ("b", "w", "")}
+    assert await entries(owner, "seen", member) == {("a", "w", ""), ("b", "w", "")}
     moved = "UPDATE shop.members SET tenant = 'c' WHERE tenant = 'b'"
-    assert await said(owner, "seen", moved) == {("b", "w", ""), ("c", "w", "")}
+    assert await entries(owner, "seen", moved) == {("b", "w", ""), ("c", "w", "")}
     nobody = "INSERT INTO shop.members VALUES (NULL, 'x')"
-    assert await said(owner, "seen", nobody) == {("*", "w", "")}
-    assert await said(owner, "seen", INSERT) == {("*", "w", "")}
-    assert await said(owner, "seen", "TRUNCATE shop.members") == {("*", "w", "")}
+    assert await entries(owner, "seen", nobody) == {("*", "w", "")}
+    assert await entries(owner, "seen", INSERT) == {("*", "w", "")}
+    assert await entries(owner, "seen", "TRUNCATE shop.members") == {("*", "w", "")}
 
 
 async def test_partitions_at_every_level(owner: asyncpg.Connection) -> None:
     for table in ("parts", "parts_1", "parts_1_1"):
         one = f"INSERT INTO shop.{table} VALUES (1, 'a', 5)"
-        assert await said(owner, "parts", one) == {("a", "u", "1")}
-        assert await said(owner, "parts", f"DELETE FROM shop.{table}") == {("a", "g", "1")}
-        assert await said(owner, "parts", f"TRUNCATE shop.{table}") == {("*", "t", "")}
+        assert await entries(owner, "parts", one) == {("a", "u", "1")}
+        assert await entries(owner, "parts", f"DELETE FROM shop.{table}") == {("a", "g", "1")}
+        assert await entries(owner, "parts", f"TRUNCATE shop.{table}") == {("*", "t", "")}
     await owner.execute("INSERT INTO shop.parts VALUES (1, 'a', 5)")
     moved = "UPDATE shop.parts SET at = 150"
-    assert await said(owner, "parts", moved) == {("a", "u", "1"), ("a", "g", "1")}
+    assert await entries(owner, "parts", moved) == {("a", "u", "1"), ("a", "g", "1")}
     new = "CREATE TABLE shop.parts_3 PARTITION OF shop.parts FOR VALUES FROM (200) TO (300)"
     await owner.execute(new)
     one = "INSERT INTO shop.parts VALUES (9, 'b', 250)"
-    assert await said(owner, "parts", one) == {("b", "u", "9")}, "a new partition has copies"
+    assert await entries(owner, "parts", one) == {("b", "u", "9")}, "a new partition has copies"
 
 
 async def test_tables_that_inherit(owner: asyncpg.Connection) -> None:
     await owner.execute("INSERT INTO shop.heir VALUES (1, 'a', 0)")
     update = "UPDATE shop.base SET tenant = 'b'"
-    assert await said(owner, "base", update) == {("b", "u", "1"), ("a", "g", "1")}
-    assert await said(owner, "base", "DELETE FROM shop.heir") == {("b", "g", "1")}
+    assert await entries(owner, "base", update) == {("b", "u", "1"), ("a", "g", "1")}
+    assert await entries(owner, "base", "DELETE FROM shop.heir") == {("b", "g", "1")}
 
 
 async def test_foreign_keys_that_cascade(either: asyncpg.Connection) -> None:
@@ -247,7 +247,7 @@ async def test_foreign_keys_that_cascade(either: asyncpg.Connection) -> None:
         f"{INSERT}"
     )
     gone = "DELETE FROM shop.clients"
-    assert await said(owner, "orders", gone) == {("a", "g", "1")}
+    assert await entries(owner, "orders", gone) == {("a", "g", "1")}
 
 
 async def test_the_top_transactions_number_is_logged(owner: asyncpg.Connection) -> None:
@@ -362,20 +362,8 @@ async def test_keys_are_the_feeds_tokens_whatever_the_writers_settings(
         assert {key for row in rows for key in row.keys} == expected, kind
 
 
-async def test_no_writer_pays_for_a_log_that_nothing_reads(owner: asyncpg.Connection) -> None:
-    """What `feedsvc migrate` makes logs nothing, and takes the log's triggers away."""
-    await install(owner, DECLARED)
-    await owner.execute("TRUNCATE feedsvc.log")
-    await triggers.install(owner, await triggers.plan(owner, DECLARED))
-    await owner.execute("INSERT INTO shop.orders VALUES (900, 'a', 1, 'new', NULL, 1)")
-    assert await owner.fetchval("SELECT count(*) FROM feedsvc.log") == 0
-    named = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'feedsvc\\_log%'"
-    assert await owner.fetchval(named) == 0
-    await triggers.remove(owner)
-
-
 async def test_triggers_come_and_go_with_the_file(owner: asyncpg.Connection) -> None:
-    planned = await triggers.plan(owner, DECLARED, log=True)
+    planned = await triggers.plan(owner, DECLARED)
     assert await log_drift(owner, planned.log) == {}
     assert await install(owner, DECLARED) == []
     since = await owner.fetch("SELECT feed, since::text FROM feedsvc.log_feeds ORDER BY 1")
@@ -392,27 +380,25 @@ async def test_triggers_come_and_go_with_the_file(owner: asyncpg.Connection) -> 
         "ALTER TABLE shop.orders ADD more int; DROP TABLE shop.heir",
     ):
         await owner.execute(drift)
-        found = await log_drift(owner, (await triggers.plan(owner, DECLARED, log=True)).log)
+        found = await log_drift(owner, (await triggers.plan(owner, DECLARED)).log)
         assert found, drift
         assert "run `feedsvc migrate triggers`" in next(iter(found.values()))
         assert await install(owner, DECLARED) != []
-        assert await log_drift(owner, (await triggers.plan(owner, DECLARED, log=True)).log) == {}, (
-            drift
-        )
+        assert await log_drift(owner, (await triggers.plan(owner, DECLARED)).log) == {}, drift
     few = {"orders": ORDERS}
     await install(owner, few)
     left = (
         "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'feedsvc\\_log%'"
     )
     assert [row[0] for row in await owner.fetch(left)] == ["shop.orders"]
-    script = (await triggers.plan(owner, DECLARED, log=True)).sql()
+    script = (await triggers.plan(owner, DECLARED)).sql()
     await triggers.remove(owner)
     assert await owner.fetch(left) == []
     assert await owner.fetchval("SELECT count(*) FROM pg_proc WHERE proname LIKE 'logs\\_%'") == 0
     assert await owner.fetchval("SELECT count(*) FROM feedsvc.log_feeds") == 0
     for _ in range(2):
         await owner.execute(script)
-    assert await log_drift(owner, (await triggers.plan(owner, DECLARED, log=True)).log) == {}
+    assert await log_drift(owner, (await triggers.plan(owner, DECLARED)).log) == {}
     await triggers.remove(owner)
 
 
@@ -429,8 +415,7 @@ async def test_a_feed_is_logged_since_its_triggers_are_there(
     assert not before.covers(Snapshot.parse(text))
     after = Snapshot.parse(await owner.fetchval("SELECT pg_current_snapshot()::text"))
     assert after.covers(Snapshot.parse(text))
-    async with new_database() as url:
-        await runner.up(url, "service")
+    async with new_database(LOG_TEMPLATE) as url:
         other = await asyncpg.connect(url)
         try:
             role = f"log_owner_{await other.fetchval('SELECT pg_backend_pid()')}"

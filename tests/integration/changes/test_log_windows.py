@@ -11,11 +11,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
-from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.changes import log_hash
 from streams import tokens
-from tests.integration.conftest import NewDatabase
+from tests.support.log_world import EMPTY_LOG
 
 ROW = """
     INSERT INTO feedsvc.log (xid, scope, feed, slot, op, key)
@@ -24,26 +23,12 @@ ROW = """
 LARGE = 1 << 40
 
 
-@pytest.fixture(scope="module")
-async def migrated(new_database: NewDatabase) -> AsyncIterator[str]:
-    """A database with the service's own tables."""
-    async with new_database() as url:
-        await runner.up(url, "service")
-        yield url
-
-
 @pytest.fixture
-async def owner(migrated: str) -> AsyncIterator[asyncpg.Connection]:
+async def owner(log_database: str) -> AsyncIterator[asyncpg.Connection]:
     """Its owner, on a log that is as new."""
-    connection = await asyncpg.connect(migrated)
+    connection = await asyncpg.connect(log_database)
     try:
-        await connection.execute("""
-            TRUNCATE feedsvc.log, feedsvc.log_windows, feedsvc.log_epoch;
-            UPDATE feedsvc.log_floor SET floor = NULL;
-            CREATE OR REPLACE FUNCTION feedsvc.log_slot() RETURNS smallint LANGUAGE sql STABLE
-                PARALLEL SAFE RETURN 0::smallint;
-            INSERT INTO feedsvc.log_windows VALUES (0, clock_timestamp(), NULL, NULL);
-        """)
+        await connection.execute(EMPTY_LOG)
         yield connection
     finally:
         await connection.close()
@@ -95,10 +80,10 @@ async def test_a_window_is_sealed_trimmed_and_followed(owner: asyncpg.Connection
 
 @pytest.mark.parametrize("prepared", [False, True])
 async def test_an_open_writer_keeps_its_window_and_holds_up_no_writer(
-    owner: asyncpg.Connection, migrated: str, prepared: bool
+    owner: asyncpg.Connection, log_database: str, prepared: bool
 ) -> None:
     """The ring comes round to the kept window, and the present one goes on."""
-    late = await asyncpg.connect(migrated)
+    late = await asyncpg.connect(log_database)
     try:
         await late.execute("BEGIN")
         await late.execute(ROW, "late")
@@ -128,11 +113,11 @@ async def test_an_open_writer_keeps_its_window_and_holds_up_no_writer(
 
 
 async def test_a_reader_of_the_oldest_window_is_waited_for_for_a_moment(
-    owner: asyncpg.Connection, migrated: str
+    owner: asyncpg.Connection, log_database: str
 ) -> None:
     await owner.execute(ROW, "a")
     await maintain(owner)
-    reader = await asyncpg.connect(migrated)
+    reader = await asyncpg.connect(log_database)
     try:
         await reader.execute("BEGIN; SELECT FROM feedsvc.log")
         done = await maintain(owner)
@@ -145,7 +130,7 @@ async def test_a_reader_of_the_oldest_window_is_waited_for_for_a_moment(
 
 
 async def test_a_row_that_came_behind_the_seal_raises_the_floor(
-    owner: asyncpg.Connection, migrated: str
+    owner: asyncpg.Connection, log_database: str
 ) -> None:
     """As of a session that was to write when the window ended, and was stopped before it did."""
     await maintain(owner)
@@ -186,8 +171,8 @@ async def test_a_plan_that_was_made_before_follows_the_window(owner: asyncpg.Con
         await owner.execute("DEALLOCATE log_row; RESET plan_cache_mode")
 
 
-async def test_one_at_a_time_maintains(owner: asyncpg.Connection, migrated: str) -> None:
-    other = await asyncpg.connect(migrated)
+async def test_one_at_a_time_maintains(owner: asyncpg.Connection, log_database: str) -> None:
+    other = await asyncpg.connect(log_database)
     try:
         async with owner.transaction():
             await maintain(owner, retention=3_600)
@@ -201,9 +186,9 @@ async def test_one_at_a_time_maintains(owner: asyncpg.Connection, migrated: str)
 
 
 async def test_an_epoch_is_made_once_and_belongs_to_its_database(
-    owner: asyncpg.Connection, migrated: str
+    owner: asyncpg.Connection, log_database: str
 ) -> None:
-    others = [await asyncpg.connect(migrated) for _ in range(4)]
+    others = [await asyncpg.connect(log_database) for _ in range(4)]
     try:
         made = await asyncio.gather(*(c.fetchval("SELECT feedsvc.log_life()") for c in others))
         assert len(set(made)) == 1

@@ -1,7 +1,7 @@
 """`feedsvc migrate triggers`, and its script in the hands of the tables' owner."""
 
+import re
 import subprocess
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,29 +13,26 @@ from feedsvc.commands.demo.embedded.binaries import find_postgres
 from feedsvc.commands.demo.embedded.copies import cache_folder
 from tests.integration.commands.test_check import environment
 from tests.support.forked import feedsvc
-from tests.support.servers import TEMPLATE, as_login, with_database
+from tests.support.servers import TEMPLATE, as_login, copied_database
 
 MADE = """
     SELECT c.oid::regclass::text || ' ' || pg_get_triggerdef(t.oid) || ' ' || t.tgenabled::text
         || ' ' || pg_get_functiondef(t.tgfoid) AS made
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-    WHERE t.tgname LIKE 'feedsvc\\_told\\_%' ORDER BY 1
+    WHERE t.tgname LIKE 'feedsvc\\_log\\_%' ORDER BY 1
 """
+
+# The seed of a feed's scopes, which is drawn at random, and the mark that depends on it.
+_DRAWN = re.compile(r"'-?\d{8,}'|\([0-9a-f]{16}\)")
 
 
 @asynccontextmanager
 async def another_world(admin_url: str) -> AsyncIterator[str]:
     """The superuser's URL of a database with the demo's world, but for the triggers."""
-    name, admin = f"world_{uuid.uuid4().hex}", await asyncpg.connect(admin_url)
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
-    url = with_database(admin_url, name)
-    try:
+    async with copied_database(admin_url, TEMPLATE) as url:
         dropped = migrate(url, "--drop")
         assert (dropped.returncode, await made(url)) == (0, [])
         yield url
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
 
 
 def migrate(url: str, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -46,7 +43,7 @@ def migrate(url: str, *options: str) -> "subprocess.CompletedProcess[str]":
 async def made(url: str) -> list[str]:
     connection = await asyncpg.connect(url)
     try:
-        return [str(row["made"]) for row in await connection.fetch(MADE)]
+        return [_DRAWN.sub("…", row["made"]) for row in await connection.fetch(MADE)]
     finally:
         await connection.close()
 
@@ -65,7 +62,7 @@ async def test_the_printed_script_run_by_psql_makes_what_the_command_makes(
         assert (done.returncode, done.stderr) == (0, "")
         assert "wedding" in done.stdout
         wanted = await made(by_command)
-        assert len(wanted) == 7 * 4, "four for each of the demo's tables"
+        assert len({row.split(" ")[0] for row in wanted}) == 8, "each of the demo's tables"
         printed = migrate(by_script, "--print")
         assert (printed.returncode, printed.stderr) == (0, "")
         assert await made(by_script) == [], "printing runs nothing"

@@ -10,9 +10,9 @@ import aiohttp
 import asyncpg
 
 from feedsvc.changes import triggers
-from tests.integration.cache.test_cache import figures, until_it_listens
 from tests.integration.cache.test_cache_faults import look_again
 from tests.support.ailing import ADMIN, component
+from tests.support.cache_client import figures, until_log_is_read
 from tests.support.exposed import exposed
 from tests.support.servers import DATASETS, with_database, world_of_its_own
 from tests.support.service import serving
@@ -38,7 +38,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 async def test_triggers_that_were_disabled_and_enabled_in_another_mode(
     admin_url: str, tmp_path: Path
 ) -> None:
-    """`DISABLE TRIGGER USER` and back leaves ORIGIN where ALWAYS was."""
+    """`DISABLE TRIGGER USER` and back leaves ORIGIN where ALWAYS and REPLICA were."""
     rules = tmp_path / "alerts.toml"
     rules.write_text(RULES)
     settings = {"FEEDSVC_ALERTS__FILE": str(rules), "FEEDSVC_ALERTS__INTERVAL": "0.2"}
@@ -48,16 +48,16 @@ async def test_triggers_that_were_disabled_and_enabled_in_another_mode(
         running = await asyncio.to_thread(serves.__enter__)
         try:
             async with aiohttp.ClientSession(running.url, headers=ADMIN) as http:
-                await until_it_listens(http)
+                await until_log_is_read(http)
                 assert await is_well(http)
                 await owner.execute("ALTER TABLE wedding.vendors DISABLE TRIGGER USER")
                 await owner.execute("ALTER TABLE wedding.vendors ENABLE TRIGGER USER")
                 await look_again(http, owner)
-                await until(lambda: is_told(http))
-                told = await component(http, "triggers")
-                assert told["figures"]["untold"].keys() == {"vendors"}
-                assert "wedding.vendors is not enabled as ALWAYS, but as ORIGIN" in told["what"]
-                assert "run `feedsvc migrate triggers`" in told["what"]
+                await until(lambda: is_reported(http))
+                reported = await component(http, "triggers")
+                assert reported["figures"]["untold"].keys() == {"vendors"}
+                assert "of wedding.vendors is enabled as ORIGIN, not enabled as" in reported["what"]
+                assert "run `feedsvc migrate triggers`" in reported["what"]
                 assert (await figures(http))["datasets"]["vendors"]["kept_out"] is not None
                 assert (await alert(http))["check"] == "triggers"
                 await triggers.install_for(owner, DATASETS)
@@ -74,8 +74,8 @@ async def alert(http: aiohttp.ClientSession) -> dict[str, Any]:
     return dict(found)
 
 
-async def is_told(http: aiohttp.ClientSession) -> bool:
-    """Whether health, metrics and alerts say that vendors are no longer cached."""
+async def is_reported(http: aiohttp.ClientSession) -> bool:
+    """Return whether health, metrics and alerts say that vendors are no longer cached."""
     now = await exposed(http)
     return (
         (await component(http, "triggers"))["state"] == "degraded"

@@ -110,7 +110,7 @@ def environment(database_url: str, **variables: str) -> dict[str, str]:
 
 
 async def pasted(url: str, output: str) -> None:
-    """Runs the statements that `check` printed, as somebody who pastes them would."""
+    """Run the statements that `check` printed, as somebody who pastes them would."""
     connection = await asyncpg.connect(url)
     try:
         for line in output.splitlines():
@@ -122,10 +122,7 @@ async def pasted(url: str, output: str) -> None:
 
 @pytest.fixture(scope="module")
 async def shop(new_database: NewDatabase) -> AsyncIterator[str]:
-    async with new_database() as url:
-        connection = await asyncpg.connect(url)
-        await connection.execute(SCHEMA)
-        await connection.close()
+    async with new_database(script=SCHEMA) as url:
         yield url
 
 
@@ -142,7 +139,7 @@ def datasets(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def refused(shop_url: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What `check` says of all the mistakes at once."""
+    """The output of `check` about all the mistakes at once."""
     file = tmp_path_factory.mktemp("mistaken") / "own.toml"
     file.write_text("\n".join(map(mistaken, MISTAKES)) + GOOD)
     done = feedsvc("check", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(file)))
@@ -230,7 +227,7 @@ tags = ["by:{price}/{price}", "by:{code}", "by:{id}", "by:{part}"]
 """
 
 
-async def test_check_warns_of_tags_that_tell_nothing_apart(
+async def test_check_warns_of_tags_that_distinguish_nothing(
     shop: str, shop_url: str, datasets: Path
 ) -> None:
     """7.0 is 7.00, and a char(3) is padded."""
@@ -244,7 +241,7 @@ async def test_check_warns_of_tags_that_tell_nothing_apart(
         datasets.write_text(TAGGED)
         done = feedsvc("check", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
         begins = f"{datasets}: warning: tagged."
-        told = [line.removeprefix(begins) for line in done.stdout.splitlines()]
+        reported = [line.removeprefix(begins) for line in done.stdout.splitlines()]
         several = "may be written differently"
         for line in (
             f"tags: equal values of 'price' (numeric) {several}: pages are not distinguished by it",
@@ -253,9 +250,9 @@ async def test_check_warns_of_tags_that_tell_nothing_apart(
             "watch.\"shop.goods\": equal values of 'at' (timestamp with time zone) "
             f"{several}: a change invalidates every page of tagged",
         ):
-            assert told.count(line) == 1, told
-        assert sum("'part'" in line and several in line for line in told) == 1
-        assert not any("'code'" in line and several in line for line in told)
+            assert reported.count(line) == 1, reported
+        assert sum("'part'" in line and several in line for line in reported) == 1
+        assert not any("'code'" in line and several in line for line in reported)
         datasets.write_text(TAGGED.replace("[tagged]", "[tagged]\ncache = false"))
         done = feedsvc("check", env=environment(shop_url, FEEDSVC_DATASETS__FILE=str(datasets)))
         assert several not in done.stdout, "where nothing is cached it makes no difference"

@@ -214,7 +214,7 @@ async def test_columns_that_look_secret_are_warned_of_where_all_tenants_see_them
 
 
 async def test_a_views_key_with_twins_is_an_error(shop: Shop) -> None:
-    """Whose rows are looked at is said by --tenant, or by the owner's login."""
+    """--tenant, or the owner's login, decides whose rows are looked at."""
     await shop.has(ALL)
     twins = declared("twins", more='tenant = "tenant"\nnot_null = ["id"]')
     single = declared("single", more='tenant = "tenant"\nnot_null = ["id"]')
@@ -227,7 +227,7 @@ async def test_a_views_key_with_twins_is_an_error(shop: Shop) -> None:
     assert shop.check(single, "acme", "other")[0] == 0
 
 
-def test_mistakes_of_all_files_are_told_in_one_run(tmp_path: Path) -> None:
+def test_mistakes_of_all_files_are_reported_in_one_run(tmp_path: Path) -> None:
     (tmp_path / "feedsvc.toml").write_text("[server]\nprot = 1\n")
     (tmp_path / "datasets.toml").write_text('[a]\nrelation = 5\n[b]\nrelation = "s.t"\n')
     (tmp_path / "alerts.toml").write_text('[x]\nfigure = "nothing"\n')

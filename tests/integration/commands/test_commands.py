@@ -38,7 +38,7 @@ Command = Callable[..., Done]
 
 @pytest.fixture
 def feedsvc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs the console script's function with these arguments, in an environment of its own.
+    """Run the console script's function with these arguments, in an environment of its own.
 
     A process for each would be nothing but imports; test_check.py starts real ones.
     """
@@ -137,7 +137,7 @@ def test_a_mistake_in_the_settings_stops_the_start_by_name(
     assert not any(secret in done.stderr for secret in SECRETS)
 
 
-def test_a_database_that_does_not_answer_is_told_without_its_password(feedsvc: Command) -> None:
+def test_a_database_that_does_not_answer_is_named_without_its_password(feedsvc: Command) -> None:
     done = feedsvc("check", env=environment(NOWHERE))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("feedsvc: ")
@@ -214,26 +214,33 @@ def test_a_token_that_can_not_be(
     assert said in done.stderr
 
 
-def test_the_migrations_state_is_told_before_and_after(feedsvc: Command, database: str) -> None:
+def test_the_migrations_state_is_printed_before_and_after(feedsvc: Command, database: str) -> None:
     env = environment(as_login(database), MIGRATION_DATABASE_URL=database)
 
-    def told(*arguments: str) -> tuple[int, str]:
+    def reported(*arguments: str) -> tuple[int, str]:
         done = feedsvc("migrate", *arguments, env=env)
         assert done.stderr == ""
         return done.returncode, done.stdout
 
-    head = _head(told("status"))
-    assert told("verify") == (1, f"service: no revision applied, the head is {head}\n")
+    head = _head(reported("status"))
+    assert reported("verify") == (1, f"service: no revision applied, the head is {head}\n")
     made = "triggers: up to date\n"
-    assert told("up") == (0, f"service: at {head}\n{made}")
-    assert told("status") == (0, f"service: at {head}, head is {head}\n")
-    assert told("verify") == (0, "service: no findings\n")
-    assert told("down") == (0, "service: all migrations reverted\n")
+    status, text = reported("up")
+    assert status == 0
+    assert text.startswith("apply 0001_tickets\n")
+    assert text.endswith(f"service: at {head}\n{made}")
+    assert reported("up") == (0, f"service: at {head}\n{made}")
+    assert reported("up", "--plan") == (0, "service: nothing is pending\n")
+    assert reported("status") == (0, f"service: at {head}, head is {head}\n")
+    assert reported("verify") == (0, "service: no findings\n")
+    status, text = reported("down")
+    assert (status, text.splitlines()[-1]) == (0, "service: all migrations reverted")
+    assert reported("up", "--plan")[1].splitlines()[0] == "0001_tickets"
 
 
-def _head(told: tuple[int, str]) -> str:
+def _head(reported: tuple[int, str]) -> str:
     """The head that `status` names for an empty database, where everything is pending."""
-    status, text = told
+    status, text = reported
     first, *pending = text.splitlines()
     assert status == 0
     assert first.startswith("service: at no revision, head is ")

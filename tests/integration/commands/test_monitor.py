@@ -70,7 +70,7 @@ async def test_without_a_token_one_is_signed_by_the_settings_of_this_machine() -
     assert done.stderr.startswith("feedsvc: --token is needed")
 
 
-async def test_what_the_service_tells_fits_the_screen(
+async def test_the_report_of_a_service_fits_the_screen(
     service: Running, http: aiohttp.ClientSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for limit in range(1, 30):
@@ -78,10 +78,10 @@ async def test_what_the_service_tells_fits_the_screen(
             assert answer.status == 200
     async with aiohttp.ClientSession(service.url) as session:
         source, history = ServiceClient(session, token(role="admin")), RateHistory()
-        for _ in range(40):
+        for _ in range(300):
             glance: Glance = await source.look()
-            told = glance.told["metrics"]["now"]["endpoints"]
-            if any(endpoint["dataset"] == "clients" for endpoint in told):
+            reported = glance.answers["metrics"]["now"]["endpoints"]
+            if any(endpoint["dataset"] == "clients" for endpoint in reported):
                 break
             await asyncio.sleep(0.2)
         history.add(glance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,43 +13,48 @@ from feedsvc.backends.postgres.migrations.runner import up, verify
 from feedsvc.commands.demo.plan import TABLES
 from feedsvc.commands.demo.seeding import is_seeded, seed
 from feedsvc.datasets.dataset import declarations
+from tests.support.servers import connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
+
+    from tests.integration.conftest import NewDatabase
 
 ROWS, SEED = 400, 7
 TENANT_TABLES = """
     SELECT c.relname FROM pg_class c
-    WHERE c.relnamespace = 'wedding'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-      AND c.relname NOT IN ('alembic_version', 'seeding')
+    WHERE c.relnamespace = 'wedding'::regnamespace AND c.relkind IN ('r', 'p', 'f')
+      AND c.relname NOT IN ('alembic_version', 'seeding', 'refreshes')
     ORDER BY 1
 """
 DATASETS = Path(__file__).parents[3] / "config" / "datasets.toml"
 
 
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn, server_settings={"timezone": "UTC"})
-    try:
-        yield connection
-    finally:
-        await connection.close()
+@pytest.fixture(scope="module")
+async def migrated(new_database: NewDatabase) -> AsyncIterator[str]:
+    """The name of a database with the tables alone, to be copied: a migration takes a second."""
+    async with new_database() as dsn:
+        await up(dsn, "wedding")
+        yield dsn.rpartition("/")[2]
+
+
+@pytest.fixture
+async def bare(new_database: NewDatabase, migrated: str) -> AsyncIterator[str]:
+    """A superuser's DSN of such a database of a test's own."""
+    async with new_database(migrated) as dsn:
+        yield dsn
 
 
 @pytest.fixture(scope="module")
-async def world(
-    new_database: Callable[[], AbstractAsyncContextManager[str]],
-) -> AsyncIterator[str]:
-    async with new_database() as dsn:
-        await up(dsn, "wedding")
+async def world(new_database: NewDatabase, migrated: str) -> AsyncIterator[str]:
+    async with new_database(migrated) as dsn:
         await seed(dsn, ROWS, SEED)
         yield dsn
 
 
 @pytest.fixture
 async def admin(world: str) -> AsyncIterator[asyncpg.Connection]:
-    async with connected(world) as connection:
+    async with connected(world, timezone="UTC") as connection:
         yield connection
 
 
@@ -83,7 +87,7 @@ async def rows(connection: asyncpg.Connection, sql: str, *args: object) -> list[
 
 
 async def checksums(dsn: str) -> dict[str, tuple[int, int]]:
-    async with connected(dsn) as connection:
+    async with connected(dsn, timezone="UTC") as connection:
         found = {}
         for table in await tenant_tables(connection):
             sums = await connection.fetchrow(
@@ -94,8 +98,8 @@ async def checksums(dsn: str) -> dict[str, tuple[int, int]]:
         return found
 
 
-async def test_the_same_seed_gives_the_same_world(world: str, database: str) -> None:
-    await up(database, "wedding")
+async def test_the_same_seed_gives_the_same_world(world: str, bare: str) -> None:
+    database = bare
     assert not await is_seeded(database, ROWS, SEED)
     await seed(database, ROWS, SEED + 1)
     other = await checksums(database)
@@ -111,13 +115,14 @@ async def test_the_same_seed_gives_the_same_world(world: str, database: str) -> 
 
 async def test_the_planner_knows_of_every_row(admin: asyncpg.Connection) -> None:
     """Or a demo would call itself degraded until autovacuum comes by."""
-    told = await admin.fetch(
+    reported = await admin.fetch(
         "SELECT s.relname, c.reltuples, n_mod_since_analyze FROM pg_stat_user_tables s"
         " JOIN pg_class c ON c.oid = relid WHERE schemaname = 'wedding'"
-        " AND s.relname NOT IN ('alembic_version', 'seeding')"
+        " AND s.relname NOT IN ('alembic_version', 'seeding', 'refreshes')"
+        " AND c.relkind = 'r'"
     )
-    assert len(told) == len(TABLES) + 1
-    for table, known, written_since in told:
+    assert len(reported) == len(TABLES) + 1
+    for table, known, written_since in reported:
         count = await admin.fetchval(f"SELECT count(*) FROM wedding.{table}")
         assert (table, known, written_since) == (table, count, 0)
 
@@ -134,7 +139,10 @@ async def test_seeding_leaves_the_schema_as_the_migrations_made_it(
         FROM pg_constraint WHERE connamespace = 'wedding'::regnamespace
         ORDER BY d
     """
-    async with connected(database) as fresh, connected(world) as seeded:
+    async with (
+        connected(database, timezone="UTC") as fresh,
+        connected(world, timezone="UTC") as seeded,
+    ):
         assert await rows(seeded, definitions) == await rows(fresh, definitions)
     assert await verify(world, "wedding") == []
 
@@ -147,7 +155,7 @@ async def test_the_rows_keep_the_foreign_keys_that_seeding_did_not_check(
         FROM pg_constraint WHERE connamespace = 'wedding'::regnamespace AND contype = 'f'
     """
     found = await admin.fetch(keys)
-    assert len(found) == 8
+    assert len(found) == 23
     for key in found:
         async with admin.transaction():
             await admin.execute(f"ALTER TABLE {key['t']} DROP CONSTRAINT {key['conname']}")
@@ -156,11 +164,10 @@ async def test_the_rows_keep_the_foreign_keys_that_seeding_did_not_check(
             )
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 35])
-async def test_small_worlds(database: str, size: int) -> None:
-    await up(database, "wedding")
-    await seed(database, size, SEED)
-    async with connected(database) as connection:
+@pytest.mark.parametrize("size", [0, pytest.param(1, marks=pytest.mark.soak), 2, 35])
+async def test_small_worlds(bare: str, size: int) -> None:
+    await seed(bare, size, SEED)
+    async with connected(bare, timezone="UTC") as connection:
         counts = {
             row["tenant_id"]: row["n"]
             for row in await connection.fetch(
@@ -195,7 +202,7 @@ async def test_without_a_tenant_there_is_nothing(reader: asyncpg.Connection) -> 
 
 
 async def test_a_tenant_sees_exactly_its_rows(world: str, reader: asyncpg.Connection) -> None:
-    async with connected(world) as superuser:
+    async with connected(world, timezone="UTC") as superuser:
         for table in await tenant_tables(reader):
             column = "id" if table == "tenants" else "tenant_id"
             own = f"SELECT t::text FROM wedding.{table} t WHERE {column} = $1"
@@ -211,8 +218,11 @@ async def test_a_couple_sees_its_own(world: str, reader: asyncpg.Connection) -> 
         "vendors": "tenant_id = $1 AND $2 > 0",
         "analytics": "tenant_id = $1 AND $2 < 0",
         "clients": "tenant_id = $1 AND id = $2",
+        "availability": "tenant_id = $1 AND $2 > 0",
+        "leads": "tenant_id = $1 AND $2 < 0",
+        "measurements": "tenant_id = $1 AND $2 < 0",
     }
-    async with connected(world) as superuser:
+    async with connected(world, timezone="UTC") as superuser:
         for tenant in ("rosewood", "atelier-blanc"):
             of = "SELECT min(id) FROM wedding.clients WHERE tenant_id = $1"
             couple = await superuser.fetchval(of, tenant)
@@ -227,15 +237,15 @@ async def test_a_couple_sees_its_own(world: str, reader: asyncpg.Connection) -> 
                 )
                 seen = await visible(reader, table, tenant=tenant, client=str(couple))
                 assert seen == expected
-                assert bool(seen) == (table != "analytics")
+                assert bool(seen) == (table not in {"analytics", "leads", "measurements"})
 
 
 @pytest.mark.parametrize("client", ["200000001", "0", "x'; --", "1e8", " 100000001"])
-async def test_a_couple_of_elsewhere_or_of_nowhere_sees_nobody(
+async def test_a_couple_of_another_tenant_or_of_none_sees_no_row(
     reader: asyncpg.Connection, client: str
 ) -> None:
     for table in await tenant_tables(reader):
-        if table not in ("tenants", "vendors"):
+        if table not in {"tenants", "vendors", "availability"}:
             assert await visible(reader, table, tenant="rosewood", client=client) == []
 
 
@@ -296,6 +306,8 @@ async def test_every_order_of_the_datasets_is_served_by_an_index(
     await visible(reader, "clients", tenant="rosewood")
     await reader.execute("SET LOCAL enable_sort = off; SET LOCAL enable_seqscan = off")
     for name, dataset in declarations(DATASETS).items():
+        if dataset.refreshed:
+            continue  # some hundred rows of a tenant, behind a barrier, which passes on no order
         assert dataset.tenant == "tenant_id"
         assert "tenant_id" not in dataset.filters
         for order in [dataset.key, *dataset.orders.values()]:

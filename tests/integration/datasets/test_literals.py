@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from feedsvc.datasets.values import READERS
 from feedsvc.feeds.sql.quoting import literal
+from tests.support.drawn import share
 
 # In a block of its own each, so that one refusal does not end the others; on 15 as on 18.
 _JUDGE = """
@@ -108,7 +109,7 @@ def candidates(draw: st.DrawFn, kind: str) -> str:
 
 
 def taken(kind: str, values: Sequence[str]) -> list[str]:
-    """What the reader sends for those of the values that it takes."""
+    """The values that the reader takes, as it sends them."""
     sent = []
     for value in values:
         try:
@@ -145,7 +146,7 @@ async def test_both_take_the_edges_of_a_type(judge: asyncpg.Connection, kind: st
 
 @pytest.mark.parametrize("kind", READERS)
 @settings(
-    max_examples=25,
+    max_examples=share(40),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
@@ -162,7 +163,7 @@ async def test_the_judge_itself_refuses_what_is_no_value(judge: asyncpg.Connecti
 
 @pytest.mark.parametrize("conforming", ["on", "off"])
 @settings(
-    max_examples=50,
+    max_examples=share(100),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

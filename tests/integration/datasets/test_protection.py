@@ -51,6 +51,12 @@ WELL = {
         " SELECT * FROM m WHERE tenant = current_setting('feedsvc.tenant', true)",
         "v",
     ),
+    "a materialized view behind a barrier that asks who reads, as its owner": (
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM t; CREATE TABLE ages (at timestamptz);"
+        " CREATE VIEW v WITH (security_barrier) AS SELECT m.*, (SELECT max(at) FROM ages) FROM m"
+        " WHERE tenant = current_setting('feedsvc.tenant', true)",
+        "v",
+    ),
     "a view that writes elsewhere": (
         f"{GUARD} CREATE POLICY p ON t {OWN}; CREATE TABLE inbox (tenant text, id int);"
         f"CREATE VIEW v {INVOKER} AS SELECT * FROM t; CREATE RULE r AS ON INSERT TO v"
@@ -75,6 +81,19 @@ FAULTY = {
         " SELECT *, 'feedsvc.tenant' AS note FROM m",
         "v",
         "nothing behind",
+    ),
+    "a materialized view behind no barrier, as its owner": (
+        "CREATE MATERIALIZED VIEW m AS SELECT * FROM t; CREATE VIEW v AS"
+        " SELECT * FROM m WHERE tenant = current_setting('feedsvc.tenant', true)",
+        "v",
+        "v reads as its owner",
+    ),
+    "a table beside a materialized view behind a barrier, as its owner": (
+        f"{GUARD} CREATE POLICY p ON t {OWN}; CREATE MATERIALIZED VIEW m AS SELECT * FROM t;"
+        " CREATE VIEW v WITH (security_barrier) AS SELECT m.* FROM m JOIN t USING (tenant, id)"
+        " WHERE tenant = current_setting('feedsvc.tenant', true)",
+        "v",
+        "v reads as its owner",
     ),
     "no row-level security": ("SELECT", "t", "t has no row-level security: ALTER TABLE"),
     "a policy that is not in force": (
@@ -158,7 +177,7 @@ class Place:
         self.roles = {name: f"{name}_{suffix}" for name in ROLES}
 
     async def has(self, sql: str) -> None:
-        """Runs SQL in which each of ROLES stands in braces."""
+        """Run SQL in which each of ROLES stands in braces."""
         await self.admin.execute(sql.format(**self.roles))
 
     def command(
@@ -169,7 +188,7 @@ class Place:
         return feedsvc(command, env=environment(url, FEEDSVC_DATASETS__FILE=str(self.file)))
 
     async def findings(self) -> list[str]:
-        """What `check` would print, without a process for each."""
+        """The findings that `check` would print, without a process for each."""
         settings = Settings(datasets=Datasets(file=self.file), audit=Audit(enabled=False))
         login = await asyncpg.connect(as_login(self.url))
         try:

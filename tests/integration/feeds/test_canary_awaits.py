@@ -28,14 +28,15 @@ from feedsvc.settings import Database, PoolSettings
 from tests.integration.conftest import NewDatabase
 from tests.support.canaries.awaits import cancelled_at
 from tests.support.canaries.world import DATASETS_FILE, NAMES, Caller, World, peopled
+from tests.support.drawn import DRAWN, share
 from tests.support.servers import as_login
 
 FIRST = Principal("t000", "admin", "1", 0.0)
 NEXT = Principal("t001", "member", None, 0.0)
 CONNECTIONS = 2
 MOST_AWAITS = 500
-TWICE = 60
-"""How many pairs of awaits are tried."""
+TWICE = share(60)
+"""The number of pairs of awaits that are tried."""
 
 Work = Callable[[Pool, Dataset], Coroutine[Any, Any, None]]
 
@@ -72,7 +73,7 @@ async def pool(world: World) -> AsyncIterator[Pool]:
 
 
 async def one_row(pool: Pool, _: Dataset) -> None:
-    """What a request for one row does."""
+    """Do as a request for one row does."""
     async with transaction.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         await connection.fetchval("SELECT mark FROM post.letters LIMIT 1")
 
@@ -110,7 +111,7 @@ async def failing_query(pool: Pool, _: Dataset) -> None:
 
 
 async def set_role(pool: Pool, _: Dataset) -> None:
-    """What no code does: leave another role, and the tenant for the session."""
+    """Do as no code does: leave another role, and the tenant for the session."""
     async with transaction.reading(pool, FIRST, Stages()) as (connection, _snapshot):
         await connection.execute("SET ROLE feedsvc_service")
         await connection.execute("SELECT set_config('feedsvc.tenant', 't000', false)")
@@ -145,7 +146,7 @@ async def assert_nothing_is_left(pool: Pool, superuser: asyncpg.Connection) -> N
 
 
 async def left_on(connection: Connection) -> list[str]:
-    """What somebody has left on a connection."""
+    """A setting that was left on a connection."""
     row = await connection.fetchrow(
         "SELECT coalesce(current_setting('feedsvc.tenant', true), '') AS tenant,"
         " coalesce(current_setting('feedsvc.role', true), '') AS role,"
@@ -188,6 +189,7 @@ async def test_cancelled_at_any_await_it_leaves_nothing(
     assert 5 < at < MOST_AWAITS - 1, "it did not wait, or it never came to its end"
 
 
+@DRAWN
 @pytest.mark.parametrize("work", WORKS)
 async def test_cancelled_again_while_it_tidies_up_it_leaves_nothing(
     world: World, letters: Dataset, pool: Pool, superuser: asyncpg.Connection, work: Work
@@ -206,6 +208,7 @@ async def test_cancelled_again_while_it_tidies_up_it_leaves_nothing(
     assert twice
 
 
+@DRAWN
 async def test_a_crowd_cancelled_at_any_await_leaves_nothing(
     world: World, letters: Dataset, pool: Pool, superuser: asyncpg.Connection
 ) -> None:
@@ -217,7 +220,7 @@ async def test_a_crowd_cancelled_at_any_await_leaves_nothing(
                 group.create_task(work(pool, letters))
 
     awaits, _ = await cancelled_at(crowd(pool, letters))
-    for at in range(1, awaits, max(1, awaits // 60)):
+    for at in range(1, awaits, max(1, awaits // share(60))):
         await cancelled_at(crowd(pool, letters), at)
         await assert_nothing_is_left(pool, superuser)
         await assert_next_sees_its_own(pool, letters, world)
@@ -227,7 +230,7 @@ async def test_a_crowd_cancelled_at_any_await_leaves_nothing(
     "tenant", [None, "", " ", "t0", "t00%", "T000", "t000,t001", "' OR true --", "null"]
 )
 @pytest.mark.parametrize("client", [None, "", "1"])
-async def test_who_is_nobody_sees_no_row(
+async def test_a_connection_without_a_tenant_sees_no_row(
     world: World, tenant: str | None, client: str | None
 ) -> None:
     """On SQL's level: without the setting, with an empty one, and with one of no tenant."""
@@ -246,7 +249,7 @@ async def test_who_is_nobody_sees_no_row(
 
 
 async def test_a_tenant_is_forgotten_with_its_transaction(world: World) -> None:
-    """What is left of a SET LOCAL is '', not NULL, and that is nobody, too."""
+    """After a SET LOCAL the setting is '', not NULL, and that is no tenant either."""
     connection = await asyncpg.connect(as_login(world.url))
     count = "SELECT count(*) FROM post.notices"
     try:

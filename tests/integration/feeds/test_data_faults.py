@@ -1,17 +1,17 @@
-"""What is wrong with the data is never the caller's fault: a problem of its own, and no 400."""
+"""Faults of the data are never the caller's: a problem of their own, and no 400."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import asyncpg
 import pytest
 
-from tests.support.servers import LOGIN, as_login, with_database
-from tests.support.service import KEY, NO_REDIS, REPOSITORY, bearer, serving
+from tests.integration.commands.test_check import environment
+from tests.support.forked import feedsvc
+from tests.support.servers import LOGIN, as_login, copied_database
+from tests.support.service import NO_REDIS, bearer, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,10 +66,7 @@ def declared(*relations: str) -> str:
 
 @pytest.fixture(scope="module")
 async def url(new_database: NewDatabase) -> AsyncIterator[str]:
-    async with new_database() as made:
-        superuser = await asyncpg.connect(made)
-        await superuser.execute(SCHEMA)
-        await superuser.close()
+    async with new_database(script=SCHEMA) as made:
         yield made
 
 
@@ -87,7 +84,7 @@ async def http(url: str, file: Path) -> AsyncIterator[aiohttp.ClientSession]:
             yield session
 
 
-async def told(http: aiohttp.ClientSession, path: str) -> tuple[int, str]:
+async def reported(http: aiohttp.ClientSession, path: str) -> tuple[int, str]:
     async with http.get(path) as answer:
         text = await answer.text()
         assert "secret" not in text, text
@@ -103,8 +100,11 @@ async def test_a_row_that_fails_is_the_datas_fault(
     for way in WAYS:
         if dataset == "several" and "word=secret" in way:
             continue
-        assert await told(http, f"/v1/feeds/{dataset}?{way}") == (500, "/problems/data-fault"), way
-    found = await told(http, f"/v1/feeds/{dataset}/{row}")
+        assert await reported(http, f"/v1/feeds/{dataset}?{way}") == (
+            500,
+            "/problems/data-fault",
+        ), way
+    found = await reported(http, f"/v1/feeds/{dataset}/{row}")
     assert found == (500, "/problems/data-fault")
 
 
@@ -127,20 +127,7 @@ async def test_a_materialized_view_without_data_is_503_until_it_has_some(
 
 
 def test_the_check_names_a_materialized_view_without_data(url: str, file: Path) -> None:
-    environment = {
-        "DATABASE_URL": as_login(url),
-        "FEEDSVC_AUTH__KEY": KEY,
-        "FEEDSVC_DATASETS__FILE": str(file),
-        "PATH": "/usr/bin:/bin",
-    }
-    checked = subprocess.run(
-        [sys.executable, "-m", "feedsvc", "check"],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    checked = feedsvc("check", env=environment(as_login(url), FEEDSVC_DATASETS__FILE=str(file)))
     assert checked.returncode == 1
     printed = checked.stdout + checked.stderr
     for dataset in ("unfilled", "over-unfilled"):
@@ -152,53 +139,43 @@ def test_the_check_names_a_materialized_view_without_data(url: str, file: Path) 
 
 async def test_bytes_that_are_no_text_are_the_datas_fault(admin_url: str, tmp_path: Path) -> None:
     """In a database of SQL_ASCII nothing makes sure of them."""
-    admin, name = await asyncpg.connect(admin_url), "not_utf8_at_all"
-    await admin.execute(f"CREATE DATABASE {name} ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0")
-    made = with_database(admin_url, name)
-    superuser = await asyncpg.connect(made)
-    await superuser.execute(
-        f"""
-        CREATE SCHEMA app;
-        CREATE TABLE app.bytes (id int PRIMARY KEY, word text NOT NULL);
-        INSERT INTO app.bytes VALUES (1, 'fine'), (2, E'caf\\xe9');
-        GRANT USAGE ON SCHEMA app TO {LOGIN};
-        GRANT SELECT ON app.bytes TO {LOGIN};
-        """
-    )
-    await superuser.close()
-    file = tmp_path / "datasets.toml"
-    file.write_text(declared("bytes"))
-    try:
+    options = "ENCODING SQL_ASCII LOCALE 'C'"
+    async with copied_database(admin_url, "template0", options) as made:
+        superuser = await asyncpg.connect(made)
+        await superuser.execute(
+            f"""
+            CREATE SCHEMA app;
+            CREATE TABLE app.bytes (id int PRIMARY KEY, word text NOT NULL);
+            INSERT INTO app.bytes VALUES (1, 'fine'), (2, E'caf\\xe9');
+            GRANT USAGE ON SCHEMA app TO {LOGIN};
+            GRANT SELECT ON app.bytes TO {LOGIN};
+            """
+        )
+        await superuser.close()
+        file = tmp_path / "datasets.toml"
+        file.write_text(declared("bytes"))
         with serving(as_login(made), datasets=file, settings=NO_REDIS) as running:
             async with aiohttp.ClientSession(running.url, headers=bearer()) as http:
                 for way in WAYS[:5]:
-                    found = await told(http, f"/v1/feeds/bytes?{way}")
+                    found = await reported(http, f"/v1/feeds/bytes?{way}")
                     assert found == (500, "/problems/data-fault"), way
-                assert await told(http, "/v1/feeds/bytes/2") == (500, "/problems/data-fault")
+                assert await reported(http, "/v1/feeds/bytes/2") == (500, "/problems/data-fault")
                 async with http.get("/v1/feeds/bytes/1") as answer:
                     assert await answer.text() == '{"id":1,"word":"fine"}\n'
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
 
 
 async def test_a_value_that_the_database_has_no_place_for_is_the_requests(
     admin_url: str, tmp_path: Path
 ) -> None:
-    admin, name = await asyncpg.connect(admin_url), "latin_alone"
-    await admin.execute(f"CREATE DATABASE {name} ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
-    made = with_database(admin_url, name)
-    superuser = await asyncpg.connect(made)
-    await superuser.execute(SCHEMA)
-    await superuser.close()
-    file = tmp_path / "datasets.toml"
-    file.write_text(declared("base").replace("not_null", "#"))
-    try:
+    options = "ENCODING LATIN1 LOCALE 'C'"
+    async with copied_database(admin_url, "template0", options) as made:
+        superuser = await asyncpg.connect(made)
+        await superuser.execute(SCHEMA)
+        await superuser.close()
+        file = tmp_path / "datasets.toml"
+        file.write_text(declared("base").replace("not_null", "#"))
         with serving(as_login(made), datasets=file, settings=NO_REDIS) as running:
             async with aiohttp.ClientSession(running.url, headers=bearer()) as http:
                 for way in ("format=ndjson&word=日本", "limit=5&word.prefix=日"):
-                    found = await told(http, f"/v1/feeds/base?{way}")
+                    found = await reported(http, f"/v1/feeds/base?{way}")
                     assert found == (400, "/problems/bad-parameter"), way
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()

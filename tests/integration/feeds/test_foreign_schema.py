@@ -20,6 +20,7 @@ from streams import tokens
 from tests.integration.conftest import NewDatabase
 from tests.integration.feeds.foreign import oracle
 from tests.integration.feeds.foreign.oracle import identifier, literal
+from tests.support.drawn import DRAWN, share
 from tests.support.servers import as_login
 from tests.support.service import REPOSITORY, bearer, serving
 
@@ -53,7 +54,7 @@ async def yard(shipyard: str) -> AsyncIterator[aiohttp.ClientSession]:
             yield session
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def superuser(shipyard: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(shipyard, server_settings={"timezone": "UTC"})
     yield connection
@@ -152,7 +153,7 @@ async def test_pages_give_each_row_once_and_in_order(
 async def test_the_last_row_is_the_token_to_go_on_from(
     yard: aiohttp.ClientSession, superuser: asyncpg.Connection, name: str, order: str
 ) -> None:
-    """Whoever holds a row makes its token: its order columns as text, percent-encoded, joined."""
+    """A row gives its own token: its order columns as text, percent-encoded, joined."""
     columns = await columns_of(superuser, name)
     source = rows_of(name), columns, sql_order(name, order)
     expected = await oracle.objects(superuser, *source)
@@ -180,6 +181,7 @@ async def test_every_row_has_an_address(
 FILTERS = [(name, column) for name, declared in DATASETS.items() for column in declared.filters]
 
 
+@DRAWN
 @pytest.mark.parametrize(("name", "column"), FILTERS)
 async def test_filters_are_those_of_plain_sql(
     yard: aiohttp.ClientSession, superuser: asyncpg.Connection, name: str, column: str
@@ -188,13 +190,18 @@ async def test_filters_are_those_of_plain_sql(
     described = await catalogue(yard, name)
     columns, order = await columns_of(superuser, name), sql_order(name)
     [*found] = await oracle.cells(superuser, rows_of(name), [column], order)
-    values = sorted({row[0] for row in found if row[0] is not None})
+    values = some(sorted({row[0] for row in found if row[0] is not None}))
     kind = next(c["type"] for c in described["columns"] if c["name"] == column)
     for op in described["filters"][column]:
         for value, condition in _conditions(identifier(column), op, kind, values):
             expected = await oracle.objects(superuser, rows_of(name, condition), columns, order)
             body = await fetched(yard, name, format="ndjson", **{f"{column}.{op}": value})
             assert oracle.lines(body) == expected, condition
+
+
+def some(values: list[str]) -> list[str]:
+    """In `make test` the first, the last and one between, by which each operator shows its edge."""
+    return values if share(4) == 4 else [*values[:1], *values[len(values) // 2 :][:1], *values[-1:]]
 
 
 def _conditions(column: str, op: Op, kind: str, values: list[str]) -> list[tuple[str, str]]:
@@ -221,7 +228,7 @@ async def catalogue(yard: aiohttp.ClientSession, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", DATASETS)
-async def test_the_catalogue_tells_names_types_and_what_may_be_asked(
+async def test_the_catalogue_has_names_types_and_what_may_be_asked(
     yard: aiohttp.ClientSession, superuser: asyncpg.Connection, name: str
 ) -> None:
     declared, described = DATASETS[name], await catalogue(yard, name)
@@ -234,8 +241,8 @@ async def test_the_catalogue_tells_names_types_and_what_may_be_asked(
         )
     }
     columns = await columns_of(superuser, name)
-    told = {column["name"]: column["type"] for column in described["columns"]}
-    assert list(told.items()) == [(column, types[column]) for column in columns]
+    reported = {column["name"]: column["type"] for column in described["columns"]}
+    assert list(reported.items()) == [(column, types[column]) for column in columns]
     assert described["key"] == list(declared.key)
     assert described["orders"] == {
         order: [column for column, _ in order_columns(name, order)]

@@ -1,4 +1,4 @@
-"""What a connection goes over decides how long it may be left unread."""
+"""The transport of a connection decides how long it may be left unread."""
 
 import tempfile
 from urllib.parse import quote
@@ -9,7 +9,7 @@ from feedsvc.settings import Database, ReadPool
 from tests.support.servers import copied_postgres
 
 
-async def test_a_unix_socket_is_told_from_tcp() -> None:
+async def test_a_unix_socket_is_distinguished_from_tcp() -> None:
     # The server's account makes its socket there, so it can't be a folder of pytest's.
     sockets = tempfile.gettempdir()
     settings = {"unix_socket_directories": sockets, "unix_socket_permissions": "0777"}

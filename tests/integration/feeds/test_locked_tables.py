@@ -64,20 +64,20 @@ async def test_a_locked_table_leaves_connections_to_others_and_health_says_who_b
 async def _others_are_served(running: Running, database: str) -> None:
     async with aiohttp.ClientSession(running.url, headers=bearer(role="admin")) as http:
 
-        async def is_told() -> bool:
+        async def is_reported() -> bool:
             return "hold up requests" in (await component(http, "locks"))["what"]
 
         async with locked(database, "wedding.clients"):
             asking = [asyncio.create_task(status(http, tenant)) for tenant in TENANTS * 6]
-            await until(is_told, DEADLINE)
-            told = await component(http, "locks")
-            assert told["state"] == "degraded"
+            await until(is_reported, DEADLINE)
+            reported = await component(http, "locks")
+            assert reported["state"] == "degraded"
             assert re.search(
                 r"session \d+ waits for session \d+ \(wedding.clients, AccessShareLock against"
                 r" AccessExclusiveLock\)",
-                told["what"],
+                reported["what"],
             )
-            assert set(told["figures"]["waits"][0]) == {
+            assert set(reported["figures"]["waits"][0]) == {
                 "waiting", "blocking", "relation", "wanted", "held", "seconds",
             }  # fmt: skip
             # Of the four connections a dataset has three at most, and so has a principal: the

@@ -141,10 +141,7 @@ def script() -> str:
 
 @pytest.fixture(scope="module")
 async def url(new_database: NewDatabase) -> AsyncIterator[str]:
-    async with new_database() as made:
-        superuser = await asyncpg.connect(made)
-        await superuser.execute(script())
-        await superuser.close()
+    async with new_database(script=script()) as made:
         yield made
 
 

@@ -84,7 +84,7 @@ async def up_to_the_sleeper(export: Export, watcher: asyncpg.Connection) -> list
 
 
 async def falls_asleep(export: Export, watcher: asyncpg.Connection) -> bool:
-    """Whether PostgreSQL sleeps over the FETCH that was sent ahead, or else answers it."""
+    """Return whether PostgreSQL sleeps over the FETCH that was sent ahead, or else answers it."""
     source = export._snapshot._source
     assert isinstance(source, BinaryCursor)
     assert source._ahead is not None
@@ -107,7 +107,7 @@ def numbers(records: Sequence[bytes]) -> list[int]:
 async def test_what_was_asked_for_ahead_is_cancelled_and_read_again(
     site: tuple[Site, asyncpg.Connection], caplog: pytest.LogCaptureFixture, in_hand: bool
 ) -> None:
-    """Whether the rows before those are still waited for, or wait to be taken (`in_hand`)."""
+    """The rows before those are still awaited, or wait to be taken (`in_hand`)."""
     made, owner = site
     query = made.query("sleepy", "cursor")
     async with open_export(query, MEMBER, made.pool, ExportOptions(CHUNK), Stages()) as export:

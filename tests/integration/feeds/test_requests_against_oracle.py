@@ -97,7 +97,7 @@ async def oracle_world(world_admin_url: str) -> AsyncIterator[asyncpg.Connection
 async def by_its_source(
     request: pytest.FixtureRequest, world_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[aiohttp.ClientSession]:
-    """Asks a service whose streams all come by one source, from their first row on."""
+    """Ask a service whose streams all come by one source, from their first row on."""
     file = tmp_path_factory.mktemp("oracle") / "datasets.toml"
     file.write_text(by_source((REPOSITORY / "config" / "datasets.toml").read_text(), request.param))
     with serving(world_url, datasets=file, settings=COPY_AT_ONCE) as service:
@@ -111,6 +111,8 @@ async def by_its_source(
 async def tables(oracle_world: asyncpg.Connection) -> Sequence[Table]:
     found = []
     for name, declared in DATASETS.items():
+        if declared.refreshed:
+            continue  # their views show the oracle, who has no tenant, no row
         attributes = await oracle_world.fetch(
             "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute"
             " WHERE attrelid = $1::text::regclass AND attnum > 0 ORDER BY attnum",
@@ -190,7 +192,7 @@ def _add_filter(draw: st.DrawFn, asked: Asked) -> None:
 
 
 def _go_on(draw: st.DrawFn, asked: Asked) -> None:
-    """Starts behind a row, of whichever tenant, or behind what no row can be."""
+    """Start behind a row, of whichever tenant, or behind what no row can be."""
     row = draw(st.sampled_from(asked.table.rows))
     parts = [str(row[column]) for column, _ in asked.order]
     asked.behind = parts
@@ -208,7 +210,7 @@ def _go_on(draw: st.DrawFn, asked: Asked) -> None:
 
 
 def _spoil(draw: st.DrawFn, asked: Asked) -> None:
-    """Adds one parameter that there isn't, or that can't be so."""
+    """Add one parameter that there isn't, or that can't be so."""
     first = next(iter(asked.table.declared.filters))
     name, value = draw(
         st.sampled_from(
@@ -216,7 +218,7 @@ def _spoil(draw: st.DrawFn, asked: Asked) -> None:
                 *(("order", word) for word in ("by", "key; --")),
                 *(("limit", word) for word in ("-1", "1e9", "", "NaN", str(2**70))),
                 *(("columns", word) for word in ("id,id;", "", "*")),
-                *((name, "1") for name in ("offset", "since", "limit.eq", "tenant_id", "", "é")),
+                *((name, "1") for name in ("offset", "limit.eq", "tenant_id", "", "é")),
                 *((name, "1") for name in (f"{first}.like", f'"{first}"', f"{first};--")),
                 *(("export", "x"), ("bom", "2"), ("guard", "maybe"), ("after", "\0")),
             ]
@@ -227,7 +229,7 @@ def _spoil(draw: st.DrawFn, asked: Asked) -> None:
 
 
 async def expected_rows(world: asyncpg.Connection, asked: Asked) -> tuple[list[str], list[Any]]:
-    """What a SELECT gives: the rows as JSON, and as cells."""
+    """The rows of a SELECT, as JSON and as cells."""
     relation = asked.table.declared.relation
     order = ", ".join(f"{identifier(c)}{' DESC' * down}" for c, down in asked.order)
     conditions = [f"tenant_id = {literal(asked.tenant)}", *asked.conditions]

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,11 +23,14 @@ from feedsvc.feeds.sources import choice, copy_pages
 from feedsvc.feeds.sources.copy_pages import CopyPages
 from streams import encoder
 from streams.formats import FORMATS
+from tests.integration.commands.test_check import environment
 from tests.support import servers
+from tests.support.drawn import DRAWN, share
 from tests.support.encoding import needs_encoder
+from tests.support.forked import feedsvc
 from tests.support.servers import LOGIN, as_login
-from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
-from tests.support.sites import CHUNK, MEMBER, Site, sited
+from tests.support.service import Running, bearer, serving
+from tests.support.sites import CHUNK, MEMBER, Exported, Site, sited
 from tests.support.sources import SOURCES, by_source, without_encoder
 
 if TYPE_CHECKING:
@@ -57,7 +57,21 @@ async def site(world_url: str) -> AsyncIterator[Site]:
         yield made
 
 
-@pytest.fixture(params=[0, 60_000])
+_PROJECTED: dict[tuple[str, ...], Exported] = {}
+
+
+async def projected(site: Site, name: str, **asked: str) -> Exported:
+    """What PostgreSQL itself encodes, asked once: no page's size and no source is part of it."""
+    key = (name, *(f"{each}={value}" for each, value in sorted(asked.items())))
+    if key not in _PROJECTED:
+        _PROJECTED[key] = await site.read(site.query(name, "projection", **asked))
+    return _PROJECTED[key]
+
+
+BEGINNINGS: Final = (0, 60_000)
+
+
+@pytest.fixture(params=BEGINNINGS)
 def large_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that are larger than what is passed on at a time, from the second one on.
 
@@ -67,15 +81,26 @@ def large_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(copy_pages, "LARGEST_PAGE", 700)
 
 
-@pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("source", NATIVE)
+# A format in `make test` by one source from each beginning, by the other from the other.
+@DRAWN
+@pytest.mark.parametrize(
+    ("large_pages", "source", "form"),
+    [
+        (begins, source, form)
+        for turn, form in enumerate(FORMATS)
+        for n, begins in enumerate(BEGINNINGS)
+        for m, source in enumerate(NATIVE)
+        if share(4) == 4 or (turn + n + m) % 2 == 0
+    ],
+    indirect=["large_pages"],
+)
 @pytest.mark.usefixtures("large_pages")
 async def test_a_feed_is_the_same_by_every_source(
     site: Site, source: SourceName, form: str
 ) -> None:
     for name, dataset in site.datasets.items():
         for order in dataset.orders:
-            expected = await site.read(site.query(name, "projection", format=form, order=order))
+            expected = await projected(site, name, format=form, order=order)
             assert expected.records
             found = await site.read(site.query(name, source, format=form, order=order))
             if form == "sse":  # which has an event for each part
@@ -90,7 +115,7 @@ async def test_a_feed_is_the_same_however_often_it_is_parked(
     site: Site, source: SourceName, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = {"order": "newest", "columns": "notes,created_at,budget"}
-    expected = await site.read(site.query("clients", "projection", **given))
+    expected = await projected(site, "clients", **given)
     parked = await site.read(site.query("clients", source, **given), park=random.Random(source))
     assert parked == expected
     assert not caplog.records  # as of a connection that had to be cut, for it was still reading
@@ -98,8 +123,10 @@ async def test_a_feed_is_the_same_however_often_it_is_parked(
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.usefixtures("large_pages")
-async def test_a_limit_is_kept_to_the_row_and_tells_of_more(site: Site, source: SourceName) -> None:
-    everything = (await site.read(site.query("clients", "projection"))).records
+async def test_a_limit_is_kept_to_the_row_and_shows_that_there_is_more(
+    site: Site, source: SourceName
+) -> None:
+    everything = (await projected(site, "clients")).records
     whole = len(everything)
     for limit in (0, 1, 63, 64, 65, 575, 576, 577, 700, 1_300, whole - 1, whole, whole + 1):
         found = await site.read(site.query("clients", source, limit=str(limit)))
@@ -117,13 +144,26 @@ async def test_what_an_export_begins_with_is_kept_as_a_page_of_just_so_many_rows
     async with open_export(query, MEMBER, site.pool, options, Stages()) as export:
         while await export.take() is not None:
             pass
-    everything = await site.read(site.query("clients", "projection", limit="500"))
+    everything = await projected(site, "clients", limit="500")
     (page,) = kept
     assert (page.records, page.last, page.more) == (everything.records, everything.after, True)
 
 
-@pytest.mark.parametrize("source", NATIVE)
-@pytest.mark.parametrize("op", ["eq", "ne", "in", "prefix", "lt"])
+OPS: Final[Sequence[Op]] = ("eq", "ne", "in", "prefix", "lt")
+
+
+@DRAWN
+@pytest.mark.parametrize(
+    ("large_pages", "source", "op"),
+    [
+        (begins, source, op)
+        for turn, op in enumerate(OPS)
+        for n, begins in enumerate(BEGINNINGS)
+        for m, source in enumerate(NATIVE)
+        if share(4) == 4 or (turn + n + m) % 2 == 0
+    ],
+    indirect=["large_pages"],
+)
 @pytest.mark.usefixtures("large_pages")
 async def test_a_value_stays_a_value(site: Site, source: SourceName, op: Op) -> None:
     column, name = ("category", "budgets") if op in {"ne", "in"} else ("partner_one", "clients")
@@ -134,7 +174,7 @@ async def test_a_value_stays_a_value(site: Site, source: SourceName, op: Op) -> 
         listed = f'"{value.replace(chr(34), chr(34) * 2)}",venue'
         asked = {f"{column}.{op}": listed if op == "in" else value, "limit": "70"}
         query = site.query(name, source, **asked)
-        expected = await site.read(site.query(name, "projection", **asked))
+        expected = await projected(site, name, **asked)
         assert await site.read(query) == expected
 
 
@@ -143,7 +183,7 @@ async def test_a_position_of_hostile_values_stays_a_position(site: Site) -> None
     for value in HOSTILE:
         after = f"{''.join(f'%{byte:02x}' for byte in value.encode())},5"
         asked = {"order": "name", "after": after, "limit": "3"}
-        expected = await site.read(site.query("clients", "projection", **asked))
+        expected = await projected(site, "clients", **asked)
         assert await site.read(site.query("clients", "copy", **asked)) == expected
 
 
@@ -153,7 +193,7 @@ def test_a_nul_is_refused_before_anything_is_asked(site: Site) -> None:
 
 
 async def plan_of(site: Site, query: FeedQuery, after: Sequence[str]) -> dict[str, Any]:
-    """How PostgreSQL would read a page behind this row, row-level security and all."""
+    """PostgreSQL's plan for a page behind this row, row-level security and all."""
     pages = CopyPages(query, MEMBER)
     async with transaction.reading(site.pool, MEMBER, Stages()) as (connection, _):
         # The table is so small that PostgreSQL would otherwise read and sort all of it.
@@ -261,7 +301,7 @@ GONE: Final = (
 
 @pytest.mark.parametrize("change", [*KEPT, *GONE])
 @pytest.mark.parametrize("source", NATIVE)
-async def test_of_a_table_that_is_altered_each_name_has_its_own_value_or_there_is_an_error(
+async def test_while_a_table_is_altered_values_keep_their_names_or_there_is_an_error(
     new_database: NewDatabase, tmp_path: Path, source: SourceName, change: str
 ) -> None:
     file = tmp_path / "datasets.toml"
@@ -284,7 +324,7 @@ async def test_of_a_table_that_is_altered_each_name_has_its_own_value_or_there_i
 
 
 async def source_of(service: Running, dataset: str, query: str = "") -> tuple[str, bytes]:
-    """What a feed's head says of its source, and the body."""
+    """The source in a feed's head, and the body."""
     headers = {**bearer(operator=True), "Cache-Control": "no-cache"}
     url = f"{service.url}/v1/feeds/{dataset}?format=ndjson&{query}"
     async with aiohttp.request("GET", url, headers=headers) as answer:
@@ -294,7 +334,7 @@ async def source_of(service: Running, dataset: str, query: str = "") -> tuple[st
 
 
 @pytest.mark.parametrize("source", SOURCES)
-async def test_a_streams_head_tells_its_source(
+async def test_a_streams_head_names_its_source(
     world_url: str, tmp_path: Path, source: SourceName
 ) -> None:
     file = tmp_path / "datasets.toml"
@@ -314,7 +354,7 @@ async def test_without_the_encoder_a_start_says_so_and_the_bytes_are_the_same(
         assert len([line for line in slow.log if "there is no native encoder" in line]) == 1
 
 
-def test_a_forced_source_that_can_not_be_had_or_sorts_is_told_by_check(
+def test_check_reports_a_forced_source_that_is_unavailable_or_sorts(
     world_url: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "datasets.toml"
@@ -322,17 +362,8 @@ def test_a_forced_source_that_can_not_be_had_or_sorts_is_told_by_check(
         "[clients.orders]", '[clients.orders]\nvenue = ["status"]'
     )
     file.write_text(by_source(declared, "copy"))
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("FEEDSVC_")},
-        "DATABASE_URL": world_url,
-        "FEEDSVC_AUTH__KEY": KEY,
-        "FEEDSVC_DATASETS__FILE": str(file),
-        **without_encoder(tmp_path),
-    }
-    command = [sys.executable, "-m", "feedsvc", "check"]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
-    )
-    told = done.stdout + done.stderr
-    assert "clients.source: 'copy' needs the native encoder" in told
-    assert "clients.source: 'copy' sorts for each page of the order 'venue'" in told
+    more = {"FEEDSVC_DATASETS__FILE": str(file), **without_encoder(tmp_path)}
+    done = feedsvc("check", env=environment(world_url, **more))
+    reported = done.stdout + done.stderr
+    assert "clients.source: 'copy' needs the native encoder" in reported
+    assert "clients.source: 'copy' sorts for each page of the order 'venue'" in reported

@@ -1,4 +1,4 @@
-"""If row-level security was not told who reads, nothing is read, and somebody is woken."""
+"""If row-level security has no tenant, nothing is read, and an alert fires."""
 
 import logging
 from importlib.resources import files

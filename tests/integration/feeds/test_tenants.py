@@ -1,4 +1,4 @@
-"""Who sees what: two tenants, a couple and an admin at once, and each of the two locks alone."""
+"""Rows that callers see: two tenants, a couple and an admin at once, and each lock alone."""
 
 import asyncio
 import re
@@ -15,19 +15,19 @@ from streams import tokens
 from tests.integration.conftest import NewDatabase
 from tests.integration.feeds.foreign import oracle
 from tests.integration.feeds.foreign.oracle import literal
-from tests.support.servers import TEMPLATE, as_login, with_database
+from tests.support.servers import TEMPLATE, as_login
 from tests.support.service import REPOSITORY, bearer, serving
 
 DECLARED = REPOSITORY / "config" / "datasets.toml"
 DATASETS = declarations(DECLARED)
-SHARED_WITH_COUPLES = {"vendors"}
+SHARED_WITH_COUPLES = {"vendors", "vendor_figures"}
 OWN, OTHER = "rosewood", "atelier-blanc"
 PAGE = "200"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `client` is a couple's id."""
+    """A caller. `client` is a couple's id."""
 
     tenant: str
     role: str = "member"
@@ -75,6 +75,7 @@ async def columns_of(world: asyncpg.Connection, name: str) -> list[str]:
     return [row[0] for row in rows]
 
 
+@pytest.mark.either_way
 @pytest.mark.parametrize("name", DATASETS)
 async def test_all_at_once_each_gets_its_own_rows_alone(
     http: aiohttp.ClientSession, world: asyncpg.Connection, callers: list[Caller], name: str
@@ -84,33 +85,50 @@ async def test_all_at_once_each_gets_its_own_rows_alone(
     async def body(caller: Caller, form: str) -> tuple[int, str]:
         parameters = {"format": form, "limit": PAGE} | ({"guard": "off"} if form == "csv" else {})
         url = f"/v1/feeds/{name}"
-        async with http.get(url, params=parameters, headers=caller.headers) as answer:
-            return answer.status, await answer.text()
+        async with asyncio.timeout(60):
+            while True:  # on a busy machine some wait for a connection in vain
+                async with http.get(url, params=parameters, headers=caller.headers) as answer:
+                    if answer.status != 503:
+                        return answer.status, await answer.text()
+                await asyncio.sleep(0.1)
 
     asked = [(caller, form) for form in oracle.FORMATS for caller in callers] * 2
     answers = await asyncio.gather(*(body(caller, form) for caller, form in asked))
     columns = await columns_of(world, name)
-    seen = 0
+    may_read = [caller for caller in callers if caller.may_read(name)]
+    expected = {caller: await rows_and_cells(world, caller, name, columns) for caller in may_read}
     for (caller, form), (status, text) in zip(asked, answers, strict=True):
-        if not caller.may_read(name):
-            assert status == 403
-            continue
-        source = world, caller.rows(name), columns, f"{key_order(name)} LIMIT {PAGE}"
-        expected = await oracle.objects(*source)
-        seen += len(expected)
-        assert status == 200
-        oracle.assert_body(form, text, columns, expected, await oracle.cells(*source))
-    assert seen
+        assert status == (200 if caller in expected else 403)
+        if caller in expected:
+            oracle.assert_body(form, text, columns, *expected[caller])
+    assert any(rows for rows, _ in expected.values())
 
 
+async def rows_and_cells(
+    world: asyncpg.Connection, caller: Caller, name: str, columns: list[str]
+) -> tuple[list[str], list[list[str | None]]]:
+    """The rows and cells of a caller's first page, which depend on no format."""
+    await as_tenant(world, caller.tenant)
+    source = world, caller.rows(name), columns, f"{key_order(name)} LIMIT {PAGE}"
+    return await oracle.objects(*source), await oracle.cells(*source)
+
+
+async def as_tenant(world: asyncpg.Connection, tenant: str) -> None:
+    """Set the tenant, whose rows alone a view of figures has even for a superuser."""
+    await world.execute("SELECT set_config('feedsvc.tenant', $1, false)", tenant)
+
+
+@pytest.mark.either_way
 @pytest.mark.parametrize("name", DATASETS)
 async def test_anothers_row_has_no_address(
     http: aiohttp.ClientSession, world: asyncpg.Connection, name: str
 ) -> None:
     """The key of another tenant's row is as unknown as that of no row."""
+    await as_tenant(world, OTHER)
     keys = await oracle.cells(
         world, Caller(OTHER).rows(name), DATASETS[name].key, f"{key_order(name)} LIMIT 3"
     )
+    assert keys
     for key in keys:
         address = f"/v1/feeds/{name}/{tokens.encode(part or '' for part in key)}"
         async with http.get(address, headers=bearer(OTHER)) as answer:
@@ -170,6 +188,7 @@ async def test_a_client_that_can_have_no_row_is_forbidden(
         assert answer.status == 403
 
 
+@pytest.mark.either_way
 async def test_another_tenants_client_has_no_rows(
     http: aiohttp.ClientSession, world: asyncpg.Connection
 ) -> None:
@@ -180,6 +199,7 @@ async def test_another_tenants_client_has_no_rows(
             assert (answer.status, await answer.text()) == (200, "")
 
 
+@pytest.mark.either_way
 @pytest.mark.parametrize("order", ["key", "newest", "name"])
 async def test_another_tenants_token_gives_own_rows_alone(
     http: aiohttp.ClientSession, world: asyncpg.Connection, order: str
@@ -214,15 +234,10 @@ async def test_a_token_of_another_dataset_or_order_is_refused(
 
 
 @pytest.fixture(scope="module")
-async def own_world(admin_url: str, new_database: NewDatabase) -> AsyncIterator[str]:
+async def own_world(new_database: NewDatabase) -> AsyncIterator[str]:
     """A copy of the demo's world whose policies a test may take away."""
-    async with new_database() as url:
-        name = url.rpartition("/")[2]
-        admin = await asyncpg.connect(admin_url)
-        await admin.execute(f"DROP DATABASE {name}")
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
-        await admin.close()
-        yield with_database(admin_url, name)
+    async with new_database(TEMPLATE) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +249,7 @@ def unpredicated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain = re.sub(r'^client = ".*"$', "shared_with_clients = true", plain, flags=re.MULTILINE)
     analytics = 'key = ["tenant_id", "day", "metric"]\nshared_with_clients = true'
     plain = plain.replace('key = ["day", "metric"]', analytics)
+    plain = plain.replace('key = ["month"]', 'key = ["month"]\nshared_with_clients = true')
     file = tmp_path_factory.mktemp("datasets") / "datasets.toml"
     file.write_text(plain)
     assert all(
@@ -247,7 +263,7 @@ async def test_row_level_security_holds_without_the_predicate(
     world_url: str, unpredicated: Path, world: asyncpg.Connection, callers: list[Caller]
 ) -> None:
     with serving(world_url, datasets=unpredicated) as running:
-        await assert_own_rows(running.url, world, callers, {"analytics"})
+        await assert_own_rows(running.url, world, callers, {"analytics", "month_figures"})
 
 
 async def test_the_predicate_holds_without_row_level_security(
@@ -257,6 +273,8 @@ async def test_the_predicate_holds_without_row_level_security(
     with serving(as_login(own_world)) as running:
         # Behind the start, which refuses such a database.
         for declared in DATASETS.values():
+            if declared.refreshed:
+                continue  # a view, whose conditions stay
             await world.execute(f"ALTER TABLE {declared.relation} DISABLE ROW LEVEL SECURITY")
         await assert_own_rows(running.url, world, callers, set())
     await world.close()
@@ -274,6 +292,7 @@ async def assert_own_rows(
                 async with http.get(address, headers=caller.headers) as answer:
                     body = await answer.text()
                 if caller.may_read(name):
+                    await as_tenant(world, caller.tenant)
                     order = f"{key_order(name)} LIMIT {PAGE}"
                     rows = await oracle.objects(world, caller.rows(name), columns, order)
                     assert oracle.lines(body) == rows

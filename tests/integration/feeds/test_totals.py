@@ -95,13 +95,13 @@ async def http(url: str, file: Path) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def opening(http: aiohttp.ClientSession, **given: str) -> dict[str, Any]:
-    """What the first event says of the total."""
+    """The total in the first event."""
     parameters = {"format": "sse", "limit": "501", **given}
     async with http.get("/v1/feeds/items", params=parameters, headers=bearer()) as answer:
         assert answer.status == 200, await answer.text()
         (first, *_) = sse.parse(await answer.read()).events
-    told = json.loads(first.data)
-    return {"total": told["total"], "total_kind": told["total_kind"]}
+    reported = json.loads(first.data)
+    return {"total": reported["total"], "total_kind": reported["total_kind"]}
 
 
 @pytest.mark.parametrize(
@@ -118,14 +118,14 @@ async def opening(http: aiohttp.ClientSession, **given: str) -> dict[str, Any]:
         ),
     ],
 )
-async def test_another_tenants_value_is_as_one_that_nobody_has(
+async def test_another_tenants_value_is_as_one_that_does_not_exist(
     http: aiohttp.ClientSession, theirs: dict[str, str], nobodys: dict[str, str]
 ) -> None:
     """The planner's estimates are made of all tenants' values."""
     for more in ({}, {"limit": "9000000"}):
-        told = await opening(http, **theirs, **more)
-        assert told == {"total": 0, "total_kind": "exact"}
-        assert told == await opening(http, **nobodys, **more)
+        reported = await opening(http, **theirs, **more)
+        assert reported == {"total": 0, "total_kind": "exact"}
+        assert reported == await opening(http, **nobodys, **more)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ async def test_another_tenants_value_is_as_one_that_nobody_has(
 async def test_rows_are_counted_as_far_as_that_is_cheap(
     http: aiohttp.ClientSession, given: dict[str, str], total: int | None, kind: str
 ) -> None:
-    told = await opening(http, **given)
-    assert told == {"total": total, "total_kind": kind}
+    reported = await opening(http, **given)
+    assert reported == {"total": total, "total_kind": kind}
 
 
 async def test_rows_that_take_long_to_count_are_not_waited_for(url: str, file: Path) -> None:
@@ -200,7 +200,7 @@ async def test_which_way_rows_came_is_for_operators(http: aiohttp.ClientSession)
         await answer.read()
 
 
-def test_an_estimate_is_told_in_steps() -> None:
+def test_an_estimate_is_rounded_to_steps() -> None:
     assert [coarse(n) for n in (0, 1, 10_001, 12_345, 149_000, 84_000, 999_999)] == [
         *(0, 1, 10_000, 15_000, 150_000, 100_000, 1_000_000)
     ]

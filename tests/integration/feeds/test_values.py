@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from tests.integration.conftest import NewDatabase
 from tests.integration.feeds.foreign import oracle
 from tests.integration.feeds.foreign import wide as wide_table
-from tests.integration.feeds.foreign.values import AS_TYPED, SCALAR, TYPES
+from tests.integration.feeds.foreign.values import AS_TYPED, NESTED, SCALAR, TYPES
+from tests.support.drawn import share
 from tests.support.servers import as_login
 from tests.support.service import bearer, serving
 from tests.support.sources import COPY_AT_ONCE, SOURCES
@@ -40,7 +41,7 @@ GRANT SELECT ON wide TO PUBLIC;
 """
 ROWS = 25  # values of one request: most of a test's time is the requests'
 EXAMPLES = settings(
-    max_examples=8,
+    max_examples=share(16),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -53,9 +54,6 @@ class Wide:
     http: aiohttp.ClientSession
     # Whose turn it is: datasets of the one table, each by a source of its own.
     turn: Iterator[str] = field(default_factory=lambda: cycle(f"wide-{name}" for name in SOURCES))
-
-    async def fill(self, kind: str, values: Sequence[str | None]) -> None:
-        await wide_table.fill(self.superuser, COLUMNS[kind], kind, values)
 
     async def body(self, form: str, columns: Sequence[str]) -> str:
         parameters = {"format": form, "columns": ",".join(columns)}
@@ -93,18 +91,25 @@ async def wide(
         await superuser.close()
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(
+    "kinds",
+    [*wide_table.together(SCALAR), *wide_table.together(NESTED)],
+    ids=", ".join,
+)
 @EXAMPLES
 @given(data=st.data())
 async def test_a_value_is_sent_as_postgresql_writes_it(
-    wide: Wide, kind: str, data: st.DataObject
+    wide: Wide, kinds: Sequence[str], data: st.DataObject
 ) -> None:
-    values = data.draw(st.lists(st.none() | TYPES[kind], min_size=1, max_size=ROWS))
-    await wide.fill(kind, values)
-    columns = ("id", COLUMNS[kind])
+    values = {
+        kind: data.draw(st.lists(st.none() | TYPES[kind], min_size=1, max_size=ROWS))
+        for kind in kinds
+    }
+    await wide_table.fill(wide.superuser, COLUMNS, values)
+    columns = ("id", *(COLUMNS[kind] for kind in kinds))
     text = await wide.assert_sent_whole(columns)
-    if kind in SCALAR:
-        as_sent = {COLUMNS[kind]} if kind in AS_TYPED else set()
+    if kinds[0] in SCALAR:
+        as_sent = {COLUMNS[kind] for kind in AS_TYPED.intersection(kinds)}
         await assert_copied_back(wide.superuser, text, columns, as_sent)
 
 

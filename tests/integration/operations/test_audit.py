@@ -126,7 +126,7 @@ async def test_every_refusal(client: aiohttp.ClientSession, world: asyncpg.Conne
         assert str(found["address"]) == "127.0.0.1"
 
 
-async def test_what_tells_which_rows_is_kept_and_no_secret_is(
+async def test_the_filter_is_kept_and_no_secret_is(
     client: aiohttp.ClientSession, world: asyncpg.Connection
 ) -> None:
     """A row's key, where a stream went on, both ends of a long query; no token, anywhere."""
@@ -204,7 +204,7 @@ async def test_a_stream_that_broke_off(
     assert (found["result"], found["why"]) == ("failed", "database-unavailable")
 
 
-async def test_nobody_but_the_operator_reads_or_changes_it(
+async def test_only_the_operator_reads_or_changes_it(
     client: aiohttp.ClientSession, world: asyncpg.Connection, world_url: str
 ) -> None:
     login = await asyncpg.connect(world_url)
@@ -315,7 +315,7 @@ async def test_refusals_without_a_token_are_one_entry_and_a_count_for_an_address
     assert await world.fetchval(named) == 1
 
 
-async def test_an_entry_is_written_once_though_it_was_told_twice(
+async def test_an_entry_that_is_sent_twice_is_written_once(
     world_url: str, world: asyncpg.Connection
 ) -> None:
     async with audit_log(world_url) as log:

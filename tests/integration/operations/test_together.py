@@ -1,4 +1,4 @@
-"""Several workers told of, and mended, as one service."""
+"""Several workers, reported and repaired as one service."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import asyncpg
-import psutil
 import pytest
 
+from tests.support.processes import children
 from tests.support.servers import LOGIN, as_login
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
-    from tests.integration.conftest import NewDatabase
 
 ADMIN = bearer(role="admin")
 WORKERS = 3
@@ -39,12 +38,11 @@ DATASETS = '[endless]\nrelation = "app.endless"\nkey = ["n"]\nshared = true\nnot
 
 
 @pytest.fixture(scope="module")
-async def database(new_database: NewDatabase) -> AsyncIterator[str]:
-    async with new_database() as url:
-        admin = await asyncpg.connect(url)
-        await admin.execute(SCHEMA)
-        await admin.close()
-        yield as_login(url)
+async def database(log_database: str) -> str:
+    admin = await asyncpg.connect(log_database)
+    await admin.execute(SCHEMA)
+    await admin.close()
+    return as_login(log_database)
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def service(database: str, tmp_path: Path) -> Iterator[Running]:
 
 
 def workers_of(service: Running) -> set[int]:
-    return {child.pid for child in psutil.Process(service.pid).children()}
+    return {*children(service.pid)}
 
 
 async def until(condition: Callable[[], Awaitable[object]], seconds: float) -> None:
@@ -76,9 +74,9 @@ async def get(service: Running, path: str) -> Any:
 
 
 async def workers_check(service: Running) -> dict[str, Any]:
-    told = await get(service, "/api/performance/health")
-    (found,) = [check for check in told["checks"] if check["name"] == "workers"]
-    return {**found, "worker": told["worker"]}
+    reported = await get(service, "/api/performance/health")
+    (found,) = [check for check in reported["checks"] if check["name"] == "workers"]
+    return {**found, "worker": reported["worker"]}
 
 
 async def all_well(service: Running) -> bool:
@@ -115,8 +113,8 @@ async def read_on(stream: aiohttp.ClientResponse) -> None:
 
 async def test_workers_that_have_only_just_begun_are_not_called_ill(service: Running) -> None:
     await until(lambda: all_well(service), 20)
-    told = [line for line in service.log if "health: workers is" in line]
-    assert not [line for line in told if "is degraded (" in line]
+    reported = [line for line in service.log if "health: workers is" in line]
+    assert not [line for line in reported if "is degraded (" in line]
 
 
 async def test_a_worker_that_is_blocked_is_noticed_by_the_others(service: Running) -> None:
@@ -130,8 +128,8 @@ async def test_a_worker_that_is_blocked_is_noticed_by_the_others(service: Runnin
             return found["state"] == "degraded" and str(victim) in found["what"]
 
         await until(noticed, 60)
-        repaired = await repair(service, ["listener"])
-        assert {told["worker"]: told["outcome"] for told in repaired} == {
+        repaired = await repair(service, ["log_reader"])
+        assert {reported["worker"]: reported["outcome"] for reported in repaired} == {
             worker: "failed" if worker == victim else "done" for worker in workers_of(service)
         }
     finally:
@@ -165,11 +163,11 @@ async def test_every_worker_makes_a_repair_and_one_makes_those_of_the_database(
     service: Running,
 ) -> None:
     await until(lambda: all_well(service), 20)
-    told = await repair(service, ["connections", "sessions"], dry=True)
+    reported = await repair(service, ["connections", "sessions"], dry=True)
     workers = workers_of(service)
-    assert {t["worker"] for t in told if t["name"] == "connections"} == workers
-    assert len([t for t in told if t["name"] == "sessions"]) == 1
-    assert len(told) == WORKERS + 1
+    assert {t["worker"] for t in reported if t["name"] == "connections"} == workers
+    assert len([t for t in reported if t["name"] == "sessions"]) == 1
+    assert len(reported) == WORKERS + 1
 
 
 async def test_workers_that_hand_over_are_not_counted(service: Running) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -88,7 +88,7 @@ def traced(
     return {"database_url": url_of(postgres), "datasets": datasets, "settings": given}
 
 
-async def test_a_span_continues_the_callers_trace_and_is_what_postgresql_was_told(
+async def test_a_span_continues_the_callers_trace_and_is_named_to_postgresql(
     postgres: PostgresServer, datasets: Path, collector: Collector
 ) -> None:
     with serving(**traced(postgres, datasets, collector)) as service:  # type: ignore[arg-type]
@@ -100,8 +100,8 @@ async def test_a_span_continues_the_callers_trace_and_is_what_postgresql_was_tol
     assert span.status.code == Status.STATUS_CODE_UNSET
     log = (postgres.cluster.data.parent / "postgres.log").read_text()
     comment = rf"request_id='a-page',traceparent='00-{TRACE}-([0-9a-f]{{16}})-01'"
-    told = set(re.findall(comment, log))
-    assert told == {span.span_id.hex()}
+    reported = set(re.findall(comment, log))
+    assert reported == {span.span_id.hex()}
     found = attributes(span)
     assert found["http.request.method"] == "GET"
     assert found["http.route"] == "/v1/feeds/{dataset}"
@@ -126,14 +126,14 @@ async def test_answers_from_memory_have_spans_of_their_own(
 ) -> None:
     given = traced(postgres, datasets, collector, OTEL_SERVICE_NAME="feeds-of-ours")
     with serving(**given) as service:  # type: ignore[arg-type]
-        names = [f"again-{n}" for n in range(6)]
-        for name in names:
-            assert (await ask(service, "/v1/feeds/things?limit=3", name, **SAMPLED))[0] == 200
-        spans = [await span_of(collector, name) for name in names]
-    assert len({span.span_id for span in spans}) == len(names)
+        spans: list[Any] = []
+        async with asyncio.timeout(60):  # until one is of memory, which waits for the change log
+            while not spans or "feedsvc.stage.db" in attributes(spans[-1]):
+                name = f"again-{len(spans)}"
+                assert (await ask(service, "/v1/feeds/things?limit=3", name, **SAMPLED))[0] == 200
+                spans.append(await span_of(collector, name))
+    assert len({span.span_id for span in spans}) == len(spans) > 1
     assert {(span.trace_id.hex(), span.parent_span_id.hex()) for span in spans} == {(TRACE, SPAN)}
-    stages = [{k for k in attributes(span) if k.startswith("feedsvc.stage.")} for span in spans]
-    assert "feedsvc.stage.db" not in stages[-1]  # it was memory's
     assert b"feeds-of-ours" in collector.payloads[0]
 
 
@@ -215,7 +215,7 @@ async def test_a_stop_exports_what_waits(
 ) -> None:
     # No export is due by itself within a day.
     given = traced(postgres, datasets, collector, OTEL_BSP_SCHEDULE_DELAY="86400000")
-    with serving(**given) as service:  # type: ignore[arg-type]
+    with serving(**given, is_forked=False) as service:  # type: ignore[arg-type]
         await ask(service, PAGE, "last", **SAMPLED)
         assert collector.payloads == []
         service.terminate()

@@ -13,15 +13,15 @@ import asyncpg
 import pytest
 
 from feedsvc.backends.postgres.pool import PoolSet
-from feedsvc.core.events import (
+from feedsvc.core.events import Observers, RequestEnded
+from feedsvc.core.problems import NotSetUp
+from feedsvc.core.process_stats import (
     AuditState,
-    Observers,
+    ChangeLogState,
     PoolState,
     ProcessStats,
-    RequestEnded,
     StandbyState,
 )
-from feedsvc.core.problems import NotSetUp
 from feedsvc.operations.metrics.cells import Cells
 from feedsvc.operations.metrics.observer import Domain, MetricsObserver
 from feedsvc.operations.performance import live
@@ -60,10 +60,10 @@ def vitals(at: float, **changes: Any) -> ProcessStats:
         "machine_memory": 8 << 30, "machine_memory_free": 6 << 30, "disk": 100, "disk_free": 40,
         "pools": {"read": PoolState(8, 4, 2, 1)}, "running": 3, "leaving": False, "cached_pages": 7,
         "cached_bytes": 7_000, "evicted_pages": 0, "database_answers": True,
-        "redis_answers": None, "listener_hears": True,
+        "redis_answers": None, "log_reads": True,
         "health": {"primary": "ok"}, "kept_out": {},
         "standbys": {"db2:5432": StandbyState(True, 0.5)},
-        "audit": AuditState(50, 100, 0), "keys_age": 90.0,
+        "audit": AuditState(50, 100, 0), "keys_age": 90.0, "log": ChangeLogState(9, 50.0, 1, 7.0),
     }  # fmt: skip
     return ProcessStats(**{**plain, **changes})
 
@@ -78,10 +78,10 @@ class Worker:
         metrics.observe(observers)
         self.tracker = Tracker(store, Sampling(0, 1), metrics.tracked(), folder, slot)
         self.tracker.observe(observers)
-        self.tell = observers.tell
+        self.publish = observers.publish
 
     def lives(self, at: float, **changes: Any) -> None:
-        self.tell(vitals(at, **changes))
+        self.publish(vitals(at, **changes))
 
 
 @asynccontextmanager
@@ -122,7 +122,7 @@ async def test_percentiles_over_minutes_and_workers_are_near_the_exact_ones(data
             for minute, durations in enumerate(parted(part, 10)):
                 worker.lives(now - 3_000 + minute * 60)
                 for seconds in durations:
-                    worker.tell(ended(seconds))
+                    worker.publish(ended(seconds))
             await worker.tracker.close()
         report = await Worker(store).tracker.report("1h")
     assert report["lacking"] is None
@@ -148,7 +148,7 @@ async def test_minutes_become_hours_without_a_change_in_what_is_reported(
             for number, durations in enumerate(parted(part, 12)):
                 worker.lives(hour - 10 * HOUR + number * 900)
                 for seconds in durations:
-                    worker.tell(ended(seconds))
+                    worker.publish(ended(seconds))
             await worker.tracker.close()
         before = await Worker(store).tracker.report("24h")
         assert await admin.fetchval("SELECT count(*) FROM feedsvc.performance") == 24
@@ -177,7 +177,7 @@ async def test_what_is_kept_of_the_past_is_what_reading_it_anew_would_give(datab
             for _ in range(chance.randrange(6)):
                 worker.lives(now - chance.choice((60, 7_000, 20_000, 150_000)) * chance.random())
                 for _ in range(chance.randrange(1, 4)):
-                    worker.tell(ended(chance.random()))
+                    worker.publish(ended(chance.random()))
             await worker.tracker.close()
             if chance.random() < 0.4:
                 await store.tidy()
@@ -202,20 +202,20 @@ async def test_a_minute_that_comes_late_joins_its_hour(
         for seconds in (0.1, 0.2):
             worker = Worker(store)
             worker.lives(hour - 10 * HOUR)
-            worker.tell(ended(seconds))
+            worker.publish(ended(seconds))
             await worker.tracker.close()
             assert await store.tidy() == 1
         assert (await Worker(store).tracker.report("24h"))["totals"]["count"] == 2
 
 
-async def test_what_nobody_can_ask_for_any_more_is_trimmed(
+async def test_minutes_past_every_report_are_trimmed(
     database: str, admin: asyncpg.Connection
 ) -> None:
     async with store_on(database) as store:
         for age in (KEPT_HOURS.total_seconds() + 60, KEPT_HOURS.total_seconds() - HOUR):
             worker = Worker(store)
             worker.lives(time.time() - age)
-            worker.tell(ended(0.1))
+            worker.publish(ended(0.1))
             await worker.tracker.close()
         while await store.tidy():
             pass
@@ -228,16 +228,16 @@ async def test_the_trend_is_against_the_range_before(database: str) -> None:
         worker = Worker(store)
         worker.lives(now - 5_400)
         for _ in range(100):
-            worker.tell(ended(0.1))
+            worker.publish(ended(0.1))
         worker.lives(now - 1_800)
         for number in range(150):
             failed = number < 30
-            worker.tell(
+            worker.publish(
                 ended(0.2, result="failed", status=200 if number % 2 else 503)
                 if failed
                 else ended(0.2)
             )
-        worker.tell(ended(0.1, dataset="budgets"))
+        worker.publish(ended(0.1, dataset="budgets"))
         await worker.tracker.close()
         report = await Worker(store).tracker.report("1h")
     clients, budgets = report["endpoints"]
@@ -268,14 +268,14 @@ async def test_the_minute_under_way_of_every_worker_is_counted_once(
             for worker in (one, other):
                 worker.lives(minute - 60)
                 for _ in range(5):
-                    worker.tell(ended(0.1))
+                    worker.publish(ended(0.1))
                 worker.lives(minute - 0.5)
             assert await counted() == 10, "from the files"
             for worker in (one, other):
                 worker.lives(minute + 0.5)
             assert await counted() == 10, "closed, which the files tell at once"
             for worker in (one, other):
-                worker.tell(ended(0.1))
+                worker.publish(ended(0.1))
                 worker.lives(minute + 3)
             assert await counted() == 12, "closed, and not written"
             await one_store.outbox.write()
@@ -303,7 +303,7 @@ async def test_minutes_wait_for_postgresql_and_not_without_end(
         worker = Worker(store)
         for minute in range(MOST_WAITING + 21):
             worker.lives(now - 60 * (MOST_WAITING + 20 - minute))
-            worker.tell(ended(0.1))
+            worker.publish(ended(0.1))
         assert not await store.outbox.write()
         assert len(store.outbox.waiting) == MOST_WAITING
         report = await worker.tracker.report("1h")
@@ -316,7 +316,7 @@ async def test_minutes_wait_for_postgresql_and_not_without_end(
     assert f"{MOST_WAITING} minutes wait and 20 were dropped" in caplog.text
 
 
-async def test_a_minute_is_written_once_though_it_was_told_twice(
+async def test_a_minute_that_is_sent_twice_is_written_once(
     database: str, admin: asyncpg.Connection
 ) -> None:
     async with store_on(database) as store:
@@ -350,7 +350,7 @@ async def test_a_row_that_can_not_be_read_is_passed_over(
     async with store_on(database) as store:
         worker = Worker(store)
         worker.lives(time.time())
-        worker.tell(ended(0.1))
+        worker.publish(ended(0.1))
         assert (await worker.tracker.report("24h"))["totals"]["count"] == 1
         assert await store.tidy() == 1
     assert "can't be read" in caplog.text

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests.integration.cache.test_cache import OWN, PAGE, get
 from tests.integration.cache.test_cache_faults import behind_a_proxy
 from tests.support.balancer import balancing, needs_haproxy
+from tests.support.cache_client import OWN, PAGE, get
 from tests.support.exposed import exposed
 from tests.support.service import NO_REDIS, bearer
 
@@ -53,7 +53,7 @@ async def test_stale_pages_pass_a_balancer_unless_ready_needs_the_database(
 
 
 async def until_checked(session: aiohttp.ClientSession) -> None:
-    """Waits until the service knows that PostgreSQL is away, and was asked four times since."""
+    """Wait until the service knows that PostgreSQL is away, and was asked four times since."""
     least = float("inf")
     async with asyncio.timeout(60):
         while True:
@@ -67,7 +67,7 @@ async def until_checked(session: aiohttp.ClientSession) -> None:
 
 
 async def until_the_balancer_refuses(client: aiohttp.ClientSession) -> None:
-    """Waits for a refusal of the balancer's own, which has no request's id."""
+    """Wait for a refusal of the balancer's own, which has no request's id."""
     async with asyncio.timeout(60):
         while True:
             async with client.get(PAGE) as answer:

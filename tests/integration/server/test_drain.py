@@ -1,4 +1,4 @@
-"""SIGTERM under load, and workers that die: nobody is cut off who could still be served."""
+"""SIGTERM under load, and workers that die: no client is cut off that could still be served."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import aiohttp
-import asyncpg
 import pytest
 
-from tests.support import sse
-from tests.support.servers import LOGIN, as_login
+from tests.support import slow_world, sse
+from tests.support.processes import children
+from tests.support.servers import as_login
 from tests.support.service import Running, bearer, serving
 
 if TYPE_CHECKING:
@@ -31,24 +31,7 @@ if TYPE_CHECKING:
 
 psutil = importlib.import_module("psutil")  # it has no type stubs
 
-SLACK = 5.0  # what an exit may take beyond its deadlines on a busy machine
-
-# A row every 5 ms: `brief` is over in a second or so, `endless` not within any of these tests.
-SCHEMA = f"""
-CREATE SCHEMA slow;
-CREATE VIEW slow.brief AS
-    SELECT n, pg_sleep(0.005) IS NULL AS awake FROM generate_series(1, 400) AS n ORDER BY n;
-CREATE VIEW slow.endless AS
-    SELECT n, pg_sleep(0.005) IS NULL AS awake FROM generate_series(1, 100000) AS n ORDER BY n;
-CREATE TABLE slow.quick (n int PRIMARY KEY);
-INSERT INTO slow.quick SELECT generate_series(1, 1000);
-GRANT USAGE ON SCHEMA slow TO {LOGIN};
-GRANT SELECT ON ALL TABLES IN SCHEMA slow TO {LOGIN};
-"""
-DATASETS = "".join(
-    f'[{name}]\nrelation = "slow.{name}"\nkey = ["n"]\nshared = true\nnot_null = ["n"]\n'
-    for name in ("brief", "endless", "quick")
-)
+SLACK = 30.0  # seconds: what an exit may take beyond its deadlines on a busy machine
 
 FORMS = ["format=json", "format=csv", "format=ndjson", "format=sse", "format=ndjson&frames=1"]
 ROW = re.compile(rb'(?:"n":|^)(\d+),', re.MULTILINE)
@@ -61,7 +44,7 @@ class Serve(Protocol):
 
 
 class Body(NamedTuple):
-    """What arrived of a body, and whether it ended with the final chunk."""
+    """The bytes of a body that arrived, and whether the final chunk did."""
 
     data: bytes
     whole: bool
@@ -92,11 +75,8 @@ async def serve(
     new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Serve]:
     datasets: Path = tmp_path_factory.mktemp("drain") / "datasets.toml"
-    datasets.write_text(DATASETS)
-    async with new_database() as url:
-        admin = await asyncpg.connect(url)
-        await admin.execute(SCHEMA)
-        await admin.close()
+    datasets.write_text(slow_world.DATASETS)
+    async with new_database(script=slow_world.SCHEMA) as url:
 
         def start(drain_timeout: float, workers: int) -> AbstractContextManager[Running]:
             return serving(
@@ -151,7 +131,7 @@ def _read_on(
 
 
 async def ask(service: Running, path: str) -> Answer:
-    """Asks on a connection of its own."""
+    """Ask on a connection of its own."""
     async with aiohttp.request("GET", service.url + path, headers=bearer()) as answer:
         return Answer(answer.status, answer.headers, await answer.json(content_type=None))
 
@@ -172,7 +152,7 @@ async def is_draining(service: Running) -> bool:
 
 
 def workers_of(service: Running) -> set[int]:
-    return {child.pid for child in psutil.Process(service.pid).children()}
+    return {*children(service.pid)}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -183,7 +163,7 @@ async def test_running_streams_finish_and_new_ones_are_sent_elsewhere(
         streams = Streams()
         await streams.begin(service, [f"/v1/feeds/brief?{form}" for form in FORMS * workers])
         service.terminate()
-        await until(lambda: is_draining(service), 1.0)
+        await until(lambda: is_draining(service), SLACK)
         ready = await ask(service, "/ready")
         assert (ready.status, ready.json["reason"]) == (503, "the process is stopping")
         for form in FORMS:
@@ -194,7 +174,7 @@ async def test_running_streams_finish_and_new_ones_are_sent_elsewhere(
         assert (page.status, len(page.json)) == (200, 20)
         assert page.headers["Connection"] == "close"
         assert (await ask(service, "/v1/feeds/quick/7")).json == {"n": 7}
-        for body in await streams.bodies(10):
+        for body in await streams.bodies(SLACK):
             assert body.whole
             assert body.rows() == list(range(1, 401))
         assert await exit_code(service, SLACK) == 0
@@ -234,7 +214,7 @@ async def test_a_second_signal_stops_at_once(
         streams = Streams()
         await streams.begin(service, [f"/v1/feeds/endless?{form}" for form in FORMS])
         service.process.send_signal(number)
-        await until(lambda: is_draining(service), 1.0)
+        await until(lambda: is_draining(service), SLACK)
         service.process.send_signal(number)
         for body in await streams.bodies(SLACK):
             assert not body.whole
@@ -255,6 +235,6 @@ async def test_a_worker_that_is_killed_is_replaced_while_requests_go_on(serve: S
 
 
 async def two_answering(service: Running, victim: int) -> bool:
-    """Whether there are two workers again; whoever is there answers meanwhile."""
+    """Return whether there are two workers again; whoever is there answers meanwhile."""
     assert (await ask(service, "/v1/feeds/quick?limit=20")).status == 200
     return len(workers_of(service) - {victim}) == 2

@@ -74,7 +74,7 @@ async def test_a_request_that_meets_the_end_of_its_connection_is_not_reset(world
 
 
 def _end_of(client: socket.socket) -> str:
-    """How a connection ended whose client had just sent another request."""
+    """The end of a connection whose client had just sent another request."""
     with client:
         client.settimeout(SOON)
         try:

@@ -1,4 +1,4 @@
-"""What tests start by fork behaves as the command that production starts."""
+"""Forked services behave as the command that production starts."""
 
 import asyncio
 import os
@@ -14,11 +14,16 @@ from tests.integration.commands.test_check import environment
 from tests.support import forked
 from tests.support.service import NO_REDIS, Running, serving
 
-_EITHER = pytest.mark.parametrize("is_forked", [True, False], ids=["forked", "started"])
 
-
-@_EITHER
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "is_forked"),
+    [
+        pytest.param(1, True, id="1-forked"),
+        pytest.param(2, True, id="2-forked"),
+        pytest.param(1, False, id="1-started", marks=pytest.mark.soak),
+        pytest.param(2, False, id="2-started"),
+    ],
+)
 async def test_a_service_ends_by_signal_with_status_0(
     world_url: str, workers: int, *, is_forked: bool
 ) -> None:
@@ -34,11 +39,9 @@ async def test_a_service_ends_by_signal_with_status_0(
     assert any("drained" in line for line in running.log)
 
 
-@_EITHER
-async def test_one_that_is_killed_has_that_signal_as_its_status(
-    world_url: str, *, is_forked: bool
-) -> None:
-    with serving(world_url, settings=NO_REDIS, is_forked=is_forked) as running:
+async def test_one_that_is_killed_has_that_signal_as_its_status(world_url: str) -> None:
+    """As `Popen` has it."""
+    with serving(world_url, settings=NO_REDIS) as running:
         running.process.kill()
         assert await asyncio.to_thread(running.process.wait, 60) == -signal.SIGKILL
         assert running.process.poll() == -signal.SIGKILL
@@ -58,7 +61,7 @@ def test_a_mistake_has_the_same_lines_and_status(monkeypatch: pytest.MonkeyPatch
 def test_a_variable_that_imports_may_read_asks_for_a_real_start() -> None:
     env = environment("")
     assert forked.may_be_forked(env)
-    assert not forked.may_be_forked({**env, "OTEL_SERVICE_NAME": "feeds"})
+    assert not forked.may_be_forked({**env, "PYTHONWARNINGS": "error"})
     assert not forked.may_be_forked({name: env[name] for name in env if name != "PATH"})
 
 

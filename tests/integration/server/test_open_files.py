@@ -21,7 +21,7 @@ HARD = 1_024
 LIMITED = ("sh", "-c", f'ulimit -S -n 400; ulimit -H -n {HARD}; exec "$@"', "sh")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def many_files() -> Iterator[None]:
     """Room for the crowd in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -33,7 +33,7 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def limited(world_url: str, many_files: None) -> Iterator[Running]:
     settings = {"FEEDSVC_SERVER__HEADER_TIMEOUT": "300", "FEEDSVC_CACHE__ENABLED": "0"}
     with serving(world_url, settings=settings, wrapper=LIMITED) as running:

@@ -1,4 +1,4 @@
-"""Pages of other origins: what a browser is told they may read, and what it is told always."""
+"""Pages of other origins: the headers for those that may read, and for all."""
 
 import base64
 import hashlib
@@ -119,7 +119,7 @@ async def test_a_listed_origin_may_read_every_answer(
     "origin", [None, STRANGER, "null", f"{ORIGIN}:8443", "http://app.example.com", f"{ORIGIN}.evil"]
 )
 @pytest.mark.parametrize(("path", "status"), ANSWERS)
-async def test_nobody_else_is_told_anything(
+async def test_other_origins_get_no_cors_header(
     shop: aiohttp.ClientSession, path: str, status: int, origin: str | None
 ) -> None:
     answer = await ask(shop, path, origin)
@@ -151,7 +151,7 @@ async def test_a_star_lets_every_origin_in(anyones: aiohttp.ClientSession, origi
         ("/live", "GET, HEAD"),
     ],
 )
-async def test_a_preflight_is_told_what_the_route_answers(
+async def test_a_preflight_gets_the_routes_methods(
     shop: aiohttp.ClientSession, path: str, methods: str
 ) -> None:
     answer = await ask_first(shop, path, ORIGIN, methods.partition(", ")[0])
@@ -197,7 +197,7 @@ def assert_protected(headers: Mapping[str, str], style: str = "") -> None:
 
 @pytest.mark.parametrize(("path", "status"), ANSWERS[:-1])
 @pytest.mark.parametrize("origin", [None, ORIGIN])
-async def test_every_answer_tells_a_browser_to_do_nothing_with_it(
+async def test_every_answer_forbids_a_browser_to_interpret_it(
     shop: aiohttp.ClientSession, path: str, status: int, origin: str | None
 ) -> None:
     for method in ("GET", "HEAD"):

@@ -166,11 +166,12 @@ async def test_calc_reads_german_amounts_as_numbers_and_timestamps_as_dates(
     cells: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     asked = "columns=amount,ratio,at,note&tz=Europe/Berlin&bom=1"
-    rows = opened(await body(cells, f"cells_amounts?{STYLE}&{asked}"), tmp_path, ";", GERMAN)
+    styled = await body(cells, f"cells_amounts?{STYLE}&{asked}")
+    usual = await body(cells, "cells_amounts?format=csv&delimiter=;&columns=amount")
+    rows, unstyled = opened([styled, usual], tmp_path, ";", GERMAN)
     amount, ratio, at, note = rows[1][:4]
     assert (amount.kind, float(amount.value)) == ("float", 1234.5)
     assert (ratio.kind, float(ratio.value)) == ("float", 0.25)
     assert (at.kind, at.value) == ("date", "2026-05-30T17:30:00")
     assert (note.kind, note.value) == ("string", "a;b")
-    usual = await body(cells, "cells_amounts?format=csv&delimiter=;&columns=amount")
-    assert opened(usual, tmp_path, ";", GERMAN)[1][0].kind != "float"
+    assert unstyled[1][0].kind != "float"

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 
 from tests.support.balancer import balancing, needs_haproxy
@@ -32,17 +31,14 @@ GRANT SELECT ON wide.long TO {LOGIN};
 DATASETS = '[long]\nrelation = "wide.long"\nkey = ["n"]\nshared = true\n'
 PAUSE = 0.02  # seconds after each piece
 PIECE = 16_384  # bytes
-STILL = 7.0  # seconds in which a client reads nothing
+STILL = 7.0  # seconds in which a client reads nothing, and hardly any of the time that it may
 every_way = pytest.mark.parametrize("way", ["direct", pytest.param("haproxy", marks=needs_haproxy)])
 FORMS = ["format=sse", "format=ndjson&frames=1"]
 
 
 @pytest.fixture(scope="module")
 async def wide(new_database: NewDatabase) -> AsyncIterator[str]:
-    async with new_database() as url:
-        admin = await asyncpg.connect(url)
-        await admin.execute(SCHEMA)
-        await admin.close()
+    async with new_database(script=SCHEMA) as url:
         yield as_login(url)
 
 
@@ -107,7 +103,7 @@ async def test_a_client_that_pauses_gets_to_read_why_its_export_was_ended(
     wide: str, tmp_path: Path, way: str
 ) -> None:
     """The last bytes wait in the service for as long as a client that is behind may be still."""
-    settings = {"FEEDSVC_STREAMS__EXPORT_TIMEOUT": "1"}
+    settings = {"FEEDSVC_STREAMS__EXPORT_TIMEOUT": "1", "FEEDSVC_STREAMS__STALL_TIMEOUT": "120"}
     async with begun(wide, tmp_path, settings, way) as (service, clients):
         async with asyncio.timeout(60):
             while sum("broken off" in line for line in service.log) < len(clients):

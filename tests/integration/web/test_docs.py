@@ -10,7 +10,7 @@ LINKS = {"href", "src", "srcset", "action", "data", "poster", "style"}
 
 
 class _Page(HTMLParser):
-    """What a reader sees, by element, and where the page points."""
+    """The text that a reader sees, by element, and the page's links."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

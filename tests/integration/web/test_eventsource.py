@@ -110,7 +110,7 @@ async def test_a_browsers_eventsource_resumes_by_itself(
 async def test_npms_eventsource_resumes_with_the_cookie(
     http: aiohttp.ClientSession, service: Running
 ) -> None:
-    folder = _with_eventsource()
+    folder = with_eventsource()
     target, expected = await address(http), await whole(http)
     async with fronted(service.url) as front:
         process = await asyncio.create_subprocess_exec(
@@ -121,7 +121,7 @@ async def test_npms_eventsource_resumes_with_the_cookie(
         assert_resumed(json.loads(out), expected, front.feeds)
 
 
-def _with_eventsource() -> Path:
+def with_eventsource() -> Path:
     """A folder with npm's package; skips the test where it can't be had."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:

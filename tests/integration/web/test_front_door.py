@@ -1,4 +1,4 @@
-"""What happens to a connection before anybody has answered: late, endless, too many, forged."""
+"""Connections before their first answer: late, endless, too many, forged."""
 
 import asyncio
 import importlib
@@ -69,7 +69,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_who_sends_nothing_is_dropped(hurried: Running) -> None:
+async def test_a_client_that_sends_nothing_is_dropped(hurried: Running) -> None:
     start = time.monotonic()
     async with wire(hurried) as idle:
         assert await idle.is_closed_within(DEADLINE)
@@ -84,7 +84,7 @@ async def test_a_head_that_trickles_is_dropped(hurried: Running) -> None:
         assert time.monotonic() - start > HEADER_TIMEOUT * 0.9
 
 
-async def test_nobody_waits_for_a_head_that_trickles(crowded: Running) -> None:
+async def test_no_request_waits_for_a_head_that_trickles(crowded: Running) -> None:
     async with wire(crowded) as slow:
         trickling = asyncio.create_task(slow.trickle(request(PAGE, TOKEN) * 50, 0.1))
         await get_a_page(crowded)
@@ -197,7 +197,7 @@ async def ticket_in_pieces(client: Wire) -> int:
     return answer.status
 
 
-async def test_who_is_refused_before_the_body_is_not_waited_for(hurried: Running) -> None:
+async def test_the_body_of_a_refused_request_is_not_waited_for(hurried: Running) -> None:
     errors = sum("Unhandled" in line or "Traceback" in line for line in hurried.log)
     async with wire(hurried) as slow:
         await slow.send(request("/v1/tickets", "Content-Length: 30", method="POST"))
@@ -263,7 +263,7 @@ async def test_an_address_has_so_many_connections(crowded: Running) -> None:
     assert not [line for line in crowded.log if OFFICE in line]
 
 
-async def test_who_leaves_makes_room(crowded: Running) -> None:
+async def test_a_client_that_leaves_makes_room(crowded: Running) -> None:
     address = "127.0.0.78"
 
     def has_none() -> bool:

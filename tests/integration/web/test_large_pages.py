@@ -7,7 +7,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.support.cache_figures import until_all_listen
+from tests.support.cache_figures import until_all_read_log
 from tests.support.servers import with_database, world_of_its_own
 from tests.support.service import bearer, serving
 
@@ -31,7 +31,7 @@ async def http(
         await admin.close()
         with serving(url, settings={"FEEDSVC_CACHE__ENABLED": request.param}) as running:
             if request.param == "true":
-                await until_all_listen(running.url, 1, bearer(role="admin"))
+                await until_all_read_log(running.url, 1, bearer(role="admin"))
             async with aiohttp.ClientSession(running.url) as session:
                 yield session
 
@@ -60,7 +60,7 @@ async def test_one_below_is_a_page(http: aiohttp.ClientSession) -> None:
     assert 'rel="next"' in answer.headers["Link"]
 
 
-async def test_only_a_cache_that_is_there_tells_of_a_page_too_large(
+async def test_only_an_enabled_cache_reports_a_page_too_large(
     http: aiohttp.ClientSession, request: pytest.FixtureRequest
 ) -> None:
     async with http.get(f"{CLIENTS}&limit=3", headers=bearer()) as answer:

@@ -127,7 +127,6 @@ async def test_no_token_ticket_or_datum_is_in_anything_that_the_service_emits(
                 emitted.append(("ticket", str(dict(answer.headers))))
         await break_a_stream(http, headers, admin_url)
     malformed(leaky.port)
-    await asyncio.sleep(1.0)
     leaky.terminate()
     await asyncio.to_thread(leaky.process.wait, 20)
     log = "".join(leaky.log)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from tests.support.drawn import DRAWN, share
 from tests.support.raw import Wire, request, wire
 from tests.support.service import Running, bearer, serving
 
 TENANTS = ("rosewood", "atelier-blanc", "lotus-and-vine")
-PAIRS = 1_500
+PAIRS = share(3_000, 10)
 CONNECTIONS = 12
-PIPELINES = 25  # on each of them
+PIPELINES = share(48, 8)  # on each of them
 LONGEST_GAP = 0.000_2  # seconds between the two requests of a pair
 
 _numbers = itertools.count()
@@ -101,6 +102,7 @@ async def warmed(connection: Wire) -> None:
                     break
 
 
+@DRAWN
 @pytest.mark.parametrize("seed", [1])
 async def test_a_page_from_memory_never_overtakes_an_earlier_request(
     service: Running, seed: int
@@ -117,6 +119,7 @@ async def test_a_page_from_memory_never_overtakes_an_earlier_request(
             await receive(connection, pair)
 
 
+@DRAWN
 @pytest.mark.parametrize("seed", [2])
 async def test_answers_of_several_tenants_keep_their_order(service: Running, seed: int) -> None:
     async with wire(service) as connection:

@@ -1,5 +1,7 @@
 """A body cut at any byte, in any format, is continued from its last complete record.
 
+In `make test` a quarter of the bytes are tried, in `make soak` every one.
+
 The client here knows the contract alone: it finds the last complete record by the rules of the
 format, and builds the token from that record's columns by hand.
 """
@@ -23,6 +25,7 @@ from yarl import URL
 
 from feedsvc.datasets.dataset import SourceName
 from tests.support import sse
+from tests.support.drawn import DRAWN, share
 from tests.support.proxy import Fault, proxied
 from tests.support.servers import DATASETS
 from tests.support.service import Running, bearer, serving
@@ -45,7 +48,7 @@ class Feed:
     dataset: str = "clients"
 
     def url(self, after: str | None = None) -> str:
-        """Where it is; a CSV is asked for without its guard, which would change a token's text."""
+        """Its address; a CSV is asked for without its guard, which would change a token's text."""
         url = f"/v1/feeds/{self.dataset}?format={self.form}&{self.query}"
         url += "&guard=off" * (self.form == "csv")
         if after is None:
@@ -71,7 +74,7 @@ LARGE = {
 
 @dataclass(frozen=True)
 class Received:
-    """What can be relied on of a body: its bytes up to the last complete record, and the rows."""
+    """The reliable part of a body: its bytes up to the last complete record, and the rows."""
 
     kept: bytes
     rows: list[Row]
@@ -144,7 +147,7 @@ class Client:
             return await answer.read()
 
     async def length(self, url: str) -> int:
-        """How many bytes follow the head, with what HTTP puts around the chunks."""
+        """The number of bytes behind the head, with those that HTTP puts around chunks."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         head = {**bearer(), "Host": "test", "Connection": "close"}
         lines = [f"GET {url} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
@@ -156,7 +159,7 @@ class Client:
     async def download(
         self, url: str, fault: Fault, coding: str = "identity"
     ) -> tuple[bytes, bool]:
-        """What arrived of a body, as it was sent, and whether aiohttp took it for whole."""
+        """The bytes of a body that arrived, as sent, and whether aiohttp took it for whole."""
         headers, body = {**bearer(), "Accept-Encoding": coding}, b""
         async with proxied(self.port, fault) as proxy:
             try:
@@ -216,7 +219,7 @@ async def by_sources(
 
 
 async def for_each(client: Client, cuts: Iterable[tuple[Feed, Fault, bool]]) -> None:
-    """Cuts each feed as the fault says, and continues it; the flag says whether all arrives."""
+    """Cut each feed as the fault says, and continue it; the flag says whether all arrives."""
     free = asyncio.Semaphore(AT_ONCE)
 
     async def cut(feed: Feed, fault: Fault, whole: bool) -> None:
@@ -230,6 +233,7 @@ async def for_each(client: Client, cuts: Iterable[tuple[Feed, Fault, bool]]) -> 
             group.create_task(cut(feed, fault, whole))
 
 
+@DRAWN
 @pytest.mark.parametrize("form", FORMATS)
 async def test_a_small_feed_is_continued_from_every_byte(client: Client, form: str) -> None:
     feed = SMALL[form]
@@ -237,10 +241,12 @@ async def test_a_small_feed_is_continued_from_every_byte(client: Client, form: s
     length = await client.length(feed.url())
     # The times in an SSE body differ in their digits, so its very last bytes may come or not.
     certain = length - 8 if form == "sse" else length
-    cuts = [(feed, Fault(at, behind_head=True), False) for at in range(certain)]
+    at_places = sorted(random.Random(form).sample(range(certain), share(certain, 8)))
+    cuts = [(feed, Fault(at, behind_head=True), False) for at in at_places]
     await for_each(client, [*cuts, (feed, Fault(length + 64, behind_head=True), True)])
 
 
+@DRAWN
 @pytest.mark.parametrize("source", SOURCES)
 async def test_a_large_feed_is_continued_from_anywhere(
     by_sources: Client, source: SourceName
@@ -249,12 +255,13 @@ async def test_a_large_feed_is_continued_from_anywhere(
     cuts = []
     for feed in [replace(feed, dataset=f"clients-{source}") for feed in LARGE.values()]:
         length = await client.length(feed.url())
-        for how in ("fin", "rst") * 5:
+        for how in ("fin", "rst") * share(8):
             at = dice.randrange(length - 8)
             cuts.append((feed, Fault(at, behind_head=True, how=how), False))
     await for_each(client, cuts)
 
 
+@pytest.mark.either_way
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 @pytest.mark.parametrize("form", ["csv", "sse"])
 async def test_a_compressed_feed_is_continued_from_what_could_be_unpacked(
@@ -278,6 +285,7 @@ def _unpacked(body: bytes, coding: str) -> bytes:
     return zstd.ZstdDecompressor().decompress(body)
 
 
+@pytest.mark.either_way
 async def test_the_id_of_an_sse_event_is_the_token_that_its_last_row_gives(
     client: Client,
 ) -> None:
@@ -291,7 +299,7 @@ async def test_the_id_of_an_sse_event_is_the_token_that_its_last_row_gives(
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(("how", "code"), [("fin", 18), ("rst", 56)])
-async def test_curl_tells_a_cut_body_from_a_whole_one(
+async def test_curl_distinguishes_a_cut_body_from_a_whole_one(
     client: Client, form: str, how: str, code: int
 ) -> None:
     feed = SMALL[form]

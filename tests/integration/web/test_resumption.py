@@ -1,9 +1,10 @@
-"""An EventSource with a ticket that was cut comes back by itself, and nobody else in its place."""
+"""An EventSource whose stream was cut comes back by its ticket, and no other client does."""
 
 import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -124,10 +125,12 @@ async def test_the_cookie_is_good_until_the_tokens_end(http: aiohttp.ClientSessi
     _, (cookie,), _ = await asked(http, url)
     pair = {"Cookie": cookie.partition(";")[0], "Last_Event_ID": "1"}
     async with asyncio.timeout(60):
-        while (answered := await asked(http, url, **pair))[0] == 200:
-            await asyncio.sleep(0.2)
+        status = 200
+        while status == 200:
+            with suppress(aiohttp.ClientPayloadError):  # the end falls into a stream
+                status, cookies, body = await asked(http, url, **pair)
+            await asyncio.sleep(1)  # each of them reads the whole feed
     assert time.time() >= began + 14
-    status, cookies, body = answered
     assert (status, cookies) == (401, [])
     assert json.loads(body)["type"] == "/problems/token-expired"
 

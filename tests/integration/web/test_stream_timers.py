@@ -1,4 +1,4 @@
-"""What happens to a stream as time goes by: pings, and an end that `export_timeout` sets."""
+"""Streams as time goes by: pings, and an end that `export_timeout` sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 import aiohttp
-import asyncpg
 import pytest
 
 from tests.support import sse
@@ -40,10 +39,7 @@ DATASETS = "".join(
 
 @pytest.fixture(scope="module")
 async def slow(new_database: NewDatabase) -> AsyncIterator[str]:
-    async with new_database() as url:
-        admin = await asyncpg.connect(url)
-        await admin.execute(SCHEMA)
-        await admin.close()
+    async with new_database(script=SCHEMA) as url:
         yield as_login(url)
 
 

@@ -1,1 +1,1 @@
-"""Many tenants whose every row says whose it is, and readers who look for anybody else's."""
+"""Many tenants whose every row names its owner, and readers that look for others' rows."""

@@ -1,4 +1,4 @@
-"""What came of a request, and what may not be in it."""
+"""A request's answer, and what may not be in it."""
 
 import re
 import zlib
@@ -34,7 +34,7 @@ class Ask:
         """The request's headers, the token among them."""
         return {**(self.caller.headers if self.with_token else {}), **self.headers}
 
-    def told(self) -> frozenset[bytes]:
+    def reported(self) -> frozenset[bytes]:
         """The canaries that the caller itself has sent, which an answer may give back."""
         sent = " ".join((self.target, *self.headers.values())).encode()
         return frozenset(match[0] for match in CANARY.finditer(sent))
@@ -55,7 +55,7 @@ class Answer:
 
 
 def unpacked(raw: bytes, coding: str) -> bytes:
-    """What was compressed, up to where it was cut."""
+    """The decompressed text, up to where it was cut."""
     match coding:
         case "gzip":
             return zlib.decompressobj(wbits=31).decompress(raw)
@@ -78,18 +78,20 @@ def unchunked(raw: bytes) -> bytes:
 def foreign(ask: Ask, answer: Answer, body: bytes) -> list[str]:
     """The canaries in an answer, whole or cut, that are neither the caller's nor sent by it."""
     fields = "\n".join(f"{name}: {value}" for name, value in answer.headers.items()).encode()
-    told = ask.told()
+    reported = ask.reported()
     found = []
     for match in CANARY.finditer(fields + b"\n" + body):
         tenant, client = match[1].decode(), None if match[2] is None else int(match[2])
         # A canary at the place of a cut is only the beginning of what was sent.
-        if not ask.caller.owns(tenant, client) and not any(t.startswith(match[0]) for t in told):
+        if not ask.caller.owns(tenant, client) and not any(
+            t.startswith(match[0]) for t in reported
+        ):
             found.append(match[0].decode())
     return found
 
 
 def amiss(ask: Ask, answer: Answer, body: bytes) -> str | None:
-    """What is wrong with the rows of an answer, None where nothing is."""
+    """A fault in the rows of an answer, None where there is none."""
     if answer.status not in ask.statuses:
         return f"{answer.status} in place of {sorted(ask.statuses)}"
     if ask.marks is None or answer.status != 200:

@@ -8,17 +8,18 @@ from typing import Any
 
 @dataclass
 class _Count:
-    """How often the work has waited so far, and at which times it is to be cancelled."""
+    """The number of awaits so far, and those at which the work is to be cancelled."""
 
     at: frozenset[int]
+    act: Callable[[], bool] | None = None
     waited: int = 0
-    cancelled: int = 0
+    acted: int = 0
     work: "asyncio.Task[Any] | None" = None
 
     def one_more(self) -> None:
         self.waited += 1
-        if self.waited in self.at and self.work is not None and self.work.cancel():
-            self.cancelled += 1
+        if self.waited in self.at and self.work is not None:
+            self.acted += self.work.cancel() if self.act is None else self.act()
 
 
 class _Counted(Coroutine[Any, Any, Any]):
@@ -50,13 +51,16 @@ class _Counted(Coroutine[Any, Any, Any]):
         return waited_for
 
 
-async def cancelled_at(work: Coroutine[Any, Any, Any], *at: int) -> tuple[int, int]:
-    """Does the work and cancels it at these awaits, counted over it and every task it makes.
+async def cancelled_at(
+    work: Coroutine[Any, Any, Any], *at: int, act: Callable[[], bool] | None = None
+) -> tuple[int, int]:
+    """Do the work and cancel it at these awaits, counted over it and every task it makes.
 
-    Gives how often it waited, and how often it was cancelled. Raises what the work raises, except
-    for the cancellation.
+    With `act` call that instead, which gives whether anything was done. Gives how often it waited,
+    and how often it was cancelled or disturbed. Raises what the work raises, except for the
+    cancellation.
     """
-    loop, count = asyncio.get_running_loop(), _Count(frozenset(at))
+    loop, count = asyncio.get_running_loop(), _Count(frozenset(at), act)
 
     def factory(loop: asyncio.AbstractEventLoop, inner: Any, **more: Any) -> "asyncio.Task[Any]":
         return asyncio.Task(_Counted(inner, count), loop=loop, **more)
@@ -70,4 +74,4 @@ async def cancelled_at(work: Coroutine[Any, Any, Any], *at: int) -> tuple[int, i
         loop.set_task_factory(before)
     if not count.work.cancelled():
         count.work.result()
-    return count.waited, count.cancelled
+    return count.waited, count.acted

@@ -1,4 +1,4 @@
-"""What came from the cache while the readers read."""
+"""Answers from the cache while the readers read."""
 
 from collections import Counter
 from typing import Final

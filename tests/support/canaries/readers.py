@@ -80,7 +80,7 @@ Ending: TypeAlias = Callable[["Findings"], bool]
 
 @dataclass
 class Findings:
-    """What all readers together have seen."""
+    """Counts of all readers together."""
 
     foreign: list[str] = field(default_factory=list)
     amiss: list[str] = field(default_factory=list)
@@ -138,7 +138,8 @@ async def read_until(url: str, world: World, seconds: float, over: Ending) -> Fi
 
     Few, because each may be sent everything that all of them have.
     """
-    async with _reading(url, world, seconds, world.tenants[::20]) as (found, readers):
+    few = world.tenants[:: min(20, len(world.tenants) // 2)]
+    async with _reading(url, world, seconds, few) as (found, readers):
         while not (over(found) or all(reader.done() for reader in readers)):
             await asyncio.sleep(0.05)
         for reader in readers:
@@ -178,7 +179,7 @@ async def _reading(
 
 
 class _Crowd:
-    """What the readers have in common."""
+    """State that the readers share."""
 
     def __init__(self, url: str, world: World, findings: Findings, *, rows_at_all: bool) -> None:
         self.url = url
@@ -188,7 +189,7 @@ class _Crowd:
         self.usual = 0.05  # seconds that an answer took of late
 
     def is_content(self) -> bool:
-        """Whether nothing was left out by chance."""
+        """Return whether nothing was left out by chance."""
         found = self.findings
         return (
             len(found.satisfied) == (len(self.world.tenants) if self.rows_at_all else 0)
@@ -245,7 +246,7 @@ class _Reader:
         await self._slowly(Ask("slowly", caller, target, marks), 0.01, None)
 
     async def _slowly(self, ask: Ask, pause: float, patience: float | None) -> None:
-        """Asks over a connection of its own with hardly a buffer, that ends with an RST."""
+        """Ask over a connection of its own with hardly a buffer, that ends with an RST."""
         ask, answer = self._expected(ask), Answer()
         reader, writer = await _hardly_buffered(self._crowd.url)
         try:
@@ -314,7 +315,7 @@ class _Reader:
         await self._exchange(self._one_row("own_row", caller, row))
 
     async def anothers_row(self) -> None:
-        """Where keys are alike in every tenant, the same address is the caller's own row."""
+        """With keys alike in every tenant, the same address is the caller's own row."""
         caller, name, _ = self._draw()
         row = self._any_row(self._another(), name)
         await self._exchange(self._one_row("anothers_row", caller, row))
@@ -519,7 +520,7 @@ async def _hardly_buffered(url: str) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """Ends the connection with an RST."""
+    """End the connection with an RST."""
     sock = writer.get_extra_info("socket")
     if sock is not None and sock.fileno() >= 0:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -11,9 +11,9 @@ from typing import Final, Literal, TypeAlias
 
 import asyncpg
 
-from feedsvc.backends.postgres.migrations import runner
 from feedsvc.changes import triggers
 from streams import tokens
+from tests.support.servers import LOG_TEMPLATE
 from tests.support.service import bearer
 
 HERE: Final = Path(__file__).parent
@@ -51,7 +51,7 @@ MARK: Final = re.compile(rb"canary-t\d{3}-c\d-\d{4}m")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: a member or an admin of a tenant, or with `client` a couple of it."""
+    """A caller: a member or an admin of a tenant, or with `client` a couple of it."""
 
     tenant: str
     role: str = "member"
@@ -63,7 +63,7 @@ class Caller:
         return bearer(self.tenant, self.role, client, subject=f"{self.tenant} {client}")
 
     def owns(self, tenant: str, client: int | None) -> bool:
-        """Whether this caller may see a canary; the client is 0 for what all may see."""
+        """Return whether this caller may see a canary; the client is 0 for what all may see."""
         return tenant == self.tenant and (self.client is None or client in {None, 0, self.client})
 
 
@@ -87,7 +87,7 @@ class Row:
         return f"/v1/feeds/{self.name}/{key}"
 
     def place(self, order: Order) -> tuple[Value, ...]:
-        """Where it stands in an order."""
+        """Its position in an order."""
         return tuple(self.values[column] for column in _ORDERS[self.name, order][0])
 
     def token(self, order: Order) -> str:
@@ -107,7 +107,7 @@ class World:
         return _seen(self.tenants.index(caller.tenant), caller.client, name, order)
 
     def behind(self, caller: Caller, row: Row, order: Order) -> Sequence[Row]:
-        """What the caller sees behind a row, which may be anybody's."""
+        """The rows that the caller sees behind a row, which may be another's."""
         place, descends = row.place(order), _ORDERS[row.name, order][1]
         return [
             seen
@@ -159,11 +159,10 @@ def _row(tenant: int, name: Name, number: int) -> Row:
 
 @asynccontextmanager
 async def peopled(
-    new_database: Callable[[], AbstractAsyncContextManager[str]], tenants: int
+    new_database: Callable[[str], AbstractAsyncContextManager[str]], tenants: int
 ) -> AsyncIterator[World]:
     """A database of its own with so many tenants, gone at the block's end."""
-    async with new_database() as url:
-        await runner.up(url, "service")
+    async with new_database(LOG_TEMPLATE) as url:
         connection = await asyncpg.connect(url)
         try:
             await connection.execute((HERE / "schema.sql").read_text())

@@ -22,6 +22,16 @@ class Territory:
     version_table: str = "alembic_version"
     """The table with the applied revision, by the name that it has had from the first release."""
 
+    @property
+    def catalogue(self) -> Path:
+        """The folder of the queries that prove the line's indexes; not there for every line."""
+        return self.folder / "catalogue"
+
+    @property
+    def largest_tenant(self) -> Path:
+        """The query of the tenant whose rows prove them."""
+        return self.folder / "largest_tenant.sql"
+
 
 _HERE: Final = Path(__file__).parent
 
@@ -34,7 +44,7 @@ TERRITORIES: Final[dict[MigrationLine, Territory]] = {
         # A ticket is looked up by its hash before its tenant is known; figures are no tenant's. The
         # log has keys without values, of all tenants, and a policy would be asked at each write.
         open_tables=frozenset({"alembic_version", "tickets", "performance", "alerts"})
-        | {"log", "log_windows", "log_floor", "log_feeds", "log_epoch"}
+        | {"log", "log_windows", "log_floor", "log_feeds", "log_epoch", "refreshes"}
         | {f"log_{slot}" for slot in range(8)},
     ),
     "wedding": Territory(
@@ -42,6 +52,6 @@ TERRITORIES: Final[dict[MigrationLine, Territory]] = {
         schema="wedding",
         role="wedding_reader",
         lock=0x66656564_00000002,
-        open_tables=frozenset({"alembic_version", "seeding"}),
+        open_tables=frozenset({"alembic_version", "seeding", "refreshes"}),
     ),
 }

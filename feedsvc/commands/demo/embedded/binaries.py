@@ -1,4 +1,4 @@
-"""Where the servers' binaries are: a wheel's, one on PATH, or the distribution's."""
+"""The folders of the servers' binaries: a wheel's, one on PATH, or the distribution's."""
 
 import os
 import re

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where copies and the demos' slots live: the user's cache, root's own is the system's.
+    """The folder of copies and the demos' slots: the user's cache, for root the system's.
 
     Root's home is closed to the account that the servers run as.
     """

@@ -40,7 +40,7 @@ def end_orphan(pid: int, mark: str, steps: Sequence[Step]) -> bool:
 
 
 def is_marked(pid: int, mark: str) -> bool:
-    """Whether the live process `pid` has `mark`, up to a word's end, in its command line."""
+    """Return whether the live process `pid` has `mark`, up to a word's end, in its command line."""
     return f"{mark} " in f"{command_line(pid)} "
 
 
@@ -72,7 +72,7 @@ def read_pid(path: Path) -> int | None:
 
 
 def exists(pid: int) -> bool:
-    """Whether any process has this id."""
+    """Return whether any process has this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -68,7 +68,7 @@ class PostgresServer:
     def url(
         self, database: str = "postgres", *, user: str | None = None, password: str | None = None
     ) -> str:
-        """Where to connect: as the superuser, or as `user` (without `password`, none is named)."""
+        """The URL of the superuser, or of `user` (without `password`, none is named)."""
         if user is None:
             user, password = self.user, self.password
         login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")

@@ -87,7 +87,7 @@ class ServerProcess:
         return child.pid if child is not None and child.poll() is None else None
 
     def alive(self) -> bool:
-        """Whether it is running."""
+        """Return whether it is running."""
         return self.running_pid() is not None
 
     def spawn(self) -> None:

@@ -44,7 +44,7 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
-        """Where to connect, password included."""
+        """The URL, password included."""
         return f"redis://:{self.password}@{self.host}:{self.port}/0"
 
     def start(self, seconds: float = START_SECONDS) -> None:

@@ -1,4 +1,4 @@
-"""What PostgreSQL itself says a feed is, and a feed's body taken apart to be held against it.
+"""The feed according to PostgreSQL itself, and a body taken apart to be compared with it.
 
 Nothing here knows how the service makes its SQL: rows are `row_to_json` of a plain SELECT, and a
 CSV cell follows from the JSON of its column alone.
@@ -66,7 +66,7 @@ def unquoted(scalar: str) -> str:
 async def _made_of_json(
     connection: asyncpg.Connection, rows: str, columns: Sequence[str]
 ) -> list[bool]:
-    """Which columns are json or jsonb, or a domain over one."""
+    """The columns that are json or jsonb, or a domain over one."""
     shown = ", ".join(map(identifier, columns))
     statement = await connection.prepare(f"SELECT {shown} FROM {rows} LIMIT 0")
     found = await connection.fetch(

@@ -1,11 +1,15 @@
 """A table with a column of each type."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import asyncpg
 
 from tests.integration.feeds.foreign import oracle
 from tests.integration.feeds.foreign.values import LABELS
+from tests.support.drawn import share
+
+TOGETHER: Final = 6
 
 
 def schema(columns: Mapping[str, str]) -> str:
@@ -25,13 +29,32 @@ def schema(columns: Mapping[str, str]) -> str:
     """
 
 
+def together(kinds: Iterable[str]) -> list[tuple[str, ...]]:
+    """The types in groups of which the values are sent at once; in `make soak` each by itself.
+
+    Neighbours, which are much alike, come into different groups.
+    """
+    listed = tuple(kinds)
+    groups = -(-len(listed) // (TOGETHER if share(4) < 4 else 1))
+    return [listed[n::groups] for n in range(groups)]
+
+
 async def fill(
-    connection: asyncpg.Connection, column: str, kind: str, values: Sequence[str | None]
+    connection: asyncpg.Connection,
+    columns: Mapping[str, str],
+    values: Mapping[str, Sequence[str | None]],
 ) -> None:
-    """Replace the table's rows by one for each value, given as text."""
+    """Replace the table's rows by those with the values of each type, given as text.
+
+    The columns of shorter lists are NULL in the last rows.
+    """
+    named = ", ".join(columns[kind] for kind in values)
+    given = ", ".join(f"v{number}" for number, _ in enumerate(values))
+    cast = ", ".join(f"v{number}::{kind}" for number, kind in enumerate(values))
+    lists = ", ".join(f"${number}::text[]" for number, _ in enumerate(values, start=1))
     await connection.execute("TRUNCATE wide")
     await connection.execute(
-        f"INSERT INTO wide (id, {column}) SELECT n, v::{kind}"
-        " FROM unnest($1::text[]) WITH ORDINALITY AS given (v, n)",
-        values,
+        f"INSERT INTO wide (id, {named}) SELECT n, {cast}"
+        f" FROM unnest({lists}) WITH ORDINALITY AS given ({given}, n)",
+        *values.values(),
     )

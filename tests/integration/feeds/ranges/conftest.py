@@ -32,6 +32,11 @@ RANGES: Final = 3  # connections of an export, at most
 ROWS: Final = 100  # of a range
 PLENTY: Final = 6_000  # rows of a tenant's table
 
+ITEMS: Final = f"""
+INSERT INTO app.items
+SELECT tenant, n, timestamptz '2024-01-01' + n % 50 * interval '1 hour', repeat(tenant, n % 40)
+FROM unnest(ARRAY['rosewood', 'other']) AS tenant, generate_series(1, {PLENTY}) AS n
+"""
 # Row-level security alone tells the tenants apart, and their rows lie side by side.
 SCHEMA: Final = f"""
 CREATE SCHEMA app;
@@ -39,9 +44,7 @@ CREATE TABLE app.items (
     tenant_id text NOT NULL, id bigint NOT NULL, at timestamptz NOT NULL, word text,
     PRIMARY KEY (tenant_id, id)
 );
-INSERT INTO app.items
-SELECT tenant, n, timestamptz '2024-01-01' + n % 50 * interval '1 hour', repeat(tenant, n % 40)
-FROM unnest(ARRAY['rosewood', 'other']) AS tenant, generate_series(1, {PLENTY}) AS n;
+{ITEMS};
 ALTER TABLE app.items ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY own_tenant ON app.items FOR SELECT TO {LOGIN} USING (
     tenant_id = (SELECT nullif(current_setting('feedsvc.tenant', true), ''))
@@ -90,7 +93,7 @@ class Readings:
 
 @pytest.fixture
 def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
-    """Makes every export be read by ranges of so many rows from the beginning on."""
+    """Make every export be read by ranges of so many rows from the beginning on."""
     monkeypatch.setattr(choice.candidate, "__defaults__", (0,))
     monkeypatch.setattr(parallel.ParallelCopy, "_range_rows", lambda *_: ROWS)
     monkeypatch.setattr(parallel, "SURELY_LONG", 0)
@@ -104,8 +107,8 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> Readings:
     async def read(lane: RangeReader, part: KeyRange) -> None:
         seen.own += lane._own
         seen.lent += not lane._own
-        told = "SELECT current_setting('feedsvc.tenant')"
-        seen.tenants.add(await lane._connection.fetchval(told))
+        reported = "SELECT current_setting('feedsvc.tenant')"
+        seen.tenants.add(await lane._connection.fetchval(reported))
         if seen.before is not None:
             await seen.before(lane, seen.lent)
         await original(lane, part)
@@ -120,20 +123,30 @@ async def world_site(world_url: str) -> AsyncIterator[Site]:
         yield replace(made, ranges=RANGES)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def url(new_database: NewDatabase) -> AsyncIterator[str]:
-    """The superuser's URL of a database of this test's own."""
+    """The superuser's URL of a database with the tables, whose rows a file's tests share."""
     async with new_database() as made:
+        connection = await asyncpg.connect(made)
+        await connection.execute(SCHEMA)
+        await connection.execute("VACUUM (ANALYZE)")
+        await connection.close()
         yield made
 
 
 @pytest.fixture
 async def owner(url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(url)
-    await connection.execute(SCHEMA)
-    await connection.execute("VACUUM (ANALYZE)")
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def writer(owner: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """One that may change the items: they are put back."""
+    yield owner
+    await owner.execute(f"TRUNCATE app.items; {ITEMS}")
+    await owner.execute("VACUUM (ANALYZE) app.items")
 
 
 @pytest.fixture
@@ -159,7 +172,7 @@ async def rest_of(export: Export) -> list[bytes]:
 
 
 async def read_by_several(export: Export, readings: Readings) -> list[bytes]:
-    """Takes rows until others than the export's own connection have read some of them."""
+    """Take rows until others than the export's own connection have read some of them."""
     records: list[bytes] = []
     while not readings.lent:
         part = await export.take()
@@ -169,7 +182,7 @@ async def read_by_several(export: Export, readings: Readings) -> list[bytes]:
 
 
 async def left_by(site: Site) -> None:
-    """Waits until nobody has a connection any more."""
-    async with asyncio.timeout(5):
+    """Wait until no connection is lent any more."""
+    async with asyncio.timeout(60):
         while site.pool.in_use:
             await asyncio.sleep(0.01)

@@ -14,6 +14,7 @@ import pytest
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.feeds.sources import copy_pages, parallel
+from feedsvc.feeds.sources.reader import RangeReader
 from feedsvc.feeds.sources.readers import RangeReaders
 from tests.support.encoding import needs_encoder
 from tests.support.sites import Site
@@ -70,7 +71,7 @@ async def test_a_filtered_feed_is_the_same_by_several_connections(
 
 
 @pytest.mark.parametrize("first", ["ranges", "pages"])
-async def test_a_limit_is_kept_to_the_row_and_tells_of_more(
+async def test_a_limit_is_kept_to_the_row_and_shows_that_there_is_more(
     site: Site, readings: Readings, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if first == "pages":
@@ -99,7 +100,12 @@ async def test_a_limit_is_kept_where_pages_come_before_ranges_and_behind_them(
         looks += 1
         return 0 if looks <= 4 else int(spare(pool))
 
+    async def behind_a_lent_one(lane: RangeReader, _: int) -> None:
+        while lane._own and not readings.lent:
+            await asyncio.sleep(0.001)
+
     monkeypatch.setattr(Pool, "spare", property(none_at_first))
+    readings.before = behind_a_lent_one  # else it may have read all before one is there
     for limit in (ROWS * 8 + 37, ROWS * 9 - 1, ROWS * 9 + 1):
         looks, readings.lent = 0, 0
         async with asyncio.timeout(60):  # a mistake here is a page without rows, without end
@@ -140,28 +146,28 @@ WRITES: Final = (
 )
 
 
-async def test_nobody_sees_what_others_write_meanwhile(
-    site: Site, owner: asyncpg.Connection, readings: Readings
+async def test_no_reader_sees_rows_written_meanwhile(
+    site: Site, writer: asyncpg.Connection, readings: Readings
 ) -> None:
     expected = (await site.read(site.query("items", "projection"))).records
     async with opened(site, site.query("items", "copy")) as export:
         taken = await read_by_several(export, readings)
-        await owner.execute(WRITES)
+        await writer.execute(WRITES)
         before = readings.lent
         assert [*taken, *await rest_of(export)] == expected
         assert export.snapshots == 1
     assert readings.lent > before
 
 
-async def test_nobody_sees_what_others_wrote_before_it_came(
-    site: Site, owner: asyncpg.Connection, readings: Readings, monkeypatch: pytest.MonkeyPatch
+async def test_no_reader_sees_rows_written_before_it_came(
+    site: Site, writer: asyncpg.Connection, readings: Readings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the snapshot of the export's own connection that all of them read in."""
     expected = (await site.read(site.query("items", "projection"))).records
     original = RangeReaders.begin
 
     async def begin(lanes: RangeReaders, connection: Connection, most: int) -> None:
-        await owner.execute(WRITES)
+        await writer.execute(WRITES)
         await original(lanes, connection, most)
 
     monkeypatch.setattr(RangeReaders, "begin", begin)
@@ -169,15 +175,15 @@ async def test_nobody_sees_what_others_wrote_before_it_came(
     assert readings.lent
 
 
-async def test_every_connection_is_told_who_reads(site: Site, readings: Readings) -> None:
+async def test_every_connection_knows_the_reader(site: Site, readings: Readings) -> None:
     for tenant in ("rosewood", "other", "nobody"):
         readings.tenants.clear()
         readings.lent = 0
-        told = replace(site, who=Principal(tenant, "member", None, 0.0))
-        expected = await told.read(told.query("items", "projection"))
+        reported = replace(site, who=Principal(tenant, "member", None, 0.0))
+        expected = await reported.read(reported.query("items", "projection"))
         assert len(expected.records) == (0 if tenant == "nobody" else PLENTY)
         assert all(f'"tenant_id":"{tenant}"'.encode() in row for row in expected.records)
-        assert await told.read(told.query("items", "copy")) == expected
+        assert await reported.read(reported.query("items", "copy")) == expected
         if expected.records:
             assert readings.tenants == {tenant}
             assert readings.lent

@@ -40,7 +40,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 async def servers(datasets: Path) -> AsyncIterator[Replicated]:
-    async with replicated(SCHEMA, datasets, LOGIN, max_connections="40") as both:
+    async with replicated(
+        SCHEMA, datasets, LOGIN, max_connections="40", max_prepared_transactions="1"
+    ) as both:
         yield both
 
 

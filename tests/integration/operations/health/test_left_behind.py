@@ -1,10 +1,11 @@
-"""Sessions that the repair `sessions` ends, and those that it must not end."""
+"""Sessions and connections that repairs end, and those that they must not end."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import asyncpg
 import pytest
@@ -112,6 +113,33 @@ async def test_a_query_may_take_twice_the_query_timeout(
     assert (outcome, str(busy.get_server_pid()) in what) == ("done", True)
     with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
         await query
+
+
+async def test_what_comes_into_use_while_postgresql_is_asked_is_left_alone(
+    pools: PoolSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a lease that ends meanwhile is no mistake: its connection refuses every question."""
+    asking = repair_worker._connected
+    async with AsyncExitStack() as leases:
+        for _ in range(2):
+            await leases.enter_async_context(pools["bulk"].lease())
+        async with pools["bulk"].lease():
+            pass  # idle from now on
+        used = list[Any]()
+
+        @asynccontextmanager
+        async def meanwhile(parts: HealthContext) -> AsyncIterator[tuple[asyncpg.Connection, bool]]:
+            async with asking(parts) as found:
+                await leases.aclose()
+                for _ in range(3):
+                    used.append(await leases.enter_async_context(pools["bulk"].lease()))
+                yield found
+
+        monkeypatch.setattr(repair_worker, "_connected", meanwhile)
+        parts = SimpleNamespace(pools=pools, replicas=SimpleNamespace(all=[]))
+        outcome, what = await repair_worker.connections(cast("HealthContext", parts), dry=False)
+        assert outcome == "nothing", what
+        assert [await connection.fetchval("SELECT 1") for connection in used] == [1, 1, 1]
 
 
 async def ended(connection: asyncpg.Connection) -> bool:

@@ -29,7 +29,8 @@ END
 $$;
 
 -- For one scope's changes since a cursor, and for all changes since the last look.
-CREATE INDEX log_scope_xid ON feedsvc.log (scope, xid);
+-- A scope's entries come in the order of their numbers, so a page that was split is not written again.
+CREATE INDEX log_scope_xid ON feedsvc.log (scope, xid) WITH (fillfactor = 100);
 CREATE INDEX log_xid ON feedsvc.log (xid) WITH (fillfactor = 100);
 
 -- The slot that is written now; `log_maintain` replaces it. SQL that the planner inlines, so that a

@@ -1,0 +1,6 @@
+-- The statements of this database that took the most time, as pg_stat_statements keeps them
+SELECT queryid::text AS id, query, calls, total_exec_time, mean_exec_time, rows
+FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
+WHERE d.datname = current_database() AND query ~* '^\s*(select|with)\M'
+ORDER BY total_exec_time DESC
+LIMIT 200

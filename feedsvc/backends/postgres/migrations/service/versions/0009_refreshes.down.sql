@@ -1,0 +1,3 @@
+DROP FUNCTION feedsvc.refresh_failed(text, text), feedsvc.refresh(text), feedsvc.refresh_due(),
+    feedsvc.refresh_inputs(regclass);
+DROP TABLE feedsvc.refreshes;

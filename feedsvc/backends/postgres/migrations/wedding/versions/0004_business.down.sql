@@ -1,0 +1,2 @@
+DROP TABLE wedding.measurements, wedding.activity, wedding.guests, wedding.leads, wedding.reviews,
+    wedding.availability, wedding.documents, wedding.messages, wedding.payments, wedding.contracts;

@@ -1,0 +1,3 @@
+-- concurrently
+-- Phase 4. Who is free on a day.
+CREATE INDEX CONCURRENTLY availability_period ON wedding.availability USING gist (period);

@@ -1,0 +1,149 @@
+"""`feedsvc advise`: indexes and statistics that would make the workload cheaper, with proof."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import asyncpg
+import typer
+
+from feedsvc import settings
+from feedsvc.backends.postgres.advice.create import create
+from feedsvc.backends.postgres.advice.model import Advice, StatementAdvice, WorkloadStatement
+from feedsvc.backends.postgres.advice.proposals import AdviceOptions, Workload, proposals
+from feedsvc.backends.postgres.advice.reading import read_statement
+from feedsvc.backends.postgres.advice.workload import of_catalogue, seen_workload
+from feedsvc.backends.postgres.index_proof.catalogue import (
+    CatalogueError,
+    CatalogueQuery,
+    read_catalogue,
+)
+from feedsvc.backends.postgres.migrations.index_progress import BuildProgress
+from feedsvc.commands.advice_text import as_json, lines
+from feedsvc.commands.console import ConfigOption, fail
+from feedsvc.commands.dataset_catalogue import dataset_queries
+from feedsvc.datasets.dataset import declarations, quote_identifier
+from feedsvc.datasets.resolution import resolved
+
+
+class AdviceFormat(StrEnum):
+    """The forms of an advice."""
+
+    text = "text"
+    json = "json"
+
+
+class FailOn(StrEnum):
+    """The proposals that make the command exit with 1."""
+
+    never = "never"
+    an_index = "index"
+    anything = "any"
+
+
+def advise(
+    catalogue: Annotated[
+        Path | None, typer.Option(help="Folder of .sql files with the queries to advise on.")
+    ] = None,
+    role: Annotated[
+        str | None, typer.Option(help="Role of the catalogue's queries of feeds.")
+    ] = None,
+    report: Annotated[AdviceFormat, typer.Option(help="Form of the advice.")] = AdviceFormat.text,
+    fail_on: Annotated[FailOn, typer.Option(help="Exit 1 if there are these.")] = FailOn.never,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="MiB that all proposed indexes may take.")
+    ] = None,
+    scratch: Annotated[
+        str | None, typer.Option(help="Schema of the copy; `advise.scratch` if left out.")
+    ] = None,
+    make: Annotated[
+        bool, typer.Option("--create", help="Make the proven indexes, and drop unused ones again.")
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Propose indexes for the datasets' queries and the statements that the database has seen."""
+    given = settings.load(config)
+    url = (given.database.owner_url or given.database.url).get_secret_value()
+    if not url:
+        fail("MIGRATION_DATABASE_URL must be set, or DATABASE_URL")
+    options = AdviceOptions(
+        quote_identifier(scratch or given.advise.scratch),
+        budget=None if budget is None else budget << 20,
+    )
+    file = given.datasets.file if given.datasets.file.is_file() else None
+    try:
+        statements, found, advice = asyncio.run(_advised(url, file, catalogue, role, options))
+    except CatalogueError as error:
+        fail(str(error))
+    except asyncpg.InterfaceError:
+        fail("the connection to PostgreSQL was lost")
+    _write(report, advice)
+    if make:
+        asyncio.run(_create(url, found, statements))
+    if fail_on is not FailOn.never and not found.is_tried:
+        fail("no index could be tried, so that none is proposed: see `not seen`")
+    kinds = {proposal.kind for proposal in advice.proposals}
+    if (fail_on is FailOn.anything and kinds) or (fail_on is FailOn.an_index and "index" in kinds):
+        raise typer.Exit(1)
+
+
+def _write(report: AdviceFormat, advice: Advice) -> None:
+    for line in [as_json(advice)] if report is AdviceFormat.json else lines(advice):
+        typer.echo(line)
+
+
+async def _advised(
+    url: str, file: Path | None, catalogue: Path | None, role: str | None, options: AdviceOptions
+) -> tuple[list[WorkloadStatement], Workload, Advice]:
+    queries: list[CatalogueQuery] = [] if catalogue is None else read_catalogue(catalogue)
+    connection = await _connected(url)
+    try:
+        if file is not None:
+            declared, _ = await resolved(connection, declarations(file))
+            queries += dataset_queries(declared)
+        quoted = None if role is None else quote_identifier(role)
+        statements = [of_catalogue(query, quoted) for query in queries]
+        seen = await seen_workload(connection)
+        statements += seen or ()
+        read = [await read_statement(connection, each) for each in statements]
+        found = await proposals(connection, statements, options)
+        return statements, found, _advice(read, found, is_seen=seen is not None)
+    finally:
+        await connection.close(timeout=1.0)
+
+
+async def _connected(url: str) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(url, statement_cache_size=0)
+    except OSError as error:
+        fail(f"PostgreSQL of MIGRATION_DATABASE_URL, or DATABASE_URL, can't be reached: {error}")
+
+
+def _advice(read: Sequence[StatementAdvice], found: Workload, *, is_seen: bool) -> Advice:
+    """Statements by total time, each with the proposals that help it."""
+    proposed = [proposal for proposal, _ in found.proposals]
+    with_proposals = [
+        replace(each, proposals=tuple(p for p in proposed if each.statement.name in p.helps))
+        for each in read
+    ]
+    with_proposals.sort(key=lambda each: (-each.statement.total_ms, -_cost(each)))
+    unplanned = (f"{each.statement.name}: {each.unplanned}" for each in read if each.unplanned)
+    more = () if is_seen else ("pg_stat_statements is not there, or not for this login",)
+    lacking = (*found.lacking, *unplanned, *more)
+    return Advice(tuple(with_proposals), tuple(proposed), lacking)
+
+
+def _cost(each: StatementAdvice) -> float:
+    return 0.0 if each.plan is None else each.plan.cost
+
+
+async def _create(url: str, found: Workload, statements: Sequence[WorkloadStatement]) -> None:
+    def progress(done: BuildProgress) -> None:
+        part = f" {done.done * 100 // done.total} %" if done.total else ""
+        typer.echo(f"  {done.phase}{part}", err=True)
+
+    async for created in create(url, found, statements, progress):
+        typer.echo(f"{created.statement}: {created.fault or 'made, and used'}", err=True)

@@ -1,0 +1,1 @@
+"""Connections that outlive their requests: subscribers of broadcasts, without a task each."""
