@@ -282,8 +282,8 @@ async def test_rolling_replacement_under_load_fails_no_request(
     """
     settings = "[streams]\nhandover_timeout = 1\n[pools.bulk]\nsize = 20\n"
     with running(tmp_path, database, workers, settings) as site:
-        over = asyncio.Event()
-        streams = [asyncio.create_task(read_on(site, over)) for _ in range(2)]
+        readers = [EndlessReader(site) for _ in range(2)]
+        streams = [asyncio.create_task(reader.read()) for reader in readers]
         with Load(site.service.port) as load:
             for times in range(1, reloads + 1):
                 await asyncio.sleep(0.5)
@@ -295,44 +295,59 @@ async def test_rolling_replacement_under_load_fails_no_request(
             await until(load.was_heavy, SOON)
         await load.finished()
         assert load.failures == []
-        over.set()
-        for task in streams:
-            cuts = await task
-            assert cuts >= 1, "no stream was cut, so nothing was shown"
+        for reader, stream in zip(readers, streams, strict=True):
+            # What it has to read before the cut may be megabytes.
+            await until(lambda: reader.was_cut(stream), SOON)  # noqa: B023 - awaited before the next
+            reader.is_over = True
+            await stream
 
 
 async def gone(workers: set[int]) -> bool:
     return not any(psutil.pid_exists(worker) for worker in workers)
 
 
-async def read_on(site: Site, over: asyncio.Event) -> int:
-    """Read a stream, resuming it wherever it is cut, until it is over; how often it was."""
-    read: list[int] = []
-    cuts, after = 0, ""
-    while not over.is_set():
-        url = f"{site.service.url}/v1/feeds/endless?format=ndjson&frames=1{after}"
-        async with aiohttp.request("GET", url, headers=bearer()) as answer:
-            if answer.status == 503:  # accepted by a worker just before it began to drain
-                assert (await answer.json())["type"] == "/problems/draining"
-                continue
-            assert answer.status == 200, await answer.text()
-            try:
-                async for line in answer.content:
-                    frame = json.loads(line)
-                    if "row" in frame:
-                        read.append(frame["row"]["n"])
-                    if "error" in frame:
-                        assert frame["error"]["type"] == "/problems/draining"
-                        assert frame["error"]["after"] == str(read[-1])
-                    if over.is_set():
-                        break
-                else:
-                    raise AssertionError("a stream without an end has ended properly")
-            except aiohttp.ClientPayloadError:
-                cuts += 1
-        after = f"&after={read[-1]}"
-    assert read == [*range(1, len(read) + 1)], "the parts do not make the whole"
-    return cuts
+class EndlessReader:
+    """A client of a stream without an end, which goes on wherever it is cut."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.cuts = 0
+        self.is_over = False
+        self._read: list[int] = []
+
+    async def was_cut(self, stream: asyncio.Task[None]) -> bool:
+        """Return whether it was, while it reads; raises the error that has ended it."""
+        if stream.done():
+            stream.result()
+        return self.cuts > 0
+
+    async def read(self) -> None:
+        """Read until it is over; the parts must make the whole."""
+        while not self.is_over:
+            after = f"&after={self._read[-1]}" if self._read else ""
+            url = f"{self.site.service.url}/v1/feeds/endless?format=ndjson&frames=1{after}"
+            async with aiohttp.request("GET", url, headers=bearer()) as answer:
+                if answer.status == 503:  # accepted by a worker just before it began to drain
+                    assert (await answer.json())["type"] == "/problems/draining"
+                    continue
+                assert answer.status == 200, await answer.text()
+                try:
+                    await self._read_part(answer)
+                except aiohttp.ClientPayloadError:
+                    self.cuts += 1
+        assert self._read == [*range(1, len(self._read) + 1)], "the parts do not make the whole"
+
+    async def _read_part(self, answer: aiohttp.ClientResponse) -> None:
+        async for line in answer.content:
+            frame = json.loads(line)
+            if "row" in frame:
+                self._read.append(frame["row"]["n"])
+            if "error" in frame:
+                assert frame["error"]["type"] == "/problems/draining"
+                assert frame["error"]["after"] == str(self._read[-1])
+            if self.is_over:
+                return
+        raise AssertionError("a stream without an end has ended properly")
 
 
 async def test_workers_that_die_are_replaced_and_none_outlives_its_supervisor(

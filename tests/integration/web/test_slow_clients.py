@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 psutil = importlib.import_module("psutil")  # it has no type stubs
 
-CLIENTS = share(1_000, 8)
-FIRST = CLIENTS // 5  # with whom the service takes what it keeps whatever comes
+CLIENTS = share(1_000)
+FIRST = CLIENTS // 2  # with whom the service takes what it keeps whatever comes
 ROWS = 10_000
 STALL_TIMEOUT = 3.0
 CANCELLED = 15  # seconds; the shortest of the queries would take 20 by itself
