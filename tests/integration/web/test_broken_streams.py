@@ -344,15 +344,21 @@ async def test_a_restart_in_mid_stream_is_an_outage_that_ends_with_it(site: Site
 
 
 async def test_a_server_that_is_out_of_slots_is_a_503(site: Site) -> None:
-    async def take_every_slot(taken: AsyncExitStack) -> None:
-        while True:
-            hog = await asyncpg.connect(as_login(site.postgres.url()))
-            taken.push_async_callback(hog.close)
-
-    await site.terminate("true")
     async with AsyncExitStack() as taken:
-        with pytest.raises(asyncpg.TooManyConnectionsError):
-            await take_every_slot(taken)
+
+        async def take_what_is_free() -> None:
+            while True:
+                hog = await asyncpg.connect(as_login(site.postgres.url()))
+                taken.push_async_callback(hog.close)
+
+        async def every_slot_is_taken() -> bool:
+            """Take the service's slots, too: it may have connected meanwhile."""
+            await site.terminate("application_name LIKE 'feedsvc %'")
+            with pytest.raises(asyncpg.TooManyConnectionsError):
+                await take_what_is_free()
+            return not await site.backends("true")
+
+        await until(every_slot_is_taken)
         full = await site.ask("/v1/feeds/rows")
         assert (full.status, full.problem) == (503, "database-unavailable")
     await until(lambda: site.answers("/v1/feeds/rows"))
