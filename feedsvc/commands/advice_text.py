@@ -50,4 +50,4 @@ def _statements(faulty: Sequence[StatementAdvice]) -> Iterator[str]:
         for finding in each.findings:
             yield f"  {finding.sentence}"
     if len(faulty) > _MOST_STATEMENTS:
-        yield f"{len(faulty) - _MOST_STATEMENTS} more statements with findings: --report json"
+        yield f"{len(faulty) - _MOST_STATEMENTS} more statements with findings: --json"

@@ -52,6 +52,7 @@ def advise(
         str | None, typer.Option(help="Role of the catalogue's queries of feeds.")
     ] = None,
     report: Annotated[AdviceFormat, typer.Option(help="Form of the advice.")] = AdviceFormat.text,
+    is_json: Annotated[bool, typer.Option("--json", help="The same as `--report json`.")] = False,
     fail_on: Annotated[FailOn, typer.Option(help="Exit 1 if there are these.")] = FailOn.never,
     budget: Annotated[
         int | None, typer.Option(min=1, help="MiB that all proposed indexes may take.")
@@ -80,7 +81,7 @@ def advise(
         fail(str(error))
     except asyncpg.InterfaceError:
         fail("the connection to PostgreSQL was lost")
-    _write(report, advice)
+    _write(AdviceFormat.json if is_json else report, advice)
     if make:
         asyncio.run(_create(url, found, statements))
     if fail_on is not FailOn.never and not found.is_tried:

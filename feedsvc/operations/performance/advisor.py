@@ -30,6 +30,7 @@ _KEPT: Final = 60.0  # seconds for which a plan is as good as new
 _SEEN_KEPT: Final = 15.0  # seconds, for to read pg_stat_statements is to read a file
 _PATIENCE: Final = 5.0  # seconds for all plans of one report
 _CLOSE: Final = 1.0
+_NAMELESS: Final = "Its text is not known: it is many statements, or of another declaration."
 _LOST: Final = (Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -147,6 +148,7 @@ class QueryAdvisor:
             "p95_ms": each.p95_ms,
             "rows": each.rows,
             **judgement(None if kept is None else kept[1]),
+            **({} if each.sql else {"unplanned": _NAMELESS}),
             "proposals": [] if kept is None else free_proposals(kept[1]),
         }
 

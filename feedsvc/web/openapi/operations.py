@@ -11,6 +11,10 @@ _INTERVAL: Final = parameter(
     "With sse: seconds between events.",
     {"type": "number", "minimum": 1, "maximum": 60},
 )
+_FORMAT: Final = parameter(
+    "format", "Else by `Accept`, else JSON.", {"enum": ["json", "csv", "sse"]}
+)
+_RANGE: Final = parameter("range", "How far back.", {"enum": ["1h", "24h", "7d"], "default": "1h"})
 _STATE: Final = {"enum": ["ok", "degraded", "down"]}
 _REPAIR: Final = {
     "enum": ["connections", "log_reader", "breakers", "indexes", "statistics", "sessions"]
@@ -210,13 +214,14 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
             "are counted since its last reset. `repeated` has requests of one principal that "
             "one could replace, and that one. No value of a row or a parameter is in it."
         ),
-        "parameters": (
-            parameter("range", "How far back.", {"enum": ["1h", "24h", "7d"], "default": "1h"}),
-        ),
+        "parameters": (_RANGE, _FORMAT, _INTERVAL),
         "responses": {
             "200": answer(
-                "`lacking` says what could not be looked at.",
+                "`lacking` says what could not be looked at. As CSV the statements alone; as "
+                "events all of it again and again.",
                 {
+                    "text/csv": TEXT,
+                    "text/event-stream": TEXT,
                     "application/json": {
                         "type": "object",
                         "required": [
@@ -236,10 +241,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
                             "slow": _OBJECTS,
                             "repeated": _OBJECTS,
                         },
-                    }
+                    },
                 },
             )
         },
+        "refusals": (*REFUSALS, 406),
     },
     ("GET", "/api/performance/metrics"): {
         "summary": "What happened over the last hour, day or week, by endpoint; for operators",
@@ -247,11 +253,7 @@ OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {
             "Of all workers, with the range before it for comparison. Times are milliseconds, "
             "shares 0 to 1. Percentiles are right within 1 %. `lacking` says what is not in it."
         ),
-        "parameters": (
-            parameter("range", "How far back.", {"enum": ["1h", "24h", "7d"], "default": "1h"}),
-            parameter("format", "Else by `Accept`, else JSON.", {"enum": ["json", "csv", "sse"]}),
-            _INTERVAL,
-        ),
+        "parameters": (_RANGE, _FORMAT, _INTERVAL),
         "responses": {
             "200": answer(
                 "The figures; as CSV the endpoints alone; as events all of it again and again.",

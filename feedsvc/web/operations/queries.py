@@ -1,31 +1,39 @@
 """`/api/performance/queries`: statements with plan, findings and score, for operators alone."""
 
-from functools import partial
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 from aiohttp import web
 
 from feedsvc.core.principal import Principal
-from feedsvc.feeds import parameters
-from feedsvc.operations.performance.tracker import RANGES, ReportRange
-from feedsvc.web.bodies import json_response
-from feedsvc.web.context import SERVICE, Answering
-from feedsvc.web.operations.rights import only_operators
+from feedsvc.operations.performance.tracker import ReportRange
+from feedsvc.web.context import Answering, Service
+from feedsvc.web.operations.range_report import RangeReport
 
-_PARAMETERS: Final = ("range", "ticket")
+_COLUMNS: Final = (
+    "name", "source", "calls", "total_ms", "mean_ms", "p95_ms", "rows", "score", "cost",
+    "findings", "proposals", "statement",
+)  # fmt: skip
 
 
 async def parse_queries(request: web.Request, principal: Principal) -> Answering:
     """Judge `GET /api/performance/queries`."""
-    only_operators(principal)
-    given = parameters.parse(request.rel_url.raw_query_string)
-    parameters.refuse_unknown(given, _PARAMETERS)
-    wanted = parameters.choice(given, "range", {name: name for name in RANGES}, "1h")
-    return partial(_answer, request, wanted)
+    return _QUERIES.judge(request, principal)
 
 
-async def _answer(request: web.Request, wanted: ReportRange) -> web.Response:
-    service = request.app[SERVICE]
-    tracker = service.observing.tracker
+async def _read(service: Service, wanted: ReportRange) -> dict[str, Any]:
     service.observers.catch_up()
-    return json_response(await service.advisor.report(tracker, wanted))
+    return await service.advisor.report(service.observing.tracker, wanted)
+
+
+def _rows(found: dict[str, Any]) -> Iterator[Sequence[Any]]:
+    for each in found["statements"]:
+        flat = {
+            **each,
+            "findings": " ".join(finding["sentence"] for finding in each["findings"]),
+            "proposals": "; ".join(proposal["statement"] for proposal in each["proposals"]),
+        }
+        yield [flat[column] for column in _COLUMNS]
+
+
+_QUERIES: Final = RangeReport("queries", "feedsvc-queries", _read, _COLUMNS, _rows)

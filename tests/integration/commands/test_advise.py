@@ -76,7 +76,7 @@ async def test_an_index_is_proposed_made_and_proposed_no_more(advised: Advised) 
     assert "client_by_email: cost" in said.stdout
     assert "client_by_email: score" in said.stdout
 
-    found: dict[str, Any] = json.loads(advised.run("--report", "json").stdout)
+    found: dict[str, Any] = json.loads(advised.run("--json").stdout)
     by_name = {each["name"]: each for each in found["statements"]}
     [proposal] = [each for each in found["proposals"] if each["kind"] == "index"]
     assert all(each.keys() == FIELDS for each in found["statements"])

@@ -1,6 +1,8 @@
 """`/api/performance/queries`: statements of all workers, planned, without a value in them."""
 
 import asyncio
+import csv
+import io
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -103,6 +105,26 @@ async def test_statements_are_listed_with_plans_and_without_values(
         assert each["calls"] > 0
         assert 0 <= each["score"] <= 100
         assert each["statement"].startswith(("SELECT", "WITH"))
+
+
+async def test_it_comes_as_csv_and_as_events_too(asked: Running) -> None:
+    async with aiohttp.ClientSession(asked.url, headers=bearer(role="admin")) as client:
+        async with client.get(f"{FEED}?limit=7", headers=ANN) as answer:
+            assert answer.status == 200
+        await report(client, lambda found: bool(found["statements"]))
+        async with client.get(PATH, headers={"Accept": "text/csv"}) as answer:
+            assert "feedsvc-queries-1h.csv" in answer.headers["Content-Disposition"]
+            row, *_ = csv.DictReader(io.StringIO(await answer.text(), newline=""))
+        assert int(row["calls"]) > 0
+        assert {"mean_ms", "p95_ms", "score", "findings", "proposals"} <= row.keys()
+        async with client.get(PATH, params={"format": "sse"}) as answer:
+            event, data = await answer.content.readline(), await answer.content.readline()
+        assert event.rstrip() == b"event: queries"
+        assert orjson.loads(data.removeprefix(b"data: "))["statements"]
+        async with client.head(PATH, params={"format": "csv"}) as answer:
+            assert answer.content_type == "text/csv"
+        async with client.get(PATH, headers={"Accept": "image/png"}) as answer:
+            assert answer.status == 406
 
 
 async def test_plans_of_slow_statements_are_kept(world: str) -> None:
