@@ -5,7 +5,7 @@ rules that decide on them are of one state.
 """
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -89,9 +89,11 @@ class FeedLog:
         With them a change of who sees which rows is none that ends the cursor.
         """
         self.present: KeySet | None = None
-        """The keys of the state that was read, where it was compared with `held`.
+        """The keys of the state that was read, where it was compared with `held`."""
+        self.is_exact = False
+        """True where what leads to the state that was read was made with `held`.
 
-        What leads there is good from the cursor's state alone, and from none behind it.
+        It is good from the cursor's state alone then, and from none behind it.
         """
         self.reached = cursor
         """The cursor of the state that was read, once `written` has read it."""
@@ -102,9 +104,13 @@ class FeedLog:
         return Place(self._known.feed, self._known.scopes)
 
     @property
-    def depends_on_others(self) -> bool:
-        """Return whether other tables decide on the feed's rows, once `written` has read it."""
-        return self._known.rules.depends_on_others(self._query.dataset)
+    def needs_keys(self) -> bool:
+        """Return whether the log alone can't always say who saw what, once `written` has read it.
+
+        So it is where other tables decide on the feed's rows, or former rows can't be decided on.
+        """
+        rules = self._known.rules
+        return rules.depends_on_others(self._query.dataset) or rules.may_doubt
 
     async def keys(self, connection: Connection, most: int) -> KeySet | None:
         """The keys of all rows that the caller sees, None of more than `most`."""
@@ -156,7 +162,7 @@ class FeedLog:
         if not former:
             return frozenset()
         if feed.rules.is_undecided:
-            raise Reset("rights")
+            return self._held_of(keys, (row.place for row in former))
         rules, old = feed.rules, feed.old_columns
         sight = Sight(self._query.dataset, rules.name, rules.policy, old, rules.types)
         return await self._places(connection, sight.visible(former, self._principal))
@@ -168,20 +174,28 @@ class FeedLog:
             FormerView(place, tokens.decode(key.token), key.former)
             for place, key in enumerate(keys)
         ]
-        if not any(row.former for row in rows):
+        former = [row for row in rows if row.former]
+        if not former:
             return frozenset()
         if rules.is_undecided:
-            raise Reset("rights")
+            return self._held_of(keys, (row.place for row in former))
         sight = rules.sight(self._query.dataset)
         try:
             seen = await self._places(connection, sight.certain(rows, self._principal))
             rest = [row for row in rows if row.place not in seen]
-            if await self._places(connection, sight.possible(rest, self._principal)):
-                raise Reset("rights")
+            doubtful = await self._places(connection, sight.possible(rest, self._principal))
         except DoubtError as doubt:
             logger.info("%s: a former row can't be decided on: %s", self._query.dataset.name, doubt)
-            raise Reset("rights") from None
-        return seen
+            return self._held_of(keys, (row.place for row in former))
+        return seen | self._held_of(keys, doubtful) if doubtful else seen
+
+    def _held_of(self, keys: Sequence[LoggedKey], doubtful: Iterable[int]) -> frozenset[int]:
+        """The places whose keys the cursor's state had. Raises Reset where that is not known."""
+        if self.held is None:
+            raise Reset("rights")
+        self.is_exact = True
+        self._formerly = self._formerly or self.held.digests()
+        return frozenset(place for place in doubtful if keys[place].token in self._formerly)
 
     async def _places(self, connection: Connection, wanted: Statement | None) -> frozenset[int]:
         """The places that the statement gives. Raises Reset where it can't be asked."""
@@ -240,7 +254,7 @@ class FeedLog:
             raise Reset("rights")
         formerly, now = held.digests(), present.digests()
         changed = formerly.items() ^ now.items()
-        self._formerly = formerly
+        self._formerly, self.is_exact = formerly, True
         return [LoggedKey(token, ()) for token in sorted(written | {token for token, _ in changed})]
 
     def _refuse_another_life(self, moment: Moment, epoch: int) -> None:

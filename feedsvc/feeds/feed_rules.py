@@ -69,6 +69,11 @@ class FeedRules:
         return self.reads_others or bool(dataset.watched)
 
     @property
+    def may_doubt(self) -> bool:
+        """Return whether former rows can't be decided on."""
+        return self.is_undecided
+
+    @property
     def types(self) -> Mapping[str, str]:
         """The columns that are known of a former row, with their types as SQL."""
         known: dict[str, str] = json.loads(self.known)

@@ -116,6 +116,11 @@ class ViewRules:
         """Return whether former rows can't be decided on."""
         return self.doubt is not None
 
+    @property
+    def may_doubt(self) -> bool:
+        """Return whether there may be former rows that can't be decided on: those of joins."""
+        return self.is_undecided or len(self._tables) > 1
+
     def sight(self, dataset: Dataset) -> ViewSight:
         """The rules for former rows, where there are any."""
         logged = {part["table"]: part for part in self._parts}

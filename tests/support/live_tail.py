@@ -1,9 +1,10 @@
 """A tail in this process whose ticks a test takes, and readers that follow its cohorts.
 
 The feeds are `orders`, whose own columns decide who sees a row, `papers`, whom the tables `staff`
-and `desks` decide on, the view `sheets` of both, whose rows have a column of `desks`, and `parts`,
-whose table has partitions. Triggers keep all versions of the tables' rows, so that what a reader
-sees in any snapshot is known without the log.
+and `desks` decide on, the view `sheets` of both, whose rows have a column of `desks`, the view
+`pairs`, whose key comes from both of its tables, and `parts`, whose table has partitions. Triggers
+keep all versions of the tables' rows, so that what a reader sees in any snapshot is known without
+the log.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ $$;
 """
 _TABLES: Final[Mapping[str, str]] = {
     "orders": "number bigint PRIMARY KEY, tenant text NOT NULL, name text",
+    "notes": "number bigint PRIMARY KEY, tenant text NOT NULL, label text",
     "papers": "number bigint PRIMARY KEY, tenant text NOT NULL, desk bigint, name text",
     "staff": "desk bigint, tenant text, until bigint",
     "desks": "desk bigint PRIMARY KEY, is_open bool NOT NULL, label text DEFAULT 'l'",
@@ -82,13 +84,17 @@ CREATE TABLE shop.parts_2 PARTITION OF shop.parts FOR VALUES FROM (100) TO (200)
 CREATE TRIGGER aaa_remember AFTER INSERT OR UPDATE OR DELETE ON shop.parts
     FOR EACH ROW EXECUTE FUNCTION shop.remember();
 CREATE POLICY readers ON shop.orders USING ({_OWN});
+CREATE POLICY readers ON shop.notes USING ({_OWN});
 CREATE POLICY readers ON shop.papers USING ({_OWN} AND EXISTS (
     SELECT FROM shop.staff s JOIN shop.desks d USING (desk)
     WHERE s.desk = papers.desk AND s.tenant = papers.tenant AND d.is_open));
 ALTER TABLE shop.orders ENABLE ROW LEVEL SECURITY;
+ALTER TABLE shop.notes ENABLE ROW LEVEL SECURITY;
 ALTER TABLE shop.papers ENABLE ROW LEVEL SECURITY;
 CREATE VIEW shop.sheets WITH (security_invoker) AS SELECT p.number, p.tenant, p.name, d.label
     FROM shop.papers p JOIN shop.desks d ON d.desk = p.desk WHERE d.label <> 'hidden';
+CREATE VIEW shop.pairs WITH (security_invoker) AS SELECT o.number, o.tenant, o.name, n.label
+    FROM shop.orders o JOIN shop.notes n ON n.number = o.number WHERE n.label <> 'hidden';
 GRANT USAGE ON SCHEMA shop TO {LOGIN};
 GRANT SELECT ON ALL TABLES IN SCHEMA shop TO {LOGIN};
 """
@@ -116,6 +122,15 @@ tenant = "tenant"
 not_null = ["number"]
 columns = ["number", "name", "label"]
 key_from = {"shop.papers" = {}}
+[pairs]
+relation = "shop.pairs"
+key = ["number"]
+tenant = "tenant"
+not_null = ["number"]
+columns = ["number", "name", "label"]
+[pairs.key_from]
+"shop.orders" = {}
+"shop.notes" = {number = "number", tenant = "tenant"}
 """
 _OF_SNAPSHOT: Final = """
 SELECT DISTINCT ON (relation, row_id) relation, body::text FROM shop.history
@@ -173,12 +188,22 @@ class TailWorld:
         for relation, body in found:
             if body is not None:
                 tables[relation.partition("_")[0]].append(json.loads(body))
+        labels = {
+            note["number"]: note["label"] for note in tables["notes"] if note["tenant"] == tenant
+        }
         own = [row for row in tables["papers"] if row["tenant"] == tenant]
         desks = {desk["desk"]: desk for desk in tables["desks"] if desk["is_open"]}
         manned = {s["desk"] for s in tables["staff"] if s["tenant"] == tenant} & desks.keys()
         match feed:
             case "orders" | "parts":
                 seen = [shown(row) for row in tables[feed] if row["tenant"] == tenant]
+            case "pairs":
+                seen = [
+                    shown(row) | {"label": label}
+                    for row in tables["orders"]
+                    if row["tenant"] == tenant
+                    and (label := labels.get(row["number"])) not in (None, "hidden")
+                ]
             case "papers":
                 seen = [shown(row) for row in own if row["desk"] in manned]
             case _:
@@ -295,7 +320,7 @@ async def tail_world(
     login = as_login(url)
     owner = await asyncpg.connect(url)
     await owner.execute(
-        "TRUNCATE shop.orders, shop.parts, shop.papers, shop.staff, shop.desks, shop.history"
+        f"TRUNCATE {', '.join(f'shop.{name}' for name in (*_TABLES, 'parts', 'history'))}"
     )
     connection = await asyncpg.connect(login)
     datasets, _ = await resolve(connection, declarations(file))

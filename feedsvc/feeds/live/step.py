@@ -122,7 +122,7 @@ class ChangeReader:
                     size += sum(map(len, changes.upserts)) + sum(map(len, changes.deletes))
                     batches.append(FeedChanges(feed.name, changes))
                 keys.append(await self._keys(reading, log, delta.noted))
-            is_exact |= log.present is not None
+            is_exact |= log.is_exact
             reached = _joined(reached, log.reached, feed.dataset.name)
             places.append(log.place)
         return LiveStep(reached, batches, places, keys, is_exact)
@@ -131,7 +131,7 @@ class ChangeReader:
         self, reading: Reading, log: FeedLog, noted: Mapping[str, bool] | None
     ) -> FeedKeys:
         """The keys behind the step, where they are kept, or are to be from now on."""
-        is_needed, membership = log.depends_on_others, self._membership
+        is_needed, membership = log.needs_keys, self._membership
         if log.present is not None or noted is not None:
             return FeedKeys(is_needed, log.present, noted)
         if not is_needed or membership is None or membership.is_given_up:

@@ -117,6 +117,38 @@ async def test_a_view_whose_rows_have_columns_of_a_watched_table_gets_what_diffe
     assert member.mistakes == other.mistakes == []
 
 
+PAIRS: Final = (
+    "INSERT INTO shop.orders (number, tenant, name) VALUES (1, 'a', 'x'), (2, 'a', 'x'),"
+    " (3, 'b', 'x'), (4, 'a', 'x');"
+    "INSERT INTO shop.notes (number, tenant, label) VALUES (1, 'a', 'l'), (2, 'a', 'l'),"
+    " (3, 'b', 'l'), (4, 'a', 'hidden')"
+)
+
+
+async def test_a_row_of_a_join_that_leaves_is_no_reset_also_where_its_former_rows_are_in_doubt(
+    world: TailWorld,
+) -> None:
+    """Two rows of its tables that may never have met: the keys that were sent tell."""
+    await world.owner.execute(PAIRS)
+    member, other = await followed(world, feed="pairs"), await followed(world, "b", "pairs")
+    assert sorted(member.rows) == [1, 2]
+    twice = "UPDATE shop.notes SET label = 'm' WHERE number IN (1, 4)"
+    await world.owner.execute(f"{twice}; UPDATE shop.orders SET name = 'y' WHERE number IN (1, 4)")
+    between = await world.reader("pairs")
+    await world.owner.execute("UPDATE shop.notes SET label = 'hidden' WHERE number IN (1, 4)")
+    await tick(world)
+    assert await member.read() == ["change"]
+    assert (sorted(member.rows), member.told) == ([2], {1}), "the fourth was seen between alone"
+    await joined(world, between)
+    assert (between.steps, sorted(between.rows)) == (1, [2]), "one who saw it takes its own way"
+    await world.owner.execute("DELETE FROM shop.orders; DELETE FROM shop.notes")
+    await tick(world)
+    await member.read()
+    await other.read()
+    assert (member.rows, member.told, other.told) == ({}, {1, 2}, {3})
+    assert member.mistakes == other.mistakes == between.mistakes == []
+
+
 async def test_a_feed_with_more_rows_than_are_kept_is_reset(
     tail_database: tuple[str, Path],
 ) -> None:
@@ -225,6 +257,13 @@ def drawn_change(draw: random.Random) -> str:
             f"UPDATE shop.papers SET name = '{draw.randrange(99)}' WHERE number = {number}",
             f"UPDATE shop.papers SET tenant = '{tenant}' WHERE number = {number}",
             f"DELETE FROM shop.papers WHERE number = {number}",
+            f"INSERT INTO shop.orders (number, tenant, name) VALUES ({number}, '{tenant}', 'n')"
+            " ON CONFLICT DO NOTHING",
+            f"INSERT INTO shop.notes (number, tenant, label) VALUES ({number}, '{tenant}', 'n')"
+            " ON CONFLICT DO NOTHING",
+            f"UPDATE shop.orders SET tenant = '{tenant}' WHERE number = {number}",
+            f"UPDATE shop.notes SET label = '{draw.choice(LABELS)}' WHERE number = {number}",
+            f"DELETE FROM shop.{draw.choice(['orders', 'notes'])} WHERE number = {number}",
             *2
             * [
                 f"INSERT INTO shop.papers (number, tenant, desk, name) VALUES"
@@ -250,7 +289,7 @@ class Crowd:
         """Let one come or come back, or read."""
         act = self.draw.random()
         if act < 0.2 or not self.readers:
-            feed = self.draw.choice(["papers", "sheets"])
+            feed = self.draw.choice(["papers", "sheets", "pairs"])
             reader = await self.world.reader(feed, self.draw.choice("ab"))
             self.all.append(reader)
             self._come(reader)
