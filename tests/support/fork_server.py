@@ -25,6 +25,8 @@ from tests.support.forked_workers import fork_them
 
 OTHER_CODE = "FEEDSVC_TESTS_PATH"
 """The variable with a folder in which our modules are looked for first."""
+MORE_CODE = "FEEDSVC_TESTS_IMPORT"
+"""The variable with a module that a forked process imports before it begins; no other one does."""
 LONGEST = 1 << 20
 """Bytes of a request."""
 
@@ -101,7 +103,7 @@ def become(request: Request) -> NoReturn:
     for number, stream in enumerate(request.streams):
         os.dup2(stream, number)
         os.close(stream)
-    path = request.environment.pop(OTHER_CODE, None)
+    path, module = (request.environment.pop(name, None) for name in (OTHER_CODE, MORE_CODE))
     set_environment(request.environment)
     os.chdir(request.folder)
     sys.argv = ["feedsvc", *request.arguments]
@@ -109,6 +111,8 @@ def become(request: Request) -> NoReturn:
         fork_them()
     else:
         import_anew(path)
+    if module is not None:
+        import_module(module)
     runpy.run_module("feedsvc", run_name="__main__", alter_sys=True)
     sys.exit()
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from tests.support.fork_server import OTHER_CODE
+from tests.support.fork_server import MORE_CODE, OTHER_CODE
 from tests.support.readable import is_readable
 
 ADDRESS = "FEEDSVC_TEST_FORK_SERVER"
@@ -122,6 +122,7 @@ class Forked:
 def _of_a_real_start(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment by which an interpreter finds other code as a forked one does."""
     variables = dict(environment)
+    variables.pop(MORE_CODE, None)
     if (path := variables.pop(OTHER_CODE, None)) is not None:
         variables |= {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     return variables

@@ -86,9 +86,9 @@ def test_a_run_that_pauses_counts_no_request_twice(watched: Watched) -> None:
 def test_what_was_counted_counts_no_more_behind_a_pause(watched: Watched) -> None:
     for number in range(MANY):
         watched.ask(f"key={number}", route=ROW)
-    watched.at += WINDOW - 1.5
+    later = watched.at + WINDOW - 1.5  # within the window of the last, and not of the first
     for number in range(MANY - 1):
-        watched.ask(f"key=later{number}", route=ROW, at=watched.at)
+        watched.ask(f"key=later{number}", route=ROW, at=later)
     assert watched.requests == MANY
 
 

@@ -13,6 +13,7 @@ import orjson
 import pytest
 from yarl import URL
 
+from tests.support.fork_server import MORE_CODE
 from tests.support.servers import TEMPLATE, as_login, connected, copied_database
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
@@ -43,8 +44,12 @@ async def world(admin_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="module")
 def asked(world: str) -> Iterator[Running]:
-    counted = {"FEEDSVC_METRICS__SHED_ABOVE": "0"}  # or a busy machine leaves single calls out
-    with serving(as_login(world), settings=NO_REDIS | counted) as running:
+    settings = {
+        **NO_REDIS,
+        "FEEDSVC_METRICS__SHED_ABOVE": "0",  # or a busy machine leaves single calls out
+        MORE_CODE: "tests.support.clocked_repeats",
+    }
+    with serving(as_login(world), settings=settings) as running:
         yield running
 
 
