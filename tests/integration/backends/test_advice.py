@@ -32,12 +32,12 @@ CAPITALS = """
     INSERT INTO "Chinook"."Album"
     SELECT n, 'Title ' || n, n % 400, n % 7 FROM generate_series(1, 4000) AS n;
     INSERT INTO "Chinook"."order" SELECT n, 'user ' || n FROM generate_series(1, 4000) AS n;
-    ANALYZE;
 """
 OF_CAPITALS = (
     'SELECT * FROM "Chinook"."Album" WHERE "ArtistId" = $1 ORDER BY "order" LIMIT 5',
     'SELECT * FROM "Chinook"."Album" WHERE lower("Title") = $1',
-    'SELECT o.* FROM "Chinook"."order" AS "order", "Chinook"."order" AS o'
+    # Not by an equality, for which PostgreSQL 18 leaves a join with itself out.
+    'SELECT o.* FROM "Chinook"."order" AS "order", "Chinook"."Album" AS o'
     ' WHERE "order"."user" = $1 AND o."AlbumId" = "order"."AlbumId"',
 )
 
@@ -171,6 +171,7 @@ async def test_a_budget_is_kept_and_what_it_leaves_out_is_told(own_world: str) -
 
 async def test_names_with_capitals_and_reserved_words_are_quoted(new_database: NewDatabase) -> None:
     async with new_database(script=CAPITALS) as url, connected(url) as connection:
+        await connection.execute("ANALYZE")  # counted as changed what its own transaction wrote
         statements = [
             WorkloadStatement(f"q{number}", sql, "catalogue", 0, 0.0, 0.0, None, None)
             for number, sql in enumerate(OF_CAPITALS)

@@ -107,6 +107,9 @@ class _Candidates:
     def _fronts(self, equal: list[str], need: TableNeed) -> Iterator[list[str]]:
         """The columns of equality, in orders that other statements begin with too."""
         yield equal
+        given = [each for each in equal if each in need.given]
+        if 0 < len(given) < len(equal):  # where the join begins with this table
+            yield given
         for other in self._needs:
             first = [each for each in other.equal if each in equal]
             if other is not need and first and len(first) < len(equal):

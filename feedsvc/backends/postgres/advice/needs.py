@@ -55,6 +55,8 @@ class TableNeed:
     statement: str
     table: str
     equal: tuple[str, ...]
+    given: tuple[str, ...]
+    """Of these, equal to what no other table has to give first."""
     listed: tuple[str, ...]
     """Equal to one of several."""
     ranges: tuple[tuple[str, ...], ...]
@@ -92,6 +94,7 @@ class _ScanReader:
     def need(self) -> TableNeed:
         """The table's need."""
         equal: list[str] = []
+        given: list[str] = []
         listed: list[str] = []
         ranges: list[tuple[str, ...]] = []
         searches: list[SearchCondition] = []
@@ -103,6 +106,8 @@ class _ScanReader:
             keys = tuple(self._key(each) for each in parts or [found.left])
             if found.operator == "=" and parts is None:
                 equal.append(keys[0])
+                if not self._is_joined(found.right):
+                    given.append(keys[0])
             elif found.operator == "= ANY":
                 listed.append(keys[0])
             elif found.operator in _RANGES:
@@ -114,6 +119,7 @@ class _ScanReader:
             self.statement.name,
             self.table.name,
             tuple(dict.fromkeys(equal)),
+            tuple(dict.fromkeys(given)),
             tuple(dict.fromkeys(listed)),
             tuple(dict.fromkeys(ranges)),
             tuple(dict.fromkeys(searches)),
@@ -150,8 +156,12 @@ class _ScanReader:
         plain = re.sub(r"'(?:[^']|'')*'", "", text)
         if "$" in plain or "InitPlan" in plain or "SubPlan" in plain:
             return False
+        return not self._is_joined(text) and self._may_show(text)
+
+    def _is_joined(self, text: str) -> bool:
+        """Return whether it has columns of another table."""
         others = {node["Alias"] for node in self.nodes if "Alias" in node} - {self.alias}
-        return not any(mentions(text, other) for other in others) and self._may_show(text)
+        return any(mentions(text, other) for other in others)
 
     def _may_show(self, text: str) -> bool:
         """Return whether its constants are code: the catalogue's, a view's, a policy's."""
