@@ -42,6 +42,11 @@ class IndexDesign:
         return f"{shortened}_{mark}".lower()
 
     @property
+    def has_expressions(self) -> bool:
+        """Return whether a key is more than a column."""
+        return any("(" in key for key in self.keys)
+
+    @property
     def body(self) -> str:
         """The part behind the table's name."""
         text = f"USING {self.method} ({', '.join(self.keys)})"

@@ -1,7 +1,7 @@
 """Proposals over a whole workload: indexes to make, indexes to drop, statistics to take."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import asyncpg
@@ -9,13 +9,15 @@ import asyncpg
 from feedsvc.backends.postgres.advice.candidates import BY_BYTES, candidates
 from feedsvc.backends.postgres.advice.deparsed import quoted
 from feedsvc.backends.postgres.advice.designs import IndexDesign
+from feedsvc.backends.postgres.advice.hypothetical import hypothetical_indexes
 from feedsvc.backends.postgres.advice.model import Proposal, WorkloadStatement
 from feedsvc.backends.postgres.advice.needs import table_needs
 from feedsvc.backends.postgres.advice.planner import BARE, generic_plan
-from feedsvc.backends.postgres.advice.sample import MOST_ROWS, SampledCopy, sampled_copy
+from feedsvc.backends.postgres.advice.sample import MOST_ROWS, sampled_copy
 from feedsvc.backends.postgres.advice.search import Chosen, Search
 from feedsvc.backends.postgres.advice.tables import TableFacts, table_facts
 from feedsvc.backends.postgres.advice.variants import LARGEST, for_the_largest
+from feedsvc.backends.postgres.advice.workbench import Workbench
 from feedsvc.backends.postgres.index_proof.existing import (
     ExistingIndex,
     existing_indexes,
@@ -58,8 +60,9 @@ async def proposals(
 ) -> Workload:
     """Propose what would make these statements cheaper, all of them together.
 
-    The connection is an owner's, for a copy of the tables is made, and undone. Where its login may
-    make none, nothing is proven and no index is proposed.
+    They are tried by HypoPG where the database has it, and otherwise on a copy of the tables, made
+    and undone, for which the connection is an owner's. Where neither may be done, no index is
+    proposed.
     """
     bare = {each.name: await generic_plan(connection, each, switches=BARE) for each in statements}
     plans = {name: plan for name, plan in bare.items() if plan is not None}
@@ -84,51 +87,110 @@ async def proposals(
     found: list[tuple[Proposal, IndexDesign | None]] = [
         (each, None) for each in (*_analyzed(facts), *_dropped(existing))
     ]
-    is_tried = True
+    tried = _Tried()
     if designs:
         largest = [each async for each in for_the_largest(connection, planned, plans)]
-        try:
-            async with sampled_copy(
-                connection, facts, planned, options.scratch, options.most_rows
-            ) as copy:
-                chosen = await Search(copy, [*planned, *largest], options.budget).run(designs)
-                found += [(each, design) async for design, each in _indexes(chosen, copy)]
-                if chosen.beyond_budget:
-                    left = len(chosen.beyond_budget)
-                    more = f"{left} more {'index' if left == 1 else 'indexes'}"
-                    lacking.append(f"{more}: beyond the budget")
-                lacking += dict.fromkeys(copy.lacking)
-        except asyncpg.InsufficientPrivilegeError:
-            is_tried = False
-            lacking.append(f"indexes can't be tried: the login may not make {options.scratch}")
-    return Workload(tuple(found), tuple(lacking), is_tried)
+        tried = await _tried(connection, [*planned, *largest], designs, facts, options)
+    if tried.beyond:
+        more = f"{len(tried.beyond)} more {'index' if len(tried.beyond) == 1 else 'indexes'}"
+        lacking.append(f"{more}: beyond the budget")
+    return Workload((*found, *tried.indexes), (*lacking, *tried.lacking), tried.is_tried)
 
 
-async def _indexes(
-    chosen: Chosen, copy: SampledCopy
-) -> AsyncIterator[tuple[IndexDesign, Proposal]]:
-    for design in chosen.designs:
-        without = chosen.without[design]
-        after = {name: chosen.after[name].cost for name in without}
-        helps = _names(name for name in without if after[name] < without[name])
-        is_whole = copy.fractions[design.table] == 1.0
-        yield (
-            design,
-            Proposal(
-                kind="index",
-                statement=design.sql(),
-                proof=copy.proof,
-                cost_before=_by_statement(without),
-                cost_after=_by_statement(after),
-                size_bytes=chosen.sizes[design],
-                write_cost=await copy.write_cost(design),
-                helps=helps,
-                harms=_names(name for name in without if after[name] > without[name]),
-                reason=f"statements that it helps: {len(helps)}"
-                + ("" if is_whole else "; costs are those of a sample")
-                + ("; for patterns that begin with text" if BY_BYTES in design.body else ""),
-            ),
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """Indexes that were tried and are proposed."""
+
+    indexes: tuple[tuple[Proposal, IndexDesign], ...] = ()
+    beyond: tuple[IndexDesign, ...] = ()
+    """Designs beyond the budget."""
+    untried: tuple[IndexDesign, ...] = ()
+    """All designs of the tables that have one which couldn't be tried."""
+    lacking: tuple[str, ...] = ()
+    is_tried: bool = True
+
+
+async def _tried(
+    connection: asyncpg.Connection,
+    statements: Sequence[WorkloadStatement],
+    designs: Sequence[IndexDesign],
+    facts: Mapping[str, TableFacts],
+    options: AdviceOptions,
+) -> _Tried:
+    """Indexes by HypoPG, where it is there; of what it can't try, by a copy."""
+    found = _Tried(untried=tuple(designs), is_tried=False)
+    async with hypothetical_indexes(connection) as hypopg:
+        if hypopg is not None:
+            chosen = await Search(hypopg, statements, options.budget).run(designs)
+            tables = {design.table for design in chosen.untried}
+            found = _Tried(
+                await _indexes(chosen, hypopg),
+                chosen.beyond_budget,
+                tuple(design for design in designs if design.table in tables),
+            )
+    if not found.untried:
+        return found
+    try:
+        return await _by_copy(connection, statements, found, facts, options)
+    except asyncpg.InsufficientPrivilegeError:
+        what = "GIN, GiST and expressions" if found.is_tried else "indexes"
+        sentence = f"{what} can't be tried: the login may not make {options.scratch}"
+        return replace(found, lacking=(sentence,))
+
+
+async def _by_copy(
+    connection: asyncpg.Connection,
+    statements: Sequence[WorkloadStatement],
+    found: _Tried,
+    facts: Mapping[str, TableFacts],
+    options: AdviceOptions,
+) -> _Tried:
+    """The same with indexes for the tables that have untried designs.
+
+    These tables' designs are all tried anew, beside what was found for other tables: where a GIN
+    does more for a statement, the btree goes that stood in for it.
+    """
+    tables = {design.table for design in found.untried}
+    async with sampled_copy(
+        connection, facts, statements, options.scratch, options.most_rows
+    ) as copy:
+        await copy.give([design for _, design in found.indexes if design.table not in tables])
+        tables &= copy.fractions.keys()
+        kept = tuple(each for each in found.indexes if each[1].table not in tables)
+        budget = options.budget
+        if budget is not None:
+            budget = max(0, budget - sum(proposal.size_bytes or 0 for proposal, _ in kept))
+        chosen = await Search(copy, statements, budget).run(found.untried)
+        beyond = (design for design in found.beyond if design.table not in tables)
+        return _Tried(
+            (*kept, *await _indexes(chosen, copy)),
+            (*beyond, *chosen.beyond_budget),
+            lacking=tuple(dict.fromkeys(copy.lacking)),
         )
+
+
+async def _indexes(chosen: Chosen, bench: Workbench) -> tuple[tuple[Proposal, IndexDesign], ...]:
+    return tuple([(await _index(chosen, bench, design), design) for design in chosen.designs])
+
+
+async def _index(chosen: Chosen, bench: Workbench, design: IndexDesign) -> Proposal:
+    without = chosen.without[design]
+    after = {name: chosen.after[name].cost for name in without}
+    helps = _names(name for name in without if after[name] < without[name])
+    return Proposal(
+        kind="index",
+        statement=design.sql(),
+        proof=bench.proof,
+        cost_before=_by_statement(without),
+        cost_after=_by_statement(after),
+        size_bytes=chosen.sizes[design],
+        write_cost=await bench.write_cost(design),
+        helps=helps,
+        harms=_names(name for name in without if after[name] > without[name]),
+        reason=f"statements that it helps: {len(helps)}"
+        + ("" if bench.is_whole(design) else "; costs are those of a sample")
+        + ("; for patterns that begin with text" if BY_BYTES in design.body else ""),
+    )
 
 
 def _by_statement(costs: Mapping[str, float]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from feedsvc.backends.postgres.advice.model import Proof, WorkloadStatement
 from feedsvc.backends.postgres.advice.planner import generic_plan
 from feedsvc.backends.postgres.advice.renamed import renamed
 from feedsvc.backends.postgres.advice.tables import TableFacts
-from feedsvc.backends.postgres.advice.workbench import Planned
+from feedsvc.backends.postgres.advice.workbench import Planned, used_designs
 from feedsvc.backends.postgres.index_proof.existing import existing_indexes
 from feedsvc.backends.postgres.index_proof.plans import undone
 from feedsvc.backends.postgres.index_proof.write_cost import pages_of_an_entry
@@ -44,24 +44,24 @@ class SampledCopy:
     names: Mapping[tuple[str, str], str]
     fractions: Mapping[str, float]
     facts: Mapping[str, TableFacts]
-    originals: Mapping[str, str]
-    """The existing index, with its schema, of each index of the copy by its name."""
     lacking: Sequence[str]
     proof: Proof = "sample"
     _designs: dict[str, IndexDesign] = field(default_factory=dict)
 
     async def add(self, design: IndexDesign) -> bool:
         """Build the design; False where its table isn't copied, or PostgreSQL refuses it."""
-        if design.table not in self.fractions:
-            return False
-        try:
-            async with self.connection.transaction():
-                table = self.names[_parts(design.table)]
-                await self.connection.execute(design.sql(concurrently=False, table=table))
-        except asyncpg.PostgresError:
-            return False
-        self._designs[design.name] = design
-        return True
+        is_there = await self._build(design)
+        if is_there:
+            self._designs[design.name] = design
+        return is_there
+
+    async def give(self, designs: Sequence[IndexDesign]) -> None:
+        """Build indexes that are there for good, as if the tables had them."""
+        for design in designs:
+            if await self._build(design):
+                table = self.facts[design.table]
+                name = self.names[_parts(design.table)]
+                await _make_visible(self.connection, self.scratch, name, table.visible)
 
     async def settle(self) -> None:
         """Take statistics of the expressions that designs have, and say again what is visible.
@@ -69,7 +69,7 @@ class SampledCopy:
         CREATE INDEX counts the visible pages anew, and finds none of rows so young.
         """
         tables = {each.table for each in self._designs.values()}
-        expressions = {each.table for each in self._designs.values() if "(" in "".join(each.keys)}
+        expressions = {each.table for each in self._designs.values() if each.has_expressions}
         for table in sorted(tables):
             name, visible = self.names[_parts(table)], self.facts[table].visible
             if table in expressions:
@@ -98,11 +98,7 @@ class SampledCopy:
         )
         if top is None:
             return None
-        used, beside = _used(top, is_beside=False)
-        used |= {name for name in beside if self._serves_alone(name)}
-        designs = frozenset(self._designs[name] for name in used if name in self._designs)
-        existing = frozenset(self.originals.get(name, name) for name in used - {*self._designs})
-        return Planned(top["Total Cost"], designs, existing)
+        return Planned(top["Total Cost"], used_designs(top, self._designs))
 
     async def size(self, design: IndexDesign) -> int:
         """Bytes of the design, in proportion to the rows of the whole table."""
@@ -119,10 +115,20 @@ class SampledCopy:
             await self.connection.execute(f"ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
             return await pages_of_an_entry(self.connection, table, design.body)
 
-    def _serves_alone(self, name: str) -> bool:
-        """Return whether an index in a BitmapAnd is more than a trifle there: no btree is."""
-        design = self._designs.get(name)
-        return design is None or design.method in {"gin", "gist"}
+    async def _build(self, design: IndexDesign) -> bool:
+        if design.table not in self.fractions:
+            return False
+        try:
+            async with self.connection.transaction():
+                table = self.names[_parts(design.table)]
+                await self.connection.execute(design.sql(concurrently=False, table=table))
+        except asyncpg.PostgresError:
+            return False
+        return True
+
+    def is_whole(self, design: IndexDesign) -> bool:
+        """Return whether the copy has all rows of the design's table."""
+        return self.fractions[design.table] == 1.0
 
     async def _drop(self, design: IndexDesign) -> None:
         await self.connection.execute(f"DROP INDEX {self.scratch}.{quoted(design.name)}")
@@ -152,9 +158,8 @@ async def sampled_copy(
         await maker.finish([each for each in facts if each in maker.fractions], statements)
         await connection.execute("SET LOCAL row_security = on")
         yield SampledCopy(
-            connection, scratch, path, maker.names, maker.fractions, facts, maker.originals,
-            maker.lacking,
-        )  # fmt: skip
+            connection, scratch, path, maker.names, maker.fractions, facts, maker.lacking
+        )
 
 
 @dataclass(slots=True)
@@ -165,7 +170,6 @@ class _Maker:
     facts: Mapping[str, TableFacts]
     names: dict[tuple[str, str], str] = field(default_factory=dict)
     fractions: dict[str, float] = field(default_factory=dict)
-    originals: dict[str, str] = field(default_factory=dict)
     lacking: list[str] = field(default_factory=list)
 
     async def copy(self, table: TableFacts) -> None:
@@ -201,7 +205,6 @@ class _Maker:
                 await self._quietly(f"ALTER TABLE {self.names[_parts(table)]} ADD {key}")
         schemas = {_parts(table)[0] for table in tables}
         for index in await existing_indexes(self.connection, schemas, tables):
-            self.originals[index.name.partition(".")[2]] = index.name
             if index.name not in of_keys:
                 await self._quietly(renamed(index.definition, self.names))
         await self._analyze(tables, facts)
@@ -286,16 +289,3 @@ def _schema(quoted: str) -> str:
     if not quoted.startswith('"'):
         return quoted.partition(".")[0]
     return quoted[: quoted.index('".') + 1]
-
-
-def _used(node: Mapping[str, Any], *, is_beside: bool) -> tuple[set[str], set[str]]:
-    """The indexes of a plan, and those among them that a BitmapAnd puts beside others."""
-    used: set[str] = set()
-    beside: set[str] = set()
-    if "Index Name" in node:
-        (beside if is_beside else used).add(node["Index Name"])
-    for child in node.get("Plans", ()):
-        more, more_beside = _used(child, is_beside=is_beside or node["Node Type"] == "BitmapAnd")
-        used |= more
-        beside |= more_beside
-    return used, beside

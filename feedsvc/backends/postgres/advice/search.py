@@ -35,6 +35,8 @@ class Chosen:
     """Costs of the statements that use a design, in its absence."""
     beyond_budget: tuple[IndexDesign, ...]
     """Designs that the budget leaves no room for."""
+    untried: frozenset[IndexDesign]
+    """Designs that the workbench can't try."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Search:
         """The best of the designs for the statements that can be planned."""
         self._before = await self._plans(self.statements)
         self._there = [design for design in designs if await self.bench.add(design)]
+        untried = frozenset(designs).difference(self._there)
         await self.bench.settle()
         for design in self._there:
             self._sizes[design] = await self.bench.size(design)
@@ -77,6 +80,7 @@ class Search:
         return Chosen(
             tuple(self._there), self._sizes, self._before, self._now,
             {design: await self._costs_without(design) for design in self._there}, beyond,
+            untried,
         )  # fmt: skip
 
     def _aim(self, before: float, best: float) -> float | None:

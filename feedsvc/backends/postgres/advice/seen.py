@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
+from feedsvc.backends.postgres.advice.extensions import extension_schema
 from feedsvc.backends.postgres.advice.masking import statement as masked
 from feedsvc.backends.postgres.advice.model import WorkloadStatement
 from feedsvc.backends.postgres.index_proof.plans import undone
@@ -19,10 +20,6 @@ FORBIDDEN: Final = (
 )
 
 _SQL: Final = (Path(__file__).parent / "seen.sql").read_text(encoding="utf-8")
-_SCHEMA: Final = (
-    "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n"
-    " ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'"
-)
 _TIMEOUT: Final = "SET LOCAL statement_timeout = '2s'"
 
 
@@ -41,7 +38,7 @@ async def seen_statements(connection: asyncpg.Connection, login: str) -> SeenSta
     try:
         async with undone(connection):
             await connection.execute(_TIMEOUT)
-            schema = await connection.fetchval(_SCHEMA)
+            schema = await extension_schema(connection, "pg_stat_statements")
             if schema is None:
                 return SeenStatements((), ABSENT)
             rows = await connection.fetch(_SQL.replace("{schema}", schema), login)

@@ -1,20 +1,22 @@
 """A place where indexes can be tried: their cost is the planner's, and nothing stays."""
 
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from feedsvc.backends.postgres.advice.designs import IndexDesign
 from feedsvc.backends.postgres.advice.model import Proof, WorkloadStatement
 
+_ALONE: Final = frozenset({"gin", "gist"})
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A statement's cost on the workbench, the designs and the existing indexes that it uses."""
+    """A statement's cost on the workbench, and the designs that it uses."""
 
     cost: float
     designs: frozenset[IndexDesign]
-    existing: frozenset[str]
 
 
 class Workbench(Protocol):
@@ -44,3 +46,28 @@ class Workbench(Protocol):
 
     async def size(self, design: IndexDesign) -> int:
         """Bytes that the design would take on the whole table."""
+
+    def is_whole(self, design: IndexDesign) -> bool:
+        """Return whether costs are those of all rows of the design's table."""
+
+
+def used_designs(
+    top: Mapping[str, Any], designs: Mapping[str, IndexDesign]
+) -> frozenset[IndexDesign]:
+    """The designs that a plan uses, of those by the names that it has for them.
+
+    In a BitmapAnd a btree is a trifle beside the others, and doesn't count.
+    """
+    return frozenset(
+        design
+        for name, is_beside in _indexes(top, is_beside=False)
+        if (design := designs.get(name)) and not (is_beside and design.method not in _ALONE)
+    )
+
+
+def _indexes(node: Mapping[str, Any], *, is_beside: bool) -> Iterator[tuple[str, bool]]:
+    """The indexes of a plan, and whether a BitmapAnd puts each beside others."""
+    if "Index Name" in node:
+        yield node["Index Name"], is_beside
+    for child in node.get("Plans", ()):
+        yield from _indexes(child, is_beside=is_beside or node["Node Type"] == "BitmapAnd")
