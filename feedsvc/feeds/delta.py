@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple, Self
 
 import asyncpg
 
@@ -24,7 +24,7 @@ from feedsvc.feeds.delta_query import DeltaQuery
 from feedsvc.feeds.feed_log import FeedLog, LoggedKey
 from feedsvc.feeds.slow_queries import Stopwatch
 from feedsvc.feeds.sql import statement
-from feedsvc.feeds.statement_names import name_of
+from feedsvc.feeds.statement_names import StatementKind, name_of
 from feedsvc.feeds.transaction import Moment, Reading
 from feedsvc.feeds.trial import refuse_bad_values
 from streams import tokens
@@ -45,6 +45,9 @@ class StateDigest(NamedTuple):
 
 class Delta:
     """The changes, made by `open_delta`, in batches of about 256 KiB."""
+
+    kind: ClassVar[StatementKind] = "delta"
+    """The statement that reading rows is counted as."""
 
     def __init__(
         self,
@@ -70,11 +73,9 @@ class Delta:
         self._batch = _FIRST_BATCH
         self._keys: Sequence[LoggedKey] = ()
         self._taken = 0
-        self._stopwatch = Stopwatch(
-            pool.observers, query.dataset.name, "delta", name_of("delta", query.rows)
-        )
         self._exits = AsyncExitStack()
         self._connection: Connection | None = None
+        self._stopwatch = self._watch(self.kind)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -89,7 +90,7 @@ class Delta:
     async def begin(self) -> None:
         """Find out which keys were written. Raises Reset, Problem and what asyncpg raises."""
         connection, self.moment = await self._begin_transaction()
-        with self._stopwatch.timing():
+        with self._watch(None).timing():
             self._keys = await self._log.written(connection, self.moment)
 
     async def take(self) -> ChangeBatch | None:
@@ -110,6 +111,12 @@ class Delta:
         """
         if self._taken < len(self._keys):
             self.digest = None
+        await self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -153,10 +160,18 @@ class Delta:
         if connection is None:
             return
         wanted = statement.digest_of_rows(self._query.rows, self._principal)
-        with as_problems(self._pool.observers), self._stopwatch.timing():
+        with as_problems(self._pool.observers), self._watch("digest").counting():
             row = await connection.fetchrow(wanted.sql, *wanted.arguments)
         rows, total = (0, "0") if row is None else tuple(row)
         self.digest = StateDigest(rows, int(total) % (1 << _DIGEST_BITS))
+
+    def _watch(self, kind: StatementKind | None) -> Stopwatch:
+        """A stopwatch of such a statement; None is the log's, which has no name."""
+        name = "" if kind is None else name_of(kind, self._query.rows)
+        stopwatch = Stopwatch(self._pool.observers, self._query.dataset.name, kind or "log", name)
+        if self._connection is not None:
+            stopwatch.on(self._connection)
+        return stopwatch
 
     def _learn(self, keys: int, size: int) -> None:
         """Make the next batch about as large as a chunk, at most twice the last one."""
@@ -176,7 +191,7 @@ async def open_delta(
     name = query.dataset.name
     begin = partial(transaction.reading_the_log, pool, principal, stages, name)
     delta = Delta(query, principal, pool, log, begin)
-    try:
+    async with delta:
         with as_problems(pool.observers):
             try:
                 await delta.begin()
@@ -186,5 +201,3 @@ async def open_delta(
                 raise
         stages.lap("db")
         yield delta
-    finally:
-        await delta.close()

@@ -45,6 +45,15 @@ class Stopwatch:
             self._seconds += seconds
             self._judge(seconds)
 
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Time the block, and count it as one call of the statement."""
+        try:
+            with self.timing():
+                yield
+        finally:
+            self.finish()
+
     def finish(self) -> None:
         """Count what was timed since the last time as one call of the statement."""
         if self._statement and self._seconds:

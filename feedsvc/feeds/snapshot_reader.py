@@ -19,7 +19,7 @@ from feedsvc.feeds.slow_queries import Stopwatch
 from feedsvc.feeds.sources import choice
 from feedsvc.feeds.sources.source import Position, ReadResult
 from feedsvc.feeds.statement_names import StatementKind, name_of
-from feedsvc.feeds.totals import Total, total_of
+from feedsvc.feeds.totals import UNKNOWN, Total, total_of
 from feedsvc.feeds.transaction import Moment
 from feedsvc.feeds.trial import refuse_what_is_no_text
 
@@ -125,6 +125,8 @@ class SnapshotReader:
     ) -> ReadResult:
         is_new = self._connection is None
         connection = self._connection or await self._begin_transaction()
+        if is_new and self._query.is_framed and self.total is None:
+            self.total = await self._counted(connection)
         with self._stopwatch.timing():
             if is_new:
                 await self._begin_source(connection, position, given)
@@ -158,12 +160,21 @@ class SnapshotReader:
             self.cursor = await make_cursor(connection, self.moment)
         return connection
 
+    async def _counted(self, connection: Connection) -> Total:
+        if self._count_timeout <= 0:
+            return UNKNOWN
+        query = self._query
+        name = name_of("count", query)
+        stopwatch = Stopwatch(self._pool.observers, query.dataset.name, "count", name)
+        stopwatch.on(connection)
+        stopwatch.rows = 1
+        with stopwatch.counting():
+            return await total_of(connection, query, self._principal, self._count_timeout)
+
     async def _begin_source(
         self, connection: Connection, position: Position | None, given: int
     ) -> None:
         query, principal = self._query, self._principal
-        if query.is_framed and self.total is None:
-            self.total = await total_of(connection, query, principal, self._count_timeout)
         self._source = await choice.settled(self._source, query, principal, connection, position)
         self._stages.said["source"] = self._stopwatch.source = self._source.name
         left = None if query.limit is None else query.limit - given

@@ -8,9 +8,10 @@ from feedsvc.core.principal import Principal
 from feedsvc.datasets.dataset import Dataset, OrderColumn
 from feedsvc.feeds.query import FeedQuery, Filter, filter_name
 from feedsvc.feeds.sql import statement
+from feedsvc.feeds.sql.statement import Statement
 from streams.formats import JSON, Layout
 
-StatementKind: TypeAlias = Literal["page", "export", "row", "delta"]
+StatementKind: TypeAlias = Literal["page", "export", "row", "count", "delta", "live", "digest"]
 
 _LONGEST: Final = 400
 _NO_CALLER: Final = Principal("", "member", None, 0.0)
@@ -49,10 +50,21 @@ def sql_of(name: str, datasets: Mapping[str, Dataset]) -> str | None:
     layout = Layout(columns=tuple(column.name for column in columns))
     after = tuple("" for _ in order) if "after" in parts else None
     query = FeedQuery(dataset, JSON, layout, columns, order, filters, None, after, 1.0, None)
-    if kind == "delta":
-        return statement.rows_of_keys(query, [["" for _ in dataset.key]], _NO_CALLER).sql
-    limit = 100 if kind == "page" else None
-    return statement.projected_sql(query, _NO_CALLER, after, limit).sql
+    return _statement(kind, query).sql
+
+
+def _statement(kind: str, query: FeedQuery) -> Statement:
+    match kind:
+        case "delta" | "live":
+            keys = [["" for _ in query.dataset.key]]
+            return statement.rows_of_keys(query, keys, _NO_CALLER)
+        case "count":
+            return statement.counted(query, _NO_CALLER, 1)
+        case "digest":
+            return statement.digest_of_rows(query, _NO_CALLER)
+        case _:
+            limit = 1 if kind == "page" else None
+            return statement.projected_sql(query, _NO_CALLER, query.after, limit)
 
 
 def _order_part(part: OrderColumn) -> str:

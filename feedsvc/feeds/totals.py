@@ -41,7 +41,7 @@ async def total_of(
     that can't be read is for the stream to find. Raises what asyncpg raises where the connection is
     lost.
     """
-    counted = await _count(connection, query, principal, timeout) if timeout > 0 else None
+    counted = await _count(connection, query, principal, timeout)
     if counted is not None and (counted <= MOST_COUNTED or counted == query.limit):
         return Total(counted, "exact")
     if counted is None or query.filters or query.after is not None:

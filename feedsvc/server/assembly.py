@@ -31,6 +31,7 @@ from feedsvc.core.drain import Drain
 from feedsvc.core.events import (
     CachePrefetch,
     Observers,
+    QueryRan,
     QuerySlow,
     RequestEnded,
     RequestsRepeated,
@@ -98,8 +99,11 @@ def assemble(
     observers, drain = Observers(_PATIENCE), Drain()
     pools, replicas = _connections(settings, workplace, observers)
     link = _redis(settings, observers)
-    # Of the tail's two one asks what was written, and the other reads it.
+    # Of the tail's two one asks what was written, and the other reads it. Its statements count as
+    # all do, and its leases not, for they would be the read pool's.
     tail_pool = _background_pool(pools, "live", 2, _TAIL_DEADLINE)
+    tail_pool.observers.add(QueryRan, observers.publish)
+    tail_pool.observers.add(QuerySlow, observers.publish)
     plan_pool = _background_pool(pools, "advice", 1, _PLAN_DEADLINE)
     subscribers = SubscriberRegistry(settings.streams, observers, drain)
     deltas = _deltas(settings, pools, tail_pool, key, drain)
@@ -116,7 +120,7 @@ def assemble(
         subscribers.fan_out,
         observers,
     )
-    tail.most_keys = settings.streams.membership_rows
+    tail.most_keys, tail.slow = settings.streams.membership_rows, settings.queries.slow
     refreshed = refreshed_views(declarations(settings.datasets.file))
     health = HealthContext(
         settings, workplace, pools, replicas, pages, changes, tokens, link, tail, refreshed

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Pool
@@ -17,6 +17,7 @@ from feedsvc.feeds.feed_state import KnownFeeds
 from feedsvc.feeds.live.event_id import EventId
 from feedsvc.feeds.live.live_query import LiveFeed
 from feedsvc.feeds.live.membership import FeedKeys, Membership
+from feedsvc.feeds.statement_names import StatementKind
 from feedsvc.feeds.transaction import Reading
 from streams import live
 from streams.deltas import ChangeBatch
@@ -26,6 +27,10 @@ MOST_BYTES: Final = 8 * 1024 * 1024
 """Bytes of changes that one step holds, for it is kept until it is whole; beyond it is a reset."""
 LiveState: TypeAlias = Cursor
 """The state of some feeds that a reader has."""
+
+
+class _LiveDelta(Delta):
+    kind: ClassVar[StatementKind] = "live"
 
 
 class FeedChanges(NamedTuple):
@@ -111,16 +116,17 @@ class ChangeReader:
         for at, feed in enumerate(self._feeds):
             log = FeedLog(feed.changes, self._reader, since, self._cursors, PARAMETER)
             log.known_feeds = self.known_feeds
-            delta = Delta(feed.changes, self._reader, self._pool, log, given)
+            delta = _LiveDelta(feed.changes, self._reader, self._pool, log, given)
             if self._membership is not None and (held := self._membership.of(at)) is not None:
                 log.held, delta.noted = held, {}
             with as_problems(self._pool.observers):
-                await delta.begin()
-                while (changes := await delta.take()) is not None:
-                    if size > MOST_BYTES:
-                        raise Reset("larger")  # a snapshot is sent as it is read
-                    size += sum(map(len, changes.upserts)) + sum(map(len, changes.deletes))
-                    batches.append(FeedChanges(feed.name, changes))
+                async with delta:
+                    await delta.begin()
+                    while (changes := await delta.take()) is not None:
+                        if size > MOST_BYTES:
+                            raise Reset("larger")  # a snapshot is sent as it is read
+                        size += sum(map(len, changes.upserts)) + sum(map(len, changes.deletes))
+                        batches.append(FeedChanges(feed.name, changes))
                 keys.append(await self._keys(reading, log, delta.noted))
             is_exact |= log.is_exact
             reached = _joined(reached, log.reached, feed.dataset.name)

@@ -15,6 +15,7 @@ from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Pool
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.changes.cursor import Cursor
+from feedsvc.core import cause
 from feedsvc.core.broadcast import Broadcast, FanOut
 from feedsvc.core.events import FeedReset, LiveTick, Observers
 from feedsvc.core.identifiers import new_hex
@@ -86,6 +87,8 @@ class Tail:
         """`pools`: the tail's own, and the one that joining subscribers read from."""
         self.most_keys = 0
         """Most keys of a feed that are kept for a cohort (`streams.membership_rows`)."""
+        self.slow = float("inf")
+        """Seconds beyond which a query is reported as slow (`queries.slow`)."""
         self.failing_since: float | None = None
         """The time since which the log can't be read (Unix), None while it can be."""
         self._answered_at = 0.0  # Unix; of the last question that was answered, 0 before the first
@@ -216,6 +219,7 @@ class Tail:
                 return await reader.read(reading, since)
 
     async def _follow(self) -> None:
+        cause.PRESENT.set(cause.Cause("live", "", self.slow))  # of this task alone
         pause = _FIRST_PAUSE
         while self._drop_unused():
             try:

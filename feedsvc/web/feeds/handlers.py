@@ -77,10 +77,9 @@ async def _row(
         try:
             async with transaction.reading(pool, principal, stages, dataset=dataset) as reading:
                 stopwatch.on(reading.connection)
-                with stopwatch.timing():
+                with stopwatch.counting():
                     record = await opened.value(reading.connection, wanted, 1)
-                stopwatch.rows = int(record is not None)
-                stopwatch.finish()
+                    stopwatch.rows = int(record is not None)
                 refuse_what_is_no_text(reading.connection, record or b"")
         except asyncpg.DataError:
             await refuse_bad_values(pool, values)

@@ -22,6 +22,11 @@ ANN: Final = bearer()
 SECRET: Final = "xyzzy-secret-of-a-request"
 FEED: Final = "/v1/feeds/clients"
 OF_A_ROW: Final = "xyzzy-of-a-row@example.test"
+CHANGE: Final = """
+    UPDATE wedding.clients SET email = $1
+    WHERE id = (SELECT id FROM wedding.clients WHERE tenant_id = 'rosewood' LIMIT 1)
+"""
+LIVE: Final = "clients live order=id filter=email.eq"
 REQUESTS: Final = (
     f"{FEED}?email={SECRET}&limit=5",
     f"{FEED}?limit=5&order=oldest",
@@ -31,7 +36,10 @@ NAMES: Final = {
     "clients page order=id filter=email.eq",
     "clients page order=created_at,id",
     "clients export order=id",
+    "clients count order=id",
     "clients delta order=id",
+    "clients digest order=id",
+    "clients live order=id",
     "clients row",
 }
 
@@ -68,9 +76,25 @@ async def report(
             await asyncio.sleep(0.2)
 
 
-def planned(found: dict[str, Any]) -> set[str]:
+def planned(found: dict[str, Any], part: str = "statements") -> set[str]:
     """Names of statements that have a plan."""
-    return {each["name"] for each in found["statements"] if each["plan"] is not None}
+    return {each["name"] for each in found[part] if each["plan"] is not None}
+
+
+async def line_with(text: str, answer: aiohttp.ClientResponse) -> None:
+    """Read lines up to one with this text."""
+    async with asyncio.timeout(60):
+        while text not in (await answer.content.readline()).decode():
+            assert not answer.content.at_eof(), text
+
+
+async def follow_a_change(client: aiohttp.ClientSession, world: str) -> None:
+    """Let the tail of the log read what changes for one who follows a filter."""
+    path = f"{FEED}?live=1&format=sse&email={SECRET}"
+    async with client.get(path, headers=bearer()) as answer, connected(world) as owner:
+        await line_with("event: sync", answer)
+        await owner.execute(CHANGE, SECRET)
+        await line_with("event: change", answer)
 
 
 async def test_only_operators_ask_for_a_known_range(asked: Running) -> None:
@@ -94,12 +118,12 @@ async def test_statements_are_listed_with_plans_and_without_values(
         async with client.get(f"{FEED}/{key}", headers=bearer()) as answer:
             assert answer.status == 200, await answer.text()
         async with connected(world) as owner:
-            await owner.execute(
-                "UPDATE wedding.clients SET email = $1 WHERE id = (SELECT id FROM wedding.clients"
-                " WHERE tenant_id = 'rosewood' LIMIT 1)", OF_A_ROW,
-            )  # fmt: skip
-        async with client.get(f"{FEED}?since={cursor}", headers=bearer()) as answer:
+            await owner.execute(CHANGE, OF_A_ROW)
+        async with client.get(f"{FEED}?since={cursor}&digest=1", headers=bearer()) as answer:
             assert OF_A_ROW in await answer.text()
+        live = f"{FEED}?since={cursor}&live=1&format=sse"
+        async with client.get(live, headers=bearer()) as answer:
+            await line_with(OF_A_ROW, answer)
         found = await report(client, lambda found: planned(found) >= NAMES)
     assert {each["kind"] for each in found["proposals"]} <= {"drop", "index"}
     assert not any("can't" in each or "not looked for" in each for each in found["lacking"])
@@ -138,12 +162,14 @@ async def test_plans_of_slow_statements_are_kept(world: str) -> None:
     name = "clients page order=id filter=email.eq"
     with serving(as_login(world), settings=settings) as running:
         async with aiohttp.ClientSession(running.url) as client:
+            await follow_a_change(client, world)
             for _ in range(3):
                 path = f"{FEED}?email={SECRET}&limit=5&columns=id"
                 await read(client, path, bearer() | {"Cache-Control": "no-cache"})
-            found = await report(client, lambda found: any(e["plan"] for e in found["slow"]))
+            found = await report(client, lambda found: planned(found, "slow") >= {name, LIVE})
             async with client.get("/metrics", headers=bearer(role="admin")) as answer:
                 assert 'feedsvc_queries_slow_plans_total{outcome="kept"}' in await answer.text()
+    assert any('"request_id":"live"' in line for line in running.log if "slow query" in line)
     assert SECRET not in orjson.dumps(found).decode()
     (slow,) = (each for each in found["slow"] if each["name"] == name)
     assert slow["count"] >= 1
