@@ -97,6 +97,7 @@ def _feeds(assembly: Assembly) -> Iterator[Component]:
     yield Component("cache", run=follow, close=service.pages.close)
     yield Component("subscribers", close=service.subscribers.close)
     yield Component("live feeds", close=service.tail.close)
+    yield Component("rows of live feeds", close=service.shared_reads.close)
     yield Component("waiting for changes", close=service.deltas.arrivals.close)
     yield Component("the change log", run=assembly.upkeep.run)
     if assembly.views is not None:

@@ -41,6 +41,7 @@ from feedsvc.datasets.dataset import Dataset, declarations
 from feedsvc.feeds.arrivals import Arrivals
 from feedsvc.feeds.cursors import Cursors
 from feedsvc.feeds.delta_wait import Deltas
+from feedsvc.feeds.live.shared_rows import SharedReads
 from feedsvc.feeds.live.tail import Tail
 from feedsvc.operations.access_log import AccessLog
 from feedsvc.operations.alerts.rules import Rule
@@ -150,6 +151,7 @@ def assemble(
         deltas=deltas,
         subscribers=subscribers,
         tail=tail,
+        shared_reads=SharedReads(tail, deltas.cursors),
     )
     upkeep = LogUpkeep(pools.servers, settings.changes, observers, workplace.folder)
     views = ViewRefresh(pools.servers, refreshed, settings.changes, workplace.folder)

@@ -24,6 +24,7 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
 from feedsvc.datasets.dataset import Dataset
 from feedsvc.feeds.delta_wait import Deltas
+from feedsvc.feeds.live.shared_rows import SharedReads
 from feedsvc.feeds.live.tail import Tail
 from feedsvc.operations.fleet import Fleet
 from feedsvc.operations.health.readiness import Readiness
@@ -59,6 +60,7 @@ class Service:
     deltas: Deltas
     subscribers: SubscriberRegistry
     tail: Tail
+    shared_reads: SharedReads
 
 
 SERVICE: Final = web.AppKey("service", Service)

@@ -81,7 +81,7 @@ async def _make(url: str, datasets: Path) -> None:
 
 
 def _beside_a_writer(world: World, file: Path, count: int) -> list[Line]:
-    with _served(world, file, 1) as (url, pid), _crowd(url, count, _SCOPES) as crowd:
+    with _served(world, file, 1) as (url, pid), _crowd(url, count, _SCOPES, pid) as crowd:
         write = _Writer(world.admin_url)
         write.run(2.0)
         crowd.lags()
@@ -95,6 +95,7 @@ def _beside_a_writer(world: World, file: Path, count: int) -> list[Line]:
     detail = f"of {len(lags):,} arrivals"
     share = (spent - alone) / _SECONDS
     return [
+        crowd.opened,
         Line(f"{subject}: p50", [cuts[49] * 1e3], detail, Target(35.0), "ms"),
         Line(f"{subject}: p99", [cuts[98] * 1e3], detail, Target(100.0), "ms"),
         Line("  the service's processor", [own], f"{own * 1e6 * _SECONDS / len(lags):.0f} us each"),
@@ -105,7 +106,7 @@ def _beside_a_writer(world: World, file: Path, count: int) -> list[Line]:
 def _for_all(world: World, file: Path, count: int) -> Line:
     """One change that all see: the time until the last of them has it."""
     last: list[float] = []
-    with _served(world, file, 1) as (url, pid), _crowd(url, count, 1) as crowd:
+    with _served(world, file, 1) as (url, pid), _crowd(url, count, 1, pid) as crowd:
         write = _Writer(world.admin_url)
         write.once()
         crowd.arrivals(count)
@@ -120,7 +121,7 @@ def _for_all(world: World, file: Path, count: int) -> Line:
 
 def _behind_a_death(world: World, file: Path, count: int) -> list[Line]:
     """One of two workers is killed: when all are live again, and what that costs."""
-    with _served(world, file, 2) as (url, pid), _crowd(url, count, _SCOPES) as crowd:
+    with _served(world, file, 2) as (url, pid), _crowd(url, count, _SCOPES, pid) as crowd:
         quiet = _pages(url, _PAGES)
         leases = _reads(url)
         workers = psutil.Process(pid).children(recursive=True)
@@ -175,6 +176,8 @@ class _Crowd:
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
+        self.opened = Line("", [0.0], "")
+        """How long it took until all were live."""
 
     def lags(self) -> list[float]:
         """Seconds from writing to arrival, of all since the last question."""
@@ -201,18 +204,21 @@ class _Crowd:
 
 
 @contextmanager
-def _crowd(url: str, count: int, scopes: int) -> Iterator[_Crowd]:
-    """So many followers, all of which are live."""
+def _crowd(url: str, count: int, scopes: int, pid: int) -> Iterator[_Crowd]:
+    """So many followers of a service, all of which are live."""
+    spent = _seconds(pid)
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "tests.performance.live_crowd", port, str(count), str(scopes)]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with process, ended(process):
-        made, until = _Crowd(process), time.monotonic() + _PATIENCE
+        made, began = _Crowd(process), time.monotonic()
         while made.live() < count:
-            assert time.monotonic() < until, "not all followers have begun"
+            assert time.monotonic() - began < _PATIENCE, "not all followers have begun"
             time.sleep(0.2)
+        seconds, detail = time.monotonic() - began, f"{_seconds(pid) - spent:.1f} s of processor"
+        made.opened = Line(f"{count:,} open a feed", [seconds], detail, unit="s")
         yield made
 
 

@@ -62,6 +62,8 @@ class Cohort:
         """The time at which it was last seen to have no subscriber."""
         self.is_suspect = False
         """True while it is to be read, for its rights may be former ones, or its keys lack."""
+        self.looks = 0
+        """The number of looks at it that have ended."""
         self.awaited = 0
         """The number of clients that wait for the next look at it."""
         self.membership = Membership()
@@ -135,6 +137,7 @@ class Cohort:
         self._announce()
 
     def _announce(self) -> None:
+        self.looks += 1
         looked, self._looked = self._looked, asyncio.Event()
         looked.set()
 
@@ -177,6 +180,11 @@ class Cohort:
     def has_reached(self, snapshot: Snapshot) -> bool:
         """Return whether its state has all that this one has."""
         return self.cursor is not None and self.cursor.snapshot.covers(snapshot)
+
+    def is_still_in(self, state: Cursor) -> bool:
+        """Return whether it has published nothing behind this state, which it `has_reached`."""
+        number = self.number_behind(state.snapshot) if self.accepts(state) else None
+        return number == self.broadcast.next and not self.broadcast.ended
 
     def number_behind(self, snapshot: Snapshot) -> int | None:
         """The number of the first event for a reader that has this state, which it `has_reached`.

@@ -104,6 +104,7 @@ class Tail:
         self._known: tuple[str | None, str | None] | None = None  # life and floor
         self._verified: dict[tuple[object, ...], float] = {}  # rules, and when (monotonic)
         self._suspect: set[tuple[object, ...]] = set()
+        self._unverified: set[tuple[object, ...]] = set()  # rules to be read at the next look
         self._changed_at = 0.0  # monotonic
         self._moves = _Moves(0.0)
 
@@ -174,6 +175,20 @@ class Tail:
         cohort.is_suspect = True
         await self._looked_at(cohort, lambda: not cohort.is_suspect)
 
+    async def is_still_in(self, cohort: Cohort, state: Cursor, within: float) -> bool:
+        """Return whether a state was the cohort's still in a look that began behind this call.
+
+        So were the rights and the schema that all cohorts with its rules have. False where there is
+        no such look within so many seconds.
+        """
+        enough = cohort.looks + 2  # the next one to end may have begun
+        self._unverified.add(cohort.rules)
+        try:
+            await self._looked_at(cohort, lambda: cohort.looks >= enough, within)
+        except Unavailable:
+            return False
+        return cohort.is_still_in(state)
+
     async def catch_up(self, cohort: Cohort, number: int) -> tuple[Sequence[bytes], int]:
         """The net events of a reader who lacks those from this number on.
 
@@ -191,10 +206,12 @@ class Tail:
                 return events, found
         raise Unavailable("This live answer can't be caught up with.")
 
-    async def _looked_at(self, cohort: Cohort, is_enough: Callable[[], bool]) -> None:
+    async def _looked_at(
+        self, cohort: Cohort, is_enough: Callable[[], bool], within: float | None = None
+    ) -> None:
         """Wait until the looks at the cohort are enough, or it has ended. Raises Unavailable."""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_PATIENCE if within is None else within):
                 while not is_enough() and not cohort.broadcast.ended:
                     self._arrivals.hasten(self._arrivals.interval)
                     await cohort.next_look()
@@ -271,14 +288,16 @@ class Tail:
         answer = await self._arrivals.next(since, feeds, self._pause())
         touched = [each for each, cursor in begun if self._is_due(each, cursor.snapshot, answer)]
         due = set(map(id, touched))
-        for cohort, _ in begun:
-            if id(cohort) not in due:
-                cohort.pass_over(answer.snapshot)
         self._suspect.clear()
+        self._unverified.clear()
         now = time.monotonic()
         ready = [cohort for cohort in touched if cohort.not_before <= now]
         if ready:
             await self._move(ready, self._answered_at or answer.asked_at)
+        # Behind it, so that what was found out for some is known at the end of a look at others.
+        for cohort, _ in begun:
+            if id(cohort) not in due:
+                cohort.pass_over(answer.snapshot)
         if len(ready) == len(touched):
             self._known = answer.life, answer.floor
         self._answered_at = answer.asked_at
@@ -288,15 +307,15 @@ class Tail:
         if cohort.is_touched(answer, since):
             self._changed_at = time.monotonic()
             return True
-        if cohort.is_suspect:
-            return True
+        if cohort.is_suspect or cohort.rules in self._suspect:
+            return True  # or another one of the same rules has ended
         if self._known != (answer.life, answer.floor) or answer.life is None:
             return True  # it may be another log, or lack what was not read yet
-        if cohort.rules in self._suspect:
-            return True  # another one of the same rules has ended
-        verified_at = self._verified.get(cohort.rules, 0.0)
-        if verified_at < time.monotonic() - VERIFY_EVERY:
-            self._verified[cohort.rules] = time.monotonic()  # one will do
+        now, rules = time.monotonic(), cohort.rules
+        is_asked = rules in self._unverified or self._verified.get(rules, 0.0) < now - VERIFY_EVERY
+        if is_asked and cohort.not_before <= now:
+            self._unverified.discard(rules)
+            self._verified[rules] = now  # one will do
             return True
         return False
 

@@ -1,7 +1,8 @@
 """The answer to `live=1`: a snapshot or what has changed since, then the events of a cohort."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final, NoReturn
@@ -14,18 +15,21 @@ from feedsvc.core.drain import retry_ms
 from feedsvc.core.events import FeedReset
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import BadParameter, Reset
+from feedsvc.core.timing import Stages
 from feedsvc.feeds.export import Export, open_export
 from feedsvc.feeds.export_options import ExportOptions
 from feedsvc.feeds.live.cohort import Cohort
 from feedsvc.feeds.live.event_id import EventId
 from feedsvc.feeds.live.joining import join
-from feedsvc.feeds.live.live_query import LiveFeed, LiveQuery
+from feedsvc.feeds.live.live_query import LiveFeed, LiveQuery, behind
+from feedsvc.feeds.live.shared_rows import RowsReplayed
 from feedsvc.feeds.live.step import PARAMETER, LiveState, LiveStep
 from feedsvc.feeds.live.tail import Tail
+from feedsvc.feeds.query import FeedQuery
 from feedsvc.feeds.sources import choice
 from feedsvc.web import headers
 from feedsvc.web.context import REQUEST_ID, SERVICE, STAGES
-from feedsvc.web.feeds.body import Body
+from feedsvc.web.feeds.body import Body, Parkable
 from feedsvc.web.feeds.breaking_off import BreakingOff, break_off, failure
 from feedsvc.web.hand_over import hand_over, prepare_head
 from feedsvc.web.record import RECORD
@@ -108,8 +112,9 @@ class LiveResponse:
         try:
             async with asyncio.timeout(self._settings.export_timeout):
                 cursor, is_whole = await self._snapshot()
-                find = partial(self._tail.cohort, self._query, self._principal, self._address)
-                joined = await join(self._tail, find, cursor, self._send_step, is_whole=is_whole)
+                joined = await join(
+                    self._tail, self._find, cursor, self._send_step, is_whole=is_whole
+                )
                 if not joined.is_in_sync:
                     with joined.cohort.pinned():
                         await self._send((live.sync(self._tail.text(joined.state)),))
@@ -118,6 +123,9 @@ class LiveResponse:
         with joined.cohort.pinned():
             channel = CohortChannel(joined.cohort, self._tail, joined.number)
             return await hand_over(self._request, self._response, channel)
+
+    def _find(self) -> Cohort:
+        return self._tail.cohort(self._query, self._principal, self._address)
 
     async def _send_step(self, before: LiveState, step: LiveStep) -> None:
         events = step.events(
@@ -143,15 +151,40 @@ class LiveResponse:
             self._cursors.parse(cursor)
         for at, feed in enumerate(self._query.feeds[first:], first):
             query = feed.snapshot if token is None else feed.snapshot.behind(token)
-            pool = self._service.pools[feed.dataset.pool]
-            options = self._options(None if cursor else feed)
-            stages = self._request[STAGES]
-            async with open_export(query, self._principal, pool, options, stages) as export:
+            async with self._opened(feed, query, is_first=not cursor) as export:
                 cursor = cursor or await self._followed(export, feed)
                 await self._send_rows(feed, EventId(cursor, at, token), export)
                 is_whole = place is None and len(self._query.feeds) == 1 and export.snapshots == 1
             token = None
         return self._cursors.parse(cursor), is_whole
+
+    @asynccontextmanager
+    async def _opened(
+        self, feed: LiveFeed, query: FeedQuery, *, is_first: bool
+    ) -> AsyncIterator[Export | RowsReplayed]:
+        """The rows of a feed: those of the only one are shared, as far as they are few."""
+        pool, stages = self._service.pools[feed.dataset.pool], self._request[STAGES]
+        options = self._options(feed if is_first else None)
+        rows = None
+        if is_first and len(self._query.feeds) == 1:
+            cohort = self._find()
+            begin = partial(open_export, query, cohort.reader, pool, options, Stages())
+            with cohort.pinned():
+                rows = await self._service.shared_reads.of(cohort, begin)
+        if rows is None:
+            async with open_export(query, self._principal, pool, options, stages) as export:
+                yield export
+            return
+
+        def rest(token: str | None) -> Export:
+            on = replace(options, cursor=None, count_timeout=0)
+            return Export(behind(query, token), self._principal, pool, on, stages)
+
+        replayed = RowsReplayed(rows, rest)
+        try:
+            yield replayed
+        finally:
+            await replayed.close()
 
     def _options(self, feed: LiveFeed | None) -> ExportOptions:
         settings = self._settings
@@ -166,14 +199,16 @@ class LiveResponse:
         make = partial(self._cursors.of_several, queries=queries, principal=self._principal)
         return replace(options, cursor=make)
 
-    async def _followed(self, export: Export, feed: LiveFeed) -> str:
+    async def _followed(self, export: Export | RowsReplayed, feed: LiveFeed) -> str:
         """The cursor of the export's first snapshot. Raises BadParameter where there is none."""
         if export.cursor is None:
             what = "live is not offered here: the changes of a feed can't be followed."
             raise BadParameter(what, parameter=PARAMETER)
         return export.cursor
 
-    async def _send_rows(self, feed: LiveFeed, place: EventId, export: Export) -> None:
+    async def _send_rows(
+        self, feed: LiveFeed, place: EventId, export: Export | RowsReplayed
+    ) -> None:
         if self._body is None:
             await self._start()
         total, kind = export.total()
@@ -201,7 +236,7 @@ class LiveResponse:
         await body.start()
         self._body = body
 
-    async def _send(self, made: Pieces, held: Export | None = None) -> None:
+    async def _send(self, made: Pieces, held: Parkable | None = None) -> None:
         if self._body is None:
             await self._start()
         if self._body is not None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -156,6 +157,20 @@ async def test_it_goes_on_from_the_last_id_without_a_snapshot(shop: Shop) -> Non
     await shop.owner.execute("DELETE FROM shop.orders WHERE id = 2")
     await since.until(lambda: ids(since) == {1: "x"})
     assert since.snapshots == 0
+
+
+async def test_many_who_open_a_feed_at_once_are_read_for_together(shop: Shop) -> None:
+    copies = [shop.copy(status="open") for _ in range(30)]
+    async with asyncio.TaskGroup() as group:
+        opening = [
+            group.create_task(copy.until(partial(getattr, copy, "is_synced"))) for copy in copies
+        ]
+        while not all(task.done() for task in opening):
+            await shop.owner.execute("SELECT pg_current_xact_id()")  # no two snapshots are the same
+    assert all(ids(copy) == {1: "open"} for copy in copies)
+    opened = [json.loads(copy.events[0].data) for copy in copies]
+    assert len({each["export"] for each in opened}) == 30
+    assert len({each["cursor"] for each in opened}) < 10
 
 
 async def test_one_feed_of_filters_and_columns(shop: Shop) -> None:
