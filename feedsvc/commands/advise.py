@@ -6,27 +6,28 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import asyncpg
 import typer
 
 from feedsvc import settings
 from feedsvc.backends.postgres.advice.create import create
-from feedsvc.backends.postgres.advice.model import Advice, StatementAdvice, WorkloadStatement
+from feedsvc.backends.postgres.advice.model import (
+    Advice,
+    Proposal,
+    StatementAdvice,
+    WorkloadStatement,
+)
 from feedsvc.backends.postgres.advice.proposals import AdviceOptions, Workload, proposals
 from feedsvc.backends.postgres.advice.reading import read_statement
-from feedsvc.backends.postgres.advice.workload import of_catalogue, seen_workload
-from feedsvc.backends.postgres.index_proof.catalogue import (
-    CatalogueError,
-    CatalogueQuery,
-    read_catalogue,
-)
+from feedsvc.backends.postgres.index_proof.catalogue import CatalogueError
 from feedsvc.backends.postgres.migrations.index_progress import BuildProgress
 from feedsvc.commands.advice_text import as_json, lines
+from feedsvc.commands.advice_workload import AdvisedWorkload, WorkloadSources
 from feedsvc.commands.console import ConfigOption, fail
-from feedsvc.commands.dataset_catalogue import dataset_queries
-from feedsvc.datasets.dataset import declarations, quote_identifier
-from feedsvc.datasets.resolution import resolved
+from feedsvc.datasets.dataset import quote_identifier
+from feedsvc.operations.performance.tracker import RANGES
 
 
 class AdviceFormat(StrEnum):
@@ -34,6 +35,14 @@ class AdviceFormat(StrEnum):
 
     text = "text"
     json = "json"
+
+
+class AdviceRange(StrEnum):
+    """The times over which figures are summed up."""
+
+    hour = "1h"
+    day = "24h"
+    week = "7d"
 
 
 class FailOn(StrEnum):
@@ -54,6 +63,9 @@ def advise(
     report: Annotated[AdviceFormat, typer.Option(help="Form of the advice.")] = AdviceFormat.text,
     is_json: Annotated[bool, typer.Option("--json", help="The same as `--report json`.")] = False,
     fail_on: Annotated[FailOn, typer.Option(help="Exit 1 if there are these.")] = FailOn.never,
+    span: Annotated[
+        AdviceRange, typer.Option("--range", help="How far back the service's own figures count.")
+    ] = AdviceRange.week,
     budget: Annotated[
         int | None, typer.Option(min=1, help="MiB that all proposed indexes may take.")
     ] = None,
@@ -65,7 +77,7 @@ def advise(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Propose indexes for the datasets' queries and the statements that the database has seen."""
+    """Propose indexes for the queries that datasets allow, and for those that were run."""
     given = settings.load(config)
     url = (given.database.owner_url or given.database.url).get_secret_value()
     if not url:
@@ -74,16 +86,18 @@ def advise(
         quote_identifier(scratch or given.advise.scratch),
         budget=None if budget is None else budget << 20,
     )
-    file = given.datasets.file if given.datasets.file.is_file() else None
+    sources = _sources(given, catalogue, role, span)
     try:
-        statements, found, advice = asyncio.run(_advised(url, file, catalogue, role, options))
+        workload, found, advice = asyncio.run(_advised(url, sources, options))
     except CatalogueError as error:
         fail(str(error))
     except asyncpg.InterfaceError:
         fail("the connection to PostgreSQL was lost")
-    _write(AdviceFormat.json if is_json else report, advice)
+    is_json = is_json or report is AdviceFormat.json
+    for line in (as_json if is_json else lines)(advice, workload.repeated):
+        typer.echo(line)
     if make:
-        asyncio.run(_create(url, found, statements))
+        asyncio.run(_create(url, found, workload.statements))
     if fail_on is not FailOn.never and not found.is_tried:
         fail("no index could be tried, so that none is proposed: see `not seen`")
     kinds = {proposal.kind for proposal in advice.proposals}
@@ -91,27 +105,27 @@ def advise(
         raise typer.Exit(1)
 
 
-def _write(report: AdviceFormat, advice: Advice) -> None:
-    for line in [as_json(advice)] if report is AdviceFormat.json else lines(advice):
-        typer.echo(line)
+def _sources(
+    given: settings.Settings, catalogue: Path | None, role: str | None, span: AdviceRange
+) -> WorkloadSources:
+    return WorkloadSources(
+        given.datasets.file if given.datasets.file.is_file() else None,
+        catalogue,
+        None if role is None else quote_identifier(role),
+        RANGES[span.value][0],
+        urlsplit(given.database.url.get_secret_value()).username,
+    )
 
 
 async def _advised(
-    url: str, file: Path | None, catalogue: Path | None, role: str | None, options: AdviceOptions
-) -> tuple[list[WorkloadStatement], Workload, Advice]:
-    queries: list[CatalogueQuery] = [] if catalogue is None else read_catalogue(catalogue)
+    url: str, sources: WorkloadSources, options: AdviceOptions
+) -> tuple[AdvisedWorkload, Workload, Advice]:
     connection = await _connected(url)
     try:
-        if file is not None:
-            declared, _ = await resolved(connection, declarations(file))
-            queries += dataset_queries(declared)
-        quoted = None if role is None else quote_identifier(role)
-        statements = [of_catalogue(query, quoted) for query in queries]
-        seen = await seen_workload(connection)
-        statements += seen or ()
-        read = [await read_statement(connection, each) for each in statements]
-        found = await proposals(connection, statements, options)
-        return statements, found, _advice(read, found, is_seen=seen is not None)
+        workload = await sources.read(connection)
+        read = [await read_statement(connection, each) for each in workload.statements]
+        found = await proposals(connection, workload.statements, options)
+        return workload, found, ranked(read, found, workload.lacking)
     finally:
         await connection.close(timeout=1.0)
 
@@ -123,18 +137,25 @@ async def _connected(url: str) -> asyncpg.Connection:
         fail(f"PostgreSQL of MIGRATION_DATABASE_URL, or DATABASE_URL, can't be reached: {error}")
 
 
-def _advice(read: Sequence[StatementAdvice], found: Workload, *, is_seen: bool) -> Advice:
-    """Statements by total time, each with the proposals that help it."""
+def ranked(read: Sequence[StatementAdvice], found: Workload, lacking: Sequence[str]) -> Advice:
+    """Statements by total time, each with the proposals that help it; indexes by what they save."""
+    calls = {each.statement.name: max(each.statement.calls, 1) for each in read}
+
+    def saved(each: Proposal) -> float:
+        return sum(
+            (each.cost_before[name] - each.cost_after[name]) * calls.get(name, 1)
+            for name in each.helps
+        )
+
     proposed = [proposal for proposal, _ in found.proposals]
+    proposed.sort(key=lambda each: (each.kind == "index", -saved(each)))
     with_proposals = [
         replace(each, proposals=tuple(p for p in proposed if each.statement.name in p.helps))
         for each in read
     ]
     with_proposals.sort(key=lambda each: (-each.statement.total_ms, -_cost(each)))
     unplanned = (f"{each.statement.name}: {each.unplanned}" for each in read if each.unplanned)
-    more = () if is_seen else ("pg_stat_statements is not there, or not for this login",)
-    lacking = (*found.lacking, *unplanned, *more)
-    return Advice(tuple(with_proposals), tuple(proposed), lacking)
+    return Advice(tuple(with_proposals), tuple(proposed), (*found.lacking, *unplanned, *lacking))
 
 
 def _cost(each: StatementAdvice) -> float:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any, Final
 
@@ -21,14 +22,22 @@ _RELATIONS_SQL: Final = (files("feedsvc.datasets") / "catalog.sql").read_text()
 
 
 async def resolve(
-    connection: asyncpg.Connection, declarations: Mapping[str, Declaration]
+    connection: asyncpg.Connection,
+    declarations: Mapping[str, Declaration],
+    *,
+    may_own: bool = False,
 ) -> tuple[dict[str, Dataset], list[Finding]]:
-    """The datasets that can be served, and everything that is wrong with the declarations."""
+    """The datasets that can be served, and everything that is wrong with the declarations.
+
+    With `may_own` the session is another one than the service's, which must own none of them.
+    """
     datasets: dict[str, Dataset] = {}
     findings: list[Finding] = []
     relations = await _relations(connection, declarations)
     for name, declaration in declarations.items():
         relation = relations.get(name)
+        if relation is not None and may_own:
+            relation = replace(relation, owned=False)
         found = list(catalog_findings(name, declaration, relation))
         findings.extend(found)
         if relation is not None and not any(f.severity == "error" for f in found):

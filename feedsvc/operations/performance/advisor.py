@@ -13,15 +13,15 @@ from feedsvc.backends.postgres.advice.model import Proposal, StatementAdvice, Wo
 from feedsvc.backends.postgres.advice.seen import SeenStatements, seen_statements
 from feedsvc.core.problems import Problem
 from feedsvc.datasets.dataset import Dataset
-from feedsvc.feeds.statement_names import sql_of
 from feedsvc.operations.performance.free_proposals import (
     ELSEWHERE,
     free_proposals,
     may_lack_index,
 )
-from feedsvc.operations.performance.plan_reader import SETTINGS, PlanReader, judgement
+from feedsvc.operations.performance.plan_reader import PlanReader, judgement
 from feedsvc.operations.performance.replacement import ENDPOINTS, replacement
 from feedsvc.operations.performance.slow_plans import SlowPlans
+from feedsvc.operations.performance.stored_statements import own_statement
 from feedsvc.operations.performance.tracker import ReportRange, Tracker
 
 _MOST_PLANNED: Final = 20
@@ -61,7 +61,7 @@ class QueryAdvisor:
         """The report, JSON's values. Raises Problem where there are no figures."""
         made = await tracker.statements(wanted)
         lacking = [made["lacking"]] if made["lacking"] else []
-        own = [self._own(row) for row in made["statements"][:_MOST_SHOWN]]
+        own = [own_statement(row, self._datasets) for row in made["statements"][:_MOST_SHOWN]]
         async with self._lock:
             others = await self._others()
             listed = sorted([*own, *others.statements], key=lambda each: -each.total_ms)
@@ -85,12 +85,6 @@ class QueryAdvisor:
                 if (shown := repeated(each, self._datasets)) is not None
             ],
         }
-
-    def _own(self, row: Mapping[str, Any]) -> WorkloadStatement:
-        return WorkloadStatement(
-            row["name"], sql_of(row["name"], self._datasets) or "", "feedsvc", row["calls"],
-            row["total_ms"], row["mean_ms"], row["p95_ms"], row["rows"], SETTINGS,
-        )  # fmt: skip
 
     async def _others(self) -> SeenStatements:
         """Others' statements, by the service's login or else by the owner's."""

@@ -201,7 +201,7 @@ async def test_a_constant_of_a_statement_that_was_seen_is_not_repeated(own_world
         found = await proposals(connection, [of_catalogue(query, None)], OPTIONS)
         assert found.proposals
         advice = Advice((), tuple(proposal for proposal, _ in found.proposals), found.lacking)
-        for text in (as_json(advice), *lines(advice)):
+        for text in (*as_json(advice, []), *lines(advice, [])):
             assert "zebra" not in text
     finally:
         await connection.close()

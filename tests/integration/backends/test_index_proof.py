@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from feedsvc.backends.postgres.advice.workload import seen_workload
 from feedsvc.backends.postgres.index_proof.catalogue import (
     CatalogueError,
     CatalogueQuery,
@@ -237,6 +238,9 @@ async def test_the_extensions_own_statements_prove_an_index() -> None:
             assert proven["shop.by_note"] == []
             assert report.findings == ()
             assert any("$1" in plan.query.sql for plan in report.plans)
+            own = await connection.fetchval("SELECT current_user")
+            assert await seen_workload(connection)
+            assert await seen_workload(connection, own) == []
         finally:
             await connection.close()
 
@@ -245,10 +249,10 @@ async def test_statements_that_the_server_has_seen_prove_too(own_server: str) ->
     connection = await asyncpg.connect(own_server)
     try:
         await connection.execute(
-            f"{SHOP} CREATE TABLE pg_stat_statements (dbid oid, queryid bigint, query text,"
-            " total_exec_time float8, calls bigint DEFAULT 1, mean_exec_time float8 DEFAULT 1,"
-            " rows bigint DEFAULT 1);"
-            " INSERT INTO pg_stat_statements SELECT oid, n, q, n FROM pg_database,"
+            f"{SHOP} CREATE TABLE pg_stat_statements (dbid oid, userid oid, queryid bigint,"
+            " query text, total_exec_time float8, calls bigint DEFAULT 1,"
+            " mean_exec_time float8 DEFAULT 1, rows bigint DEFAULT 1);"
+            " INSERT INTO pg_stat_statements SELECT oid, 10, n, q, n FROM pg_database,"
             " (VALUES (1, 'SELECT id FROM shop.orders WHERE code = $1 LIMIT $2'),"
             " (2, 'SELECT $1 FROM gone'), (3, 'SELECT 1; DROP TABLE shop.orders')) AS v (n, q)"
             " WHERE datname = current_database()"

@@ -24,9 +24,14 @@ def of_catalogue(query: CatalogueQuery, role: str | None) -> WorkloadStatement:
     )
 
 
-async def seen_workload(connection: asyncpg.Connection) -> list[WorkloadStatement] | None:
-    """Up to 200 SELECTs of pg_stat_statements; None where it is not there or may not be read."""
-    rows = await seen(connection)
+async def seen_workload(
+    connection: asyncpg.Connection, but_of: str | None = None
+) -> list[WorkloadStatement] | None:
+    """Up to 200 SELECTs of pg_stat_statements; None where it is not there or may not be read.
+
+    Those of one login may be left out.
+    """
+    rows = await seen(connection, but_of)
     if rows is None:
         return None
     return [

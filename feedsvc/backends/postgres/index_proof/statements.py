@@ -34,14 +34,16 @@ async def seen_statements(connection: asyncpg.Connection) -> list[CatalogueQuery
     ]
 
 
-async def seen(connection: asyncpg.Connection) -> list[asyncpg.Record] | None:
+async def seen(
+    connection: asyncpg.Connection, but_of: str | None = None
+) -> list[asyncpg.Record] | None:
     """Up to 200 SELECTs that took the most time: `id`, `query`, `calls`, times in ms, `rows`.
 
-    None where the extension is not there or may not be read.
+    Those of one login may be left out. None where the extension is not there or may not be read.
     """
     try:
         async with undone(connection):
-            rows: list[asyncpg.Record] = await connection.fetch(_SQL)
+            rows: list[asyncpg.Record] = await connection.fetch(_SQL, but_of)
             return rows
     except asyncpg.PostgresError:
         return None
