@@ -313,10 +313,12 @@ async def test_a_slow_reader_gets_every_row_once_over_several_snapshots(
 
     def read_slowly(bytes_per_second: int) -> bytes:
         with ask(patient, f"{BEHIND}&frames=1") as client, answer_of(client) as answer:
-            body, slow_until = b"", time.monotonic() + 2.5 * STALL_TIMEOUT
-            while time.monotonic() < slow_until:
-                body += answer.read(bytes_per_second // 10)
+            body, began, seconds = b"", time.monotonic(), 0.0
+            while seconds < 2.5 * STALL_TIMEOUT:
                 time.sleep(0.1)
+                # By the clock: a busy machine sleeps for longer, and would take less for a stall.
+                seconds = time.monotonic() - began
+                body += answer.read(int(seconds * bytes_per_second) - len(body))
             return body + answer.read()
 
     both = [asyncio.to_thread(read_slowly, each) for each in (20_000, 2_000)]
