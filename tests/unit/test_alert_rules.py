@@ -196,6 +196,9 @@ def seen() -> AlertInput:
     figures.sketch(("wait", "read")).add(0.2)
     figures.sketch(("wait", "bulk")).add(2.0)
     figures.sketch(("query",)).add(0.3)
+    figures.add(("slow", "clients"), 8)
+    figures.add(("slow", "budgets"), 2)
+    figures.add(("repeats", "clients", "row-by-key", ""), 40)
     figures.sketch(("live_lag",)).add(0.7, 50)
     figures.add(("live_behind",), 10)
     figures.add(("live_ends", "stalled"), 4)
@@ -229,6 +232,10 @@ VALUES: list[tuple[str, Selector, float | None]] = [
     ("rate_limited_per_minute", Selector(), 1.0),
     ("locked_per_minute", Selector(), 0.0),
     ("query_p95", Selector(), 0.3),
+    ("slow_queries_per_minute", Selector(), 5.0),
+    ("slow_queries_per_minute", Selector(dataset="clients"), 4.0),
+    ("repeated_per_minute", Selector(), 20.0),
+    ("repeated_per_minute", Selector(dataset="budgets"), 0.0),
     ("database_away", Selector(), 1 / 3),
     ("database_faults_per_minute", Selector(), 3.0),
     ("pool_wait_p95", Selector(pool="read"), 0.2),

@@ -69,6 +69,7 @@ def glance(at: float = 0.0, count: int = 100, *, endpoints: int = 20, troubles: 
             "metrics": {
                 "from": 0.0, "to": at, "now": now, "totals": {"count": count},
                 "cache": {"hit_ratio": 0.9},
+                "queries": {"slow": 12, "repeated": 1_340, "lost_ms": 95_000.0},
                 "live": {"resets": {"rights": 2, "expired": 1}},
             },
             "pools": {
@@ -112,6 +113,11 @@ def test_trouble_comes_before_all_else_and_is_counted_where_it_is_too_much() -> 
     assert lines[0].startswith(" DEGRADED ")
     assert lines[3].startswith("FIRING alert0: 0.123 > 0.1. Do something.")
     assert any(line.startswith("and ") and line.endswith(" more") for line in lines)
+
+
+def test_slow_queries_and_repeated_requests_have_a_line() -> None:
+    (line,) = (line for line in drawn([glance()], 80, 30) if line.startswith("queries "))
+    assert line.strip() == "queries 12 slow  1,340 repeated (1.6 min lost) in 1 h"
 
 
 def test_the_change_log_has_a_line() -> None:

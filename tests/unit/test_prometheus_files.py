@@ -123,6 +123,14 @@ tests:
         values: '0+90x20'
       - series: 'feedsvc_requests_total{{job="f", route="/v1/feeds", outcome="failed"}}'
         values: '0+10x20'
+      - series: 'feedsvc_queries_slow_total{{job="f", dataset="clients"}}'
+        values: '0x4 0+12x20'
+      - series: 'feedsvc_queries_slow_total{{job="f", dataset="vendors"}}'
+        values: '0+8x25'
+      - series: 'feedsvc_repeated_requests_total{{job="f", dataset="a", pattern="row-by-key"}}'
+        values: '0+90x25'
+      - series: 'feedsvc_repeated_requests_total{{job="f", dataset="a", pattern="small-pages"}}'
+        values: '0+50x25'
       - series: 'feedsvc_health_state{{job="f", check="redis"}}'
         values: '0x5 2x20'
       - series: 'feedsvc_dataset_kept_out{{job="f", dataset="vendors", reason="triggers"}}'
@@ -155,6 +163,8 @@ def test_prometheus_fires_for_what_health_knows_and_for_feeds_among_probes(tmp_p
         "Failing",
         "Unhealthy",
         "TriggersChanged",
+        "SlowQueries",
+        "RepeatedRequests",
         "StandbyLost",
         "AuditLost",
         "KeysOld",

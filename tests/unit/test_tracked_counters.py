@@ -13,6 +13,7 @@ from feedsvc.core.events import (
     LogTurned,
     Observers,
     PoolLease,
+    QuerySlow,
     RedisTurned,
     StreamParked,
 )
@@ -53,6 +54,7 @@ class Counting:
             LogTurned(True),
             RedisTurned(False),
             FeedReset("clients", "rights"),
+            QuerySlow(0.0, "x", "clients", "page", (), 0.3, None, None, "clients page order=id"),
             LiveBehind(),
             LiveEnded("stalled"),
             LiveTick(0.01, 3, 5),
@@ -72,6 +74,7 @@ EXPECTED = {
     ("losses", "log_reader"): 1,
     ("losses", "redis"): 1,
     ("resets", "rights"): 1,
+    ("slow", "clients"): 1,
     ("live_behind",): 1,
     ("live_ends", "stalled"): 1,
     ("live_reads",): 3,

@@ -168,6 +168,7 @@ class Screen:
         _add_log(text, glance)
         _add_live(text, glance)
         if self.height > _LOW:
+            _add_queries(text, glance)
             _add_views(text, glance)
         if _now(glance):  # else they stand above, where the figures would
             for line in _said_once(glance.faults):
@@ -229,6 +230,18 @@ def _add_live(text: Text, glance: Glance) -> None:
 
 def _fullness(now: Json) -> str:
     return "yellow" if now["subscribers"] > _NEARLY_FULL * now["most"] else "bold"
+
+
+def _add_queries(text: Text, glance: Glance) -> None:
+    """Slow queries, and requests that one could replace, of the last hour."""
+    found = glance.answers.get("metrics", {}).get("queries", {})
+    if not any(found.values()):
+        return
+    text.append("\n" if text else "").append("queries ", "dim")
+    text.append(f"{found['slow']:,} slow", "yellow" if found["slow"] else "")
+    text.append(f"  {found['repeated']:,} repeated", "yellow" if found["repeated"] else "")
+    text.append(f" ({span(found['lost_ms'] / 1e3)} lost)" if found["repeated"] else "", "dim")
+    text.append(" in 1 h", "dim")
 
 
 def _add_views(text: Text, glance: Glance) -> None:

@@ -200,6 +200,16 @@ FIGURES: Final[Mapping[str, Figure]] = {
         "requests that met another session's lock",
     ),
     "query_p95": Figure(_quantile("query", 0.95), "seconds until PostgreSQL gave the first rows"),
+    "slow_queries_per_minute": Figure(
+        _per_minute(lambda f, s: f.total("slow", s.dataset)),
+        "queries that took longer than `queries.slow`",
+        _DATASET,
+    ),
+    "repeated_per_minute": Figure(
+        _per_minute(lambda f, s: f.total("repeats", s.dataset)),
+        "requests of one principal that one could replace",
+        _DATASET,
+    ),
     "database_away": Figure(
         _away(lambda v: v.database_answers), "part of the workers that PostgreSQL does not answer"
     ),

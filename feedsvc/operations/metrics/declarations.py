@@ -118,11 +118,17 @@ LIVE_LAG: Final = _histogram(
     bounds=_SHORT_SECONDS,
 )  # fmt: skip
 
+SLOW_QUERIES: Final = _counter(
+    "queries_slow", "Queries that took longer than queries.slow, one of a request.", "dataset"
+)
 SLOW_PLANS: Final = _counter(
     "queries_slow_plans", "Plans of slow statements: kept, not made, or not read.", "outcome"
 )
 REPEATED: Final = _counter(
     "repeated_requests", "Requests of one principal that one could replace.", "dataset", "pattern"
+)
+REPEATED_SECONDS: Final = _counter(
+    "repeated_request_seconds", "Time of requests that one could replace.", "dataset", "pattern"
 )
 
 LIVE_TICKS: Final = _histogram(

@@ -25,6 +25,7 @@ from feedsvc.core.events import (
     LogTurned,
     Observers,
     PoolLease,
+    QuerySlow,
     RedisRefused,
     RedisTurned,
     RequestEnded,
@@ -99,9 +100,11 @@ class MetricsObserver:
         self._endpoints = dict(self._foreseen(domain))
         self._unforeseen = self._endpoints["unknown", None, None]
         self._problems = each(cells.count, d.PROBLEMS, (), problem_types())
-        self._repeats = {
-            name: each(cells.count, d.REPEATED, (name,), d.REPEATS) for name in datasets if name
-        }
+        self._repeats, self._repeat_seconds = (
+            {name: each(cells.count, metric, (name,), d.REPEATS) for name in datasets if name}
+            for metric in (d.REPEATED, d.REPEATED_SECONDS)
+        )
+        self._slow = each(cells.count, d.SLOW_QUERIES, (), filter(None, datasets))
         self._slow_plans = each(cells.count, d.SLOW_PLANS, (), get_args(SlowPlanOutcome))
         self._parked = each(cells.count, d.PARKED, (), datasets)
         self._resets = each(cells.count, d.RESETS, (), get_args(ResetReason))
@@ -140,6 +143,7 @@ class MetricsObserver:
         observers.add(PoolLease, self._leased)
         observers.add(DatabaseFault, self._failed)
         observers.add(StreamParked, self._was_parked)
+        observers.add(QuerySlow, self._was_slow)
         observers.add(SlowPlanRead, self._read_slow_plan)
         observers.add(RequestsRepeated, self._repeated)
         observers.add(FeedReset, self._was_reset)
@@ -161,6 +165,7 @@ class MetricsObserver:
             **{("problems", name): [count] for name, count in self._problems.items()},
             **{("faults", name): [count] for name, count in self._faults.items()},
             **{("parked", name): [count] for name, count in self._parked.items()},
+            **{("slow", name): [count] for name, count in self._slow.items()},
             **{("resets", reason): [count] for reason, count in self._resets.items()},
             **self._cache.tracked(),
             **self._live.tracked(),
@@ -240,6 +245,10 @@ class MetricsObserver:
 
     def _repeated(self, found: RequestsRepeated) -> None:
         self._repeats[found.dataset][found.pattern].value += found.requests
+        self._repeat_seconds[found.dataset][found.pattern].value += found.seconds
+
+    def _was_slow(self, slow: QuerySlow) -> None:
+        self._slow[slow.dataset].value += 1
 
     def _read_slow_plan(self, read: SlowPlanRead) -> None:
         self._slow_plans[read.outcome].value += 1

@@ -2,8 +2,9 @@
 
 Keys of sums: `requests` (method, route, dataset, outcome), `rows` and `bytes` (method, route,
 dataset), `problems` and `faults` (problem), `cache` (dataset, outcome), `leases` (pool, outcome),
-`parked` (dataset), `losses` (listener or redis), `away` (what: seconds), `audit_dropped`,
-`cpu`, `seconds`, `resets` (reason), `live_ends` (reason), `live_behind` and `live_reads`.
+`parked` and `slow` (dataset), `losses` (listener or redis), `away` (what: seconds),
+`audit_dropped`, `cpu`, `seconds`, `resets` (reason), `live_ends` (reason), `live_behind` and
+`live_reads`.
 `statement_rows` (statement) is a sum, too, and `repeats`, `repeat_seconds` and `repeat_runs`
 (dataset, pattern, column). Of sketches, in seconds: `statement` (its name),
 `seconds` and `first_byte` (method, route, dataset), `query`, `wait`

@@ -95,6 +95,15 @@ def repeated(figures: Figures) -> list[Json]:
     return sorted(found, key=lambda each: (-each["lost_ms"], each["dataset"], each["pattern"]))
 
 
+def queries(figures: Figures) -> Json:
+    """Queries beyond `queries.slow`, and requests that one could replace."""
+    return {
+        "slow": round(figures.total("slow")),
+        "repeated": round(figures.total("repeats")),
+        "lost_ms": round(figures.total("repeat_seconds") * 1e3, 3),
+    }
+
+
 def cache(figures: Figures) -> Json:
     """The cache's hits and misses, in all and by dataset."""
     names = sorted({key[1] for key in figures.counts if key[0] == "cache"})

@@ -161,6 +161,7 @@ def _made(
         "slowest": report.slowest(listed),
         "problems": report.problems(figures),
         "database": report.database(figures),
+        "queries": report.queries(figures),
         "cache": report.cache(figures),
         "live": report.live(figures),
         "pools": report.pools(figures),

@@ -43,7 +43,7 @@ _REPORT: Final[Json] = {
     "type": "object",
     "required": [
         "range", "from", "to", "lacking", "totals", "endpoints", "slowest", "problems", "database",
-        "cache", "pools", "system", "now",
+        "queries", "cache", "pools", "system", "now",
     ],
     "properties": {
         "range": {"enum": ["1h", "24h", "7d"]},
@@ -53,7 +53,9 @@ _REPORT: Final[Json] = {
         "totals": ROW,
         "endpoints": _OBJECTS,
         "slowest": _OBJECTS,
-        **dict.fromkeys(("problems", "database", "cache", "pools", "system", "now"), ROW),
+        **dict.fromkeys(
+            ("problems", "database", "queries", "cache", "pools", "system", "now"), ROW
+        ),
     },
 }  # fmt: skip
 OPERATIONS: Final[Mapping[tuple[str, str], Json]] = {

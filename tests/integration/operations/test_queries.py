@@ -168,7 +168,10 @@ async def test_plans_of_slow_statements_are_kept(world: str) -> None:
                 await read(client, path, bearer() | {"Cache-Control": "no-cache"})
             found = await report(client, lambda found: planned(found, "slow") >= {name, LIVE})
             async with client.get("/metrics", headers=bearer(role="admin")) as answer:
-                assert 'feedsvc_queries_slow_plans_total{outcome="kept"}' in await answer.text()
+                metrics = await answer.text()
+            assert 'feedsvc_queries_slow_plans_total{outcome="kept"}' in metrics
+            counted = re.findall(r'feedsvc_queries_slow_total{dataset="clients"} (\d+)', metrics)
+            assert sum(map(int, counted)) > 0
     assert any('"request_id":"live"' in line for line in running.log if "slow query" in line)
     assert SECRET not in orjson.dumps(found).decode()
     (slow,) = (each for each in found["slow"] if each["name"] == name)
@@ -217,7 +220,12 @@ async def test_repeated_requests_are_listed_with_the_one_in_their_place(asked: R
     lines = [line for line in asked.log if "repeated requests" in line]
     assert len(lines) == 3, "one of each pattern"
     assert not [word for word in (SECRET, *tokens) if word in "".join(asked.log)]
-    assert 'feedsvc_repeated_requests_total{dataset="clients",pattern="row-by-key"} 100' in text
+    labels = '{dataset="clients",pattern="row-by-key"}'
+    assert f"feedsvc_repeated_requests_total{labels} 100" in text
+    seconds = float(
+        text.partition(f"feedsvc_repeated_request_seconds_total{labels} ")[2].split()[0]
+    )
+    assert seconds * 1e3 == pytest.approx(found[1]["lost_ms"], abs=0.01)
 
 
 async def read(client: aiohttp.ClientSession, path: str, headers: dict[str, str]) -> str:

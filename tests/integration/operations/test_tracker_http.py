@@ -22,7 +22,7 @@ PATH = "/api/performance/metrics"
 ADMIN = bearer(role="admin")
 PARTS = (
     "range", "from", "to", "lacking", "totals", "endpoints", "slowest", "problems", "database",
-    "cache", "live", "pools", "system", "now",
+    "queries", "cache", "live", "pools", "system", "now",
 )  # fmt: skip
 
 
