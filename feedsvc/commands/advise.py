@@ -1,12 +1,11 @@
 """`feedsvc advise`: indexes and statistics that would make the workload cheaper, with proof."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
-from urllib.parse import urlsplit
+from typing import Annotated, Final
 
 import asyncpg
 import typer
@@ -16,18 +15,23 @@ from feedsvc.backends.postgres.advice.create import create
 from feedsvc.backends.postgres.advice.model import (
     Advice,
     Proposal,
+    ProposalKind,
     StatementAdvice,
     WorkloadStatement,
 )
 from feedsvc.backends.postgres.advice.proposals import AdviceOptions, Workload, proposals
 from feedsvc.backends.postgres.advice.reading import read_statement
+from feedsvc.backends.postgres.advice.role_settings import setting_proposals
 from feedsvc.backends.postgres.index_proof.catalogue import CatalogueError
 from feedsvc.backends.postgres.migrations.index_progress import BuildProgress
 from feedsvc.commands.advice_text import as_json, lines
 from feedsvc.commands.advice_workload import AdvisedWorkload, WorkloadSources
-from feedsvc.commands.console import ConfigOption, fail
+from feedsvc.commands.console import ConfigOption, fail, login_of
 from feedsvc.datasets.dataset import quote_identifier
 from feedsvc.operations.performance.tracker import RANGES
+
+_BEHIND: Final[Mapping[ProposalKind, int]] = {"index": 1, "setting": 2}
+"""Places of proposals behind those that cost nothing."""
 
 
 class AdviceFormat(StrEnum):
@@ -113,7 +117,7 @@ def _sources(
         catalogue,
         None if role is None else quote_identifier(role),
         RANGES[span.value][0],
-        urlsplit(given.database.url.get_secret_value()).username,
+        login_of(given.database.url.get_secret_value()),
     )
 
 
@@ -125,9 +129,24 @@ async def _advised(
         workload = await sources.read(connection)
         read = [await read_statement(connection, each) for each in workload.statements]
         found = await proposals(connection, workload.statements, options)
+        found = await _with_settings(connection, read, found, sources.login)
         return workload, found, ranked(read, found, workload.lacking)
     finally:
         await connection.close(timeout=1.0)
+
+
+async def _with_settings(
+    connection: asyncpg.Connection,
+    read: Sequence[StatementAdvice],
+    found: Workload,
+    login: str | None,
+) -> Workload:
+    """The same with settings for what no proposed index helps."""
+    helped = {name for proposal, design in found.proposals if design for name in proposal.helps}
+    left = [each for each in read if each.statement.name not in helped]
+    login = login or await connection.fetchval("SELECT session_user")
+    settings = await setting_proposals(connection, left, login)
+    return replace(found, proposals=(*found.proposals, *((each, None) for each in settings)))
 
 
 async def _connected(url: str) -> asyncpg.Connection:
@@ -143,12 +162,13 @@ def ranked(read: Sequence[StatementAdvice], found: Workload, lacking: Sequence[s
 
     def saved(each: Proposal) -> float:
         return sum(
-            (each.cost_before[name] - each.cost_after[name]) * calls.get(name, 1)
-            for name in each.helps
+            (before - each.cost_after[name]) * calls.get(name, 1)
+            for name, before in each.cost_before.items()
+            if name in each.helps
         )
 
     proposed = [proposal for proposal, _ in found.proposals]
-    proposed.sort(key=lambda each: (each.kind == "index", -saved(each)))
+    proposed.sort(key=lambda each: (_BEHIND.get(each.kind, 0), -saved(each)))
     with_proposals = [
         replace(each, proposals=tuple(p for p in proposed if each.statement.name in p.helps))
         for each in read

@@ -4,6 +4,7 @@ import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Final, NoReturn, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import typer
@@ -30,6 +31,12 @@ MISTAKES: Final = (
     OSError,
 )
 """Errors whose message is written for the user."""
+
+
+def login_of(url: str) -> str | None:
+    """The login that PostgreSQL's URL names."""
+    username = urlsplit(url).username
+    return unquote(username) if username else None
 
 
 def fail(message: str) -> NoReturn:

@@ -6,7 +6,6 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import typer
@@ -19,7 +18,7 @@ from feedsvc.backends.postgres.migrations.lines import TERRITORIES, MigrationLin
 from feedsvc.changes import triggers
 from feedsvc.changes.log_plan import log_drift
 from feedsvc.commands import proof_text
-from feedsvc.commands.console import ConfigOption, fail
+from feedsvc.commands.console import ConfigOption, fail, login_of
 from feedsvc.commands.dataset_catalogue import dataset_queries
 from feedsvc.commands.migrate_screen import migration_screen
 from feedsvc.datasets.dataset import Declaration, declarations, quote_identifier
@@ -149,7 +148,7 @@ def verify(
     if not findings and line is LineName.wedding:
         proof = asyncio.run(_with_connection(url, partial(prove_line, territory=_WEDDING)))
     elif not findings and file.is_file():
-        login = _login(settings.load(config).database.url.get_secret_value())
+        login = login_of(settings.load(config).database.url.get_secret_value())
         work = partial(_prove_datasets, file=file, login=login)
         proof = asyncio.run(_with_connection(url, work))
     if proof is not None:
@@ -186,11 +185,6 @@ async def _prove_datasets(
 
 def _relation(declaration: Declaration) -> str:
     return ".".join(quote_identifier(part) for part in declaration.relation_parts())
-
-
-def _login(url: str) -> str | None:
-    username = urlsplit(url).username
-    return unquote(username) if username else None
 
 
 def _write(text: str, output: Path | None) -> None:

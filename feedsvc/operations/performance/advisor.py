@@ -55,6 +55,7 @@ class QueryAdvisor:
         self._plans: dict[str, tuple[float, StatementAdvice]] = {}
         self._seen: tuple[float, SeenStatements] | None = None
         self._proposed: tuple[float, tuple[Proposal, ...]] | None = None
+        self._settings: tuple[Proposal, ...] | None = None
         self._lock = asyncio.Lock()
 
     async def report(self, tracker: Tracker, wanted: ReportRange) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class QueryAdvisor:
             await self._read(listed[:_MOST_PLANNED], lacking)
             if may_lack_index(found for _, found in self._plans.values()):
                 lacking.append(ELSEWHERE)
-            proposals = await self._upkeep(lacking)
+            proposals = (*await self._upkeep(lacking), *await self._of_logins(lacking))
         span = {name: made[name] for name in ("range", "from", "to")}
         return {
             **span,
@@ -114,6 +115,18 @@ class QueryAdvisor:
         self._proposed = time.monotonic(), found
         return found
 
+    async def _of_logins(self, lacking: list[str]) -> tuple[Proposal, ...]:
+        """Settings of logins, looked for whenever a plan was read."""
+        if self._settings is None:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    read = [found for _, found in self._plans.values()]
+                    self._settings = await self._reader.settings(read)
+            except _LOST:
+                lacking.append("PostgreSQL did not answer in time what settings would do.")
+                return ()
+        return self._settings
+
     async def _read(self, listed: list[WorkloadStatement], lacking: list[str]) -> None:
         """Read plans that are missing or old."""
         try:
@@ -121,6 +134,7 @@ class QueryAdvisor:
                 for each in listed:
                     if each.sql and not self._is_fresh(each):
                         self._plans[each.name] = time.monotonic(), await self._reader.read(each)
+                        self._settings = None
         except _LOST:
             lacking.append("Not all plans could be read.")
         names = {each.name for each in listed}

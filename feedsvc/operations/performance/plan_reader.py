@@ -1,6 +1,6 @@
 """Plans of statements, read one at a time by a connection that no request waits for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 import asyncpg
@@ -8,6 +8,7 @@ import asyncpg
 from feedsvc.backends.postgres.advice.documents import plan_document
 from feedsvc.backends.postgres.advice.model import Proposal, StatementAdvice, WorkloadStatement
 from feedsvc.backends.postgres.advice.reading import read_statement
+from feedsvc.backends.postgres.advice.role_settings import setting_proposals
 from feedsvc.backends.postgres.advice.seen import SeenStatements, seen_statements
 from feedsvc.backends.postgres.advice.upkeep import upkeep_proposals
 from feedsvc.backends.postgres.pool import Pool
@@ -39,6 +40,12 @@ class PlanReader:
         """Proposals of the whole database, or a sentence where they can't be had."""
         async with self._pool.lease() as connection:
             return await upkeep_proposals(cast("asyncpg.Connection", connection))
+
+    async def settings(self, read: Iterable[StatementAdvice]) -> tuple[Proposal, ...]:
+        """Settings for the logins of statements that were read."""
+        async with self._pool.lease() as connection:
+            login: str = await connection.fetchval("SELECT session_user")
+            return await setting_proposals(cast("asyncpg.Connection", connection), read, login)
 
     async def seen(self) -> tuple[SeenStatements, str]:
         """Statements of other logins, and the name of the service's login."""

@@ -73,6 +73,21 @@ async def codes(shop: asyncpg.Connection, wanted: WorkloadStatement) -> set[str]
 PLANTED = [
     ("sequential-scan", statement("SELECT id FROM shop.orders WHERE amount = $1")),
     ("spilling-sort", statement("SELECT * FROM shop.orders ORDER BY note", {"work_mem": "1MB"})),
+    (
+        "spilling-hash",
+        statement(
+            "SELECT v.note FROM shop.orders o JOIN shop.vacuumed v ON o.place = v.place",
+            {"work_mem": "1MB", "hash_mem_multiplier": "1", "enable_mergejoin": "off",
+             "enable_nestloop": "off"},
+        ),
+    ),
+    (
+        "spilling-hash",
+        statement(
+            "SELECT note, count(*) FROM shop.orders GROUP BY note",
+            {"work_mem": "1MB", "hash_mem_multiplier": "1", "enable_sort": "off"},
+        ),
+    ),
     ("misestimate", statement("SELECT id FROM shop.orders WHERE status = $1", rows=100_000)),
     (
         "nested-loop",
@@ -115,6 +130,17 @@ INNOCENT = [
         statement("SELECT * FROM shop.orders ORDER BY note LIMIT $1", {"work_mem": "1MB"}),
     ),
     ("spilling-sort", statement("SELECT * FROM shop.few ORDER BY hi", {"work_mem": "1MB"})),
+    (
+        "spilling-hash",
+        statement("SELECT status, count(*) FROM shop.orders GROUP BY status", {"work_mem": "1MB"}),
+    ),
+    (
+        "spilling-hash",
+        statement(
+            "SELECT o.id FROM shop.orders o JOIN shop.few ON place = lo",
+            {"work_mem": "1MB", "enable_mergejoin": "off", "enable_nestloop": "off"},
+        ),
+    ),
     ("misestimate", statement("SELECT id FROM shop.orders WHERE status = $1", rows=2_000)),
     ("misestimate", statement("SELECT id FROM shop.orders WHERE id = $1", rows=0)),
     ("misestimate", statement("SELECT id FROM shop.orders LIMIT $1", rows=10)),
@@ -158,7 +184,7 @@ async def test_a_planted_fault_is_found(
     found = await read(shop, wanted)
     sentences = [each.sentence for each in found.findings if each.code == code]
     assert len(sentences) == 1, found.findings
-    assert "shop." in sentences[0] or code in {"misestimate", "spilling-sort"}
+    assert "shop." in sentences[0] or code in {"misestimate", "spilling-sort", "spilling-hash"}
 
 
 @pytest.mark.parametrize(("code", "wanted"), INNOCENT)
@@ -177,7 +203,7 @@ async def test_compiling_is_a_fault_where_calls_are_short(shop: asyncpg.Connecti
             await shop.execute("SET LOCAL jit_above_cost = 0; SET LOCAL jit = on")
             plan = read_plan(await explained(shop, "SELECT count(*) FROM shop.orders"))
     wanted = statement("SELECT count(*) FROM shop.orders")
-    facts = PlanFacts(replace(wanted, mean_ms=1.0), plan, {}, 4 << 20, {}, {}, {})
+    facts = PlanFacts(replace(wanted, mean_ms=1.0), plan, {}, 4 << 20, 8 << 20, {}, {}, {})
     [finding] = estimates.compiled(facts)
     assert finding.code == "jit"
     assert not list(estimates.compiled(replace(facts, statement=replace(wanted, mean_ms=60e3))))

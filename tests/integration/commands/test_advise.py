@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -31,6 +32,13 @@ SELECT * FROM wedding.clients WHERE tenant_id = $1 AND lower(email) = $2;
 -- as: office
 -- uses: clients_pkey
 SELECT * FROM wedding.clients WHERE tenant_id = $1 AND id = $2 AND email <> 'zebra';
+
+-- query: clients_by_chance
+-- about: All clients, for a draw.
+-- tier: analytics
+-- as: office
+-- uses: clients_pkey
+SELECT * FROM wedding.clients ORDER BY random();
 """
 FIELDS = {
     *("name", "source", "statement", "calls", "total_ms", "mean_ms", "p95_ms", "rows", "score"),
@@ -63,6 +71,8 @@ async def advised(admin_url: str, tmp_path: Path) -> AsyncIterator[Advised]:
     async with copied_database(admin_url, TEMPLATE) as url:
         connection = await asyncpg.connect(url)
         await connection.execute("ANALYZE wedding.clients; DROP INDEX wedding.clients_email")
+        name = urlsplit(url).path[1:]
+        await connection.execute(f"ALTER DATABASE {name} SET work_mem = '256kB'")
         await connection.close()
         yield Advised(url, tmp_path)
 
@@ -87,6 +97,10 @@ async def test_an_index_is_proposed_made_and_proposed_no_more(advised: Advised) 
     assert proposal["write_cost"] > 1
     costs = proposal["cost_before"], proposal["cost_after"]
     assert costs[0]["client_by_email"] > 2 * costs[1]["client_by_email"]
+    [setting] = [each for each in found["proposals"] if each["kind"] == "setting"]
+    assert setting["statement"] == "ALTER ROLE postgres SET work_mem = '4MB'"
+    assert setting["helps"] == ["clients_by_chance"]
+    assert f"{setting['statement']};" in said.stdout
     assert by_name["client_by_email"]["proposals"] == [proposal["statement"]]
     assert by_name["client_by_email"]["plan"]["node"] == "0"
     assert by_name["client_by_key"]["score"] == 100

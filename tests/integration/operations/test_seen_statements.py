@@ -11,7 +11,8 @@ import pytest
 
 from feedsvc.backends.postgres.advice import seen
 from feedsvc.backends.postgres.migrations import runner
-from tests.integration.operations.test_queries import report
+from feedsvc.operations.performance.free_proposals import ELSEWHERE
+from tests.integration.operations.test_queries import planned, report
 from tests.support.servers import (
     LOGIN,
     PASSWORD,
@@ -20,7 +21,7 @@ from tests.support.servers import (
     copied_database,
     copied_postgres,
 )
-from tests.support.service import NO_REDIS, serving
+from tests.support.service import NO_REDIS, bearer, serving
 
 LITERAL: Final = "xyzzy-of-a-literal"
 COMMENT: Final = "xyzzy-of-a-comment"
@@ -28,8 +29,10 @@ QUOTED: Final = PASSWORD.replace("'", "''")
 SHOP: Final = f"""
     CREATE ROLE {LOGIN} LOGIN PASSWORD '{QUOTED}' IN ROLE feedsvc_service;
     CREATE SCHEMA shop;
-    CREATE TABLE shop.orders (id bigint PRIMARY KEY, code text);
-    INSERT INTO shop.orders SELECT n, n FROM generate_series(1, 100) AS n;
+    CREATE TABLE shop.orders (id bigint PRIMARY KEY, code text NOT NULL);
+    INSERT INTO shop.orders SELECT n, n FROM generate_series(1, 20000) AS n;
+    ANALYZE shop.orders;
+    ALTER ROLE {LOGIN} SET work_mem = '64kB';
     GRANT USAGE ON SCHEMA shop TO {LOGIN};
     GRANT SELECT ON shop.orders TO {LOGIN};
     CREATE SCHEMA extensions
@@ -39,7 +42,10 @@ DATASETS: Final = """
 relation = "shop.orders"
 key = ["id"]
 shared = true
+[orders.orders]
+by_code = ["code"]
 """
+SORTED: Final = "orders export order=code,id"
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,17 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
         yield Watched(url, as_login(url), file)
 
 
-async def seen_by(watched: Watched, owner_url: str = "") -> dict[str, Any]:
-    """What a service of its own shows."""
-    settings = NO_REDIS | ({"MIGRATION_DATABASE_URL": owner_url} if owner_url else {})
+async def seen_by(watched: Watched, owner_url: str = "", *, asks: bool = False) -> dict[str, Any]:
+    """What a service of its own shows, behind an export if it `asks` for one."""
+    settings = NO_REDIS | {"FEEDSVC_METRICS__SHED_ABOVE": "0"}
+    settings |= {"MIGRATION_DATABASE_URL": owner_url} if owner_url else {}
     with serving(watched.login, datasets=watched.datasets, settings=settings) as running:
         async with aiohttp.ClientSession(running.url) as client:
+            if asks:
+                async with client.get("/v1/feeds/orders?order=by_code", headers=bearer()) as answer:
+                    assert answer.status == 200, await answer.text()
+                    await answer.read()
+                await report(client, lambda found: SORTED in planned(found))
             return await report(client, lambda found: found["lacking"] != [seen.BUSY])
 
 
@@ -89,8 +101,8 @@ async def test_others_statements_are_planned_without_their_values(watched: Watch
                     f"GRANT pg_read_all_stats TO {LOGIN};"
                     f" GRANT USAGE ON SCHEMA extensions TO {LOGIN}"
                 )
-        found = await seen_by(watched, "" if grant else watched.owner)
-        assert found["lacking"] == []
+        found = await seen_by(watched, "" if grant else watched.owner, asks=grant)
+        assert set(found["lacking"]) <= {ELSEWHERE}
         text = orjson.dumps(found).decode()
         assert LITERAL not in text
         assert COMMENT not in text
@@ -100,6 +112,10 @@ async def test_others_statements_are_planned_without_their_values(watched: Watch
         assert of_shop["source"] == "pg_stat_statements"
         assert of_shop["calls"] == 1
         assert of_shop["plan"]["children"][0]["conditions"]["Filter"].endswith("= $1)")
+    [setting] = [each for each in found["proposals"] if each["kind"] == "setting"]
+    assert setting["statement"].startswith(f"ALTER ROLE {LOGIN} SET work_mem = ")
+    assert setting["helps"] == [SORTED]
+    assert setting["cost_after"][SORTED] < setting["cost_before"][SORTED]
 
 
 async def test_an_extension_that_the_server_does_not_load_is_told_from_none(

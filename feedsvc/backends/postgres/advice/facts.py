@@ -15,7 +15,10 @@ _TABLES, _LEAKY, _FUNCTIONS = (
     (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
     for name in ("facts", "leaky", "functions")
 )
-_WORK_MEM: Final = "SELECT pg_size_bytes(current_setting('work_mem'))"
+_MEMORY: Final = """
+    SELECT ARRAY[w, w * current_setting('hash_mem_multiplier')::float8]::bigint[]
+    FROM pg_size_bytes(current_setting('work_mem')) AS w
+"""
 _NO_FUNCTION: Final = re.compile(r"pg_catalog\.")
 
 
@@ -66,6 +69,8 @@ class PlanFacts:
     tables: Mapping[str, RelationFacts]
     work_mem: int
     """Bytes that a sort has before it goes to disk."""
+    hash_mem: int
+    """Bytes that a hash table has, likewise."""
     behind_index: Mapping[str, float]
     """Rows that a node's index condition finds, by the node's path."""
     leaky: Mapping[int, tuple[LeakyOperator, ...]]
@@ -86,11 +91,13 @@ async def gather(
 ) -> PlanFacts:
     """The facts of a plan, in its transaction and as its role. Raises asyncpg's errors."""
     tables = await _tables(connection, plan.relations)
+    work_mem, hash_mem = await connection.fetchval(_MEMORY)
     return PlanFacts(
         statement,
         plan,
         tables,
-        await connection.fetchval(_WORK_MEM),
+        work_mem,
+        hash_mem,
         behind_index,
         await _leaky(connection, plan, tables),
         await _functions(connection, plan),

@@ -12,6 +12,7 @@ StatementSource: TypeAlias = Literal["feedsvc", "pg_stat_statements", "catalogue
 FindingCode: TypeAlias = Literal[
     "sequential-scan",
     "spilling-sort",
+    "spilling-hash",
     "misestimate",
     "nested-loop",
     "heap-fetches",
@@ -47,6 +48,8 @@ class WorkloadStatement:
     """Settings of the transaction in which it is planned, for row-level security among others."""
     role: str | None = None
     """The role that it is planned as, as an identifier; None for the connection's own."""
+    login: str | None = None
+    """The login that runs it; None for the service's."""
 
     @property
     def rows_per_call(self) -> float | None:
@@ -88,6 +91,8 @@ class PlanNode:
     children: tuple["PlanNode", ...] = ()
     workers: int = 0
     """Processes that a `Gather` plans to start; the nodes below it have the rows of one of them."""
+    partitions: int = 0
+    """Parts in which a hash aggregate is planned to go to files; 0 for none."""
 
     def walk(self) -> Iterator["PlanNode"]:
         """The node and all below it, from the top."""

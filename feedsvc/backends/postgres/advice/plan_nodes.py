@@ -53,6 +53,7 @@ def _node(found: Mapping[str, Any], path: str, schema: str | None) -> PlanNode:
         join=found.get("Join Type"),
         children=tuple(children),
         workers=int(found.get("Workers Planned", 0)),
+        partitions=int(found.get("Planned Partitions", 0)),
     )
 
 

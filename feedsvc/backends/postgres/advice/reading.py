@@ -34,6 +34,7 @@ FINDERS: Final[tuple[FindFaults, ...]] = (
     scans.filtered_rows,
     scans.heap_fetches,
     sorts_and_joins.spilling_sorts,
+    sorts_and_joins.spilling_hashes,
     sorts_and_joins.nested_loops,
     estimates.misestimates,
     estimates.missing_statistics,

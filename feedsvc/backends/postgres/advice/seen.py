@@ -57,5 +57,5 @@ def _statement(row: asyncpg.Record) -> WorkloadStatement:
     return WorkloadStatement(
         f"statement {row['id']}", masked(row["query"]), "pg_stat_statements", calls, total,
         total / calls if calls else 0.0, None, row["rows"],
-        {"feedsvc.tenant": "", "feedsvc.role": "", "feedsvc.client": ""},
+        {"feedsvc.tenant": "", "feedsvc.role": "", "feedsvc.client": ""}, login=row["login"],
     )  # fmt: skip

@@ -2,7 +2,8 @@
 -- pg_stat_statements is. $1 text: the service's login, whose statements are counted by name. Texts that
 -- the login may not see come first, so that it is known that there are some.
 SELECT s.queryid::text AS id, min(s.query) AS query, sum(s.calls)::bigint AS calls,
-    sum(s.total_exec_time)::float8 AS total_ms, sum(s.rows)::bigint AS rows
+    sum(s.total_exec_time)::float8 AS total_ms, sum(s.rows)::bigint AS rows,
+    min(r.rolname) AS login
 FROM {schema}.pg_stat_statements s
 JOIN pg_database d ON d.oid = s.dbid
 LEFT JOIN pg_roles r ON r.oid = s.userid

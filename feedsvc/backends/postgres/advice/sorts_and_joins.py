@@ -1,6 +1,7 @@
-"""Findings about sorts that go to disk, and loops over many rows."""
+"""Findings about sorts and hash tables that go to disk, and loops over many rows."""
 
 from collections.abc import Iterator
+from math import ceil, log2
 from typing import Final
 
 from feedsvc.backends.postgres.advice.facts import PlanFacts
@@ -8,7 +9,11 @@ from feedsvc.backends.postgres.advice.model import PlanFinding, PlanNode
 from feedsvc.backends.postgres.advice.plan_nodes import NodeRun, runs
 from feedsvc.backends.postgres.advice.weights import weigh
 
-_TUPLE_HEADER: Final = 24  # bytes (relation_byte_size in PostgreSQL's costsize.c)
+# Bytes of a row in memory besides its columns. The planner counts 24 for a sort (relation_byte_size
+# in costsize.c); measured are 64 in release 15, some 20 less in 18.
+_SORTED: Final = 64
+_HASHED: Final = 32  # ExecChooseHashTableSize in nodeHash.c
+_BUCKET: Final = 8
 _MANY_LOOPS: Final = 10_000
 _MANY_PAIRS: Final = 1_000_000
 _ONE_ROW: Final = frozenset({"Materialize", "Memoize", "Result", "Limit", "Aggregate"})
@@ -21,7 +26,7 @@ def spilling_sorts(facts: PlanFacts) -> Iterator[PlanFinding]:
         if node.type != "Sort":
             continue
         rows = _kept(each)
-        size = rows * ((node.width + 7) // 8 * 8 + _TUPLE_HEADER)
+        size = rows * (_aligned(node.width) + _SORTED)
         if size <= facts.work_mem:
             continue
         yield PlanFinding(
@@ -32,6 +37,29 @@ def spilling_sorts(facts: PlanFacts) -> Iterator[PlanFinding]:
             _first_relation(node),
             (),
             weigh("spilling-sort", each, facts.plan),
+        )
+
+
+def spilling_hashes(facts: PlanFacts) -> Iterator[PlanFinding]:
+    """Hash tables of joins and of groups that are larger than their memory."""
+    for each in runs(facts.plan):
+        node = each.node
+        size = node.rows * (_aligned(node.width) + _HASHED)
+        size += _BUCKET * 2 ** ceil(log2(max(node.rows, 1)))
+        has = f"where hash tables have {_mebibytes(facts.hash_mem)}"
+        if node.type.endswith("Hash") and size > facts.hash_mem:
+            what = f"About {node.rows:,.0f} rows are hashed, {_mebibytes(size)} {has}"
+        elif node.partitions:
+            what = f"About {node.rows:,.0f} groups are hashed in {node.partitions} parts, {has}"
+        else:
+            continue
+        yield PlanFinding(
+            "spilling-hash",
+            f"{what} (work_mem times hash_mem_multiplier): they go to disk.",
+            node.path,
+            _first_relation(node),
+            (),
+            weigh("spilling-hash", each, facts.plan),
         )
 
 
@@ -57,6 +85,10 @@ def nested_loops(facts: PlanFacts) -> Iterator[PlanFinding]:
             (),
             weigh("nested-loop", each, facts.plan),
         )
+
+
+def _aligned(width: int) -> int:
+    return (width + 7) // 8 * 8
 
 
 def _kept(each: NodeRun) -> float:

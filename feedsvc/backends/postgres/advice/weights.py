@@ -16,6 +16,7 @@ WEIGHTS: Final[Mapping[FindingCode, float]] = {
     "filtered-rows": 30,
     "leaky-operator": 25,
     "spilling-sort": 20,
+    "spilling-hash": 15,
     "missing-statistics": 20,
     "function-not-inlined": 20,
     "misestimate": 15,

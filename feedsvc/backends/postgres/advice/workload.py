@@ -37,7 +37,7 @@ async def seen_workload(
     return [
         WorkloadStatement(
             f"statement {row['id']}", row["query"], "pg_stat_statements", row["calls"],
-            row["total_exec_time"], row["mean_exec_time"], None, row["rows"],
+            row["total_exec_time"], row["mean_exec_time"], None, row["rows"], login=row["login"],
         )
         for row in rows
     ]  # fmt: skip

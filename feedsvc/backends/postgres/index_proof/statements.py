@@ -37,7 +37,7 @@ async def seen_statements(connection: asyncpg.Connection) -> list[CatalogueQuery
 async def seen(
     connection: asyncpg.Connection, but_of: str | None = None
 ) -> list[asyncpg.Record] | None:
-    """Up to 200 SELECTs that took the most time: `id`, `query`, `calls`, times in ms, `rows`.
+    """Up to 200 SELECTs that took the most time, each with its login; times are in ms.
 
     Those of one login may be left out. None where the extension is not there or may not be read.
     """
