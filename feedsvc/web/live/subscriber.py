@@ -206,9 +206,10 @@ class LiveSubscriber(asyncio.Protocol):
 
     def end(self, reason: EndReason) -> None:
         """Send the last words and close, behind the event that is being sent; once."""
-        if not self.is_open:
+        if self.is_open:
+            self._pump()  # the last round may not have come to it yet
+        if not self.is_open:  # the broadcast's own end may just have
             return
-        self._pump()  # the last round may not have come to it yet
         words = self._terms.farewell(reason, self._host.retry_ms())
         newest = chunk(self._channel.heartbeat()) if self._has_everything() else b""
         final, self.problem = b"" if words.problem else _FINAL_CHUNK, words.problem

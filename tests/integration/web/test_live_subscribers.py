@@ -425,6 +425,22 @@ def test_a_broadcast_that_fails_breaks_its_answers_off(loop: str) -> None:
     on_loop(loop, scenario)
 
 
+def test_one_that_fails_while_the_process_leaves_is_one_that_failed(loop: str) -> None:
+    async def scenario() -> None:
+        async with live_world() as world:
+            listener = await listen(world)
+            await handed_over(world)
+            world.broadcast.end(b"event: error\ndata: {}\n\n", "not-set-up")
+            world.drain.leave()  # before the round that brings the event
+            assert (await listener.to_the_end()).endswith(b"event: error\ndata: {}\n\n")
+            assert not listener.is_whole
+            listener.close()
+            await eventually(lambda: len(world.ended) == 1)
+            assert (world.reasons, world.ended[0].why) == (["closed"], "not-set-up")
+
+    on_loop(loop, scenario)
+
+
 def test_a_large_event_is_not_kept_for_a_stalled_one_alone(loop: str) -> None:
     async def scenario() -> None:
         async with live_world(ping_interval=0.3) as world:
