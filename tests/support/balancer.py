@@ -37,11 +37,14 @@ backend instances
 
 
 @contextmanager
-def balancing(ports: Sequence[int], folder: Path) -> Iterator[str]:
-    """The URL of a balancer over the services at these ports, once it accepts connections."""
+def balancing(ports: Sequence[int], folder: Path, more: str = "") -> Iterator[str]:
+    """The URL of a balancer over the services at these ports, once it accepts connections.
+
+    `more` is what its configuration also has, from within the section of the services on.
+    """
     port, file = free_port(), folder / "haproxy.cfg"
     servers = (f"    server of_{each} 127.0.0.1:{each}\n" for each in ports)
-    file.write_text(CONFIG.format(port=port) + "".join(servers))
+    file.write_text(CONFIG.format(port=port) + "".join(servers) + more)
     with (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen(
             [str(HAPROXY), "-db", "-f", str(file)], stdout=log, stderr=subprocess.STDOUT

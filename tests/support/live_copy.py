@@ -20,11 +20,15 @@ _MOST_TRIES: Final = 200
 
 
 class StreamEndedError(Exception):
-    """The answer was over; `is_whole` tells whether it ended properly."""
+    """The answer was over; `is_whole` tells whether it ended properly.
 
-    def __init__(self, *, is_whole: bool) -> None:
-        super().__init__("the answer is over")
+    `status` is not 200 where there was none: 503 of the service, 502 of a proxy before it.
+    """
+
+    def __init__(self, *, is_whole: bool, status: int = 200) -> None:
+        super().__init__(f"the answer is over ({status})")
         self.is_whole = is_whole
+        self.status = status
 
 
 @dataclass
@@ -75,8 +79,8 @@ class LiveCopy:
         async with self.http.get(
             self.path, params=self.given, headers={**self.who, **sent}, timeout=timeout
         ) as response:
-            if response.status == 503:
-                raise StreamEndedError(is_whole=True)
+            if response.status in (502, 503):
+                raise StreamEndedError(is_whole=True, status=response.status)
             assert response.status == 200, await response.text()
             assert response.headers["Content-Type"] == "text/event-stream"
             assert response.headers["Cache-Control"] == "no-store"
@@ -114,8 +118,10 @@ class LiveCopy:
                         while not condition():
                             await self.next()
                         return
-                except (StreamEndedError, aiohttp.ClientError):
-                    await asyncio.sleep(0.02)  # EventSource waits for `retry`
+                except (StreamEndedError, aiohttp.ClientError) as ended:
+                    # EventSource waits for `retry`. A service that is too busy refuses for a while.
+                    is_busy = getattr(ended, "status", 200) == 503
+                    await asyncio.sleep(0.5 if is_busy else 0.02)
             raise AssertionError("too many answers")
 
     async def until_in(self, condition: Callable[[], bool]) -> None:

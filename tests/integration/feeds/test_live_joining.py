@@ -120,6 +120,34 @@ async def test_one_that_is_ahead_waits_until_the_cohort_has_reached_its_state(
     assert bool(second.mistakes) != is_guarded
 
 
+async def test_one_that_catches_up_goes_on_with_the_first_event_behind_what_it_has_read(
+    world: TailWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = await (await world.reader("orders")).join()
+    is_read, may_go_on, read = asyncio.Event(), asyncio.Event(), ChangeReader.read
+
+    async def slowly(*given: object) -> object:
+        step = await read(*given)  # type: ignore[arg-type]
+        if not is_read.is_set():
+            is_read.set()
+            await may_go_on.wait()
+        return step
+
+    for number in (1, 2):
+        await world.owner.execute(f"{INSERT} ({number}, 'a', 'x')")
+        await stepped(world).tick()
+    monkeypatch.setattr(ChangeReader, "read", slowly)
+    catching_up = asyncio.create_task(slow.catch_up())
+    await asyncio.wait_for(is_read.wait(), DEADLINE)
+    await world.owner.execute(f"{INSERT} (3, 'a', 'x')")
+    await stepped(world).tick()
+    may_go_on.set()
+    await catching_up
+    assert sorted(slow.rows) == [1, 2]
+    await slow.read()
+    assert (sorted(slow.rows), slow.mistakes) == ([1, 2, 3], [])
+
+
 async def test_one_that_waits_for_a_frozen_tail_is_sent_away(
     tail_database: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

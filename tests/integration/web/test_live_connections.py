@@ -48,6 +48,21 @@ def test_a_subscriber_gets_what_is_published_and_costs_no_task(loop: str) -> Non
     on_loop(loop, scenario)
 
 
+def test_what_is_published_between_hand_over_and_release_arrives_by_itself(loop: str) -> None:
+    async def scenario() -> None:
+        async with live_world() as world:
+
+            async def publish() -> None:
+                world.broadcast.publish(event(1))
+
+            world.behind_hand_over = publish
+            listener = await listen(world)
+            assert await listener.until(b"id: 1") == world.beginning + event(1)
+            listener.close()
+
+    on_loop(loop, scenario)
+
+
 def test_the_request_ends_with_the_stream_and_not_with_its_handler(loop: str) -> None:
     async def scenario() -> None:
         async with live_world() as world:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
 import random
 import signal
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import NewDatabase
 
+logger = logging.getLogger(__name__)
+
 SECONDS: Final = float(os.environ.get("FEEDSVC_SOAK_SECONDS", "1200"))
 SUBSCRIBERS: Final = int(os.environ.get("FEEDSVC_SOAK_SUBSCRIBERS", "200"))
 PATIENCE: Final = 180.0
@@ -62,6 +65,7 @@ class Soak:
     services: list[Any] = field(default_factory=list)
     running: list[Running] = field(default_factory=list)
     checked: int = 0
+    kills: int = 0
     faults: list[str] = field(default_factory=list)
     states: asyncio.Queue[tuple[Reader, Snapshot, str]] = field(default_factory=asyncio.Queue)
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -75,6 +79,7 @@ class Soak:
             "FEEDSVC_LIMITS__CLIENT__STREAMS": "2000",
             "FEEDSVC_STREAMS__PING_INTERVAL": "3",
             "FEEDSVC_STREAMS__ROTATE_AFTER": "40",
+            "FEEDSVC_SERVER__SHUTDOWN_DELAY": "1",  # in which the balancer looks elsewhere
             "FEEDSVC_STREAMS__DRAIN_TIMEOUT": "2",
             "FEEDSVC_REDIS__URL": self.redis.url,
         }
@@ -111,13 +116,20 @@ class Soak:
         copy = LiveCopy(http, "/v1/feeds/orders", who, {"": ("number",)}, given)
         copy.on_state = lambda each: self.note(each, reader)
         while not self._has_all(copy):
+            kills = self.kills
             try:
                 async with copy.connected():
                     while not self._has_all(copy):
                         await copy.next()
-            except (StreamEndedError, aiohttp.ClientError, TimeoutError):
+            except (StreamEndedError, aiohttp.ClientError, TimeoutError) as ended:
+                if getattr(ended, "status", 200) == 502 and self.kills == kills:
+                    self._find("a request was broken off though no worker was killed")
                 await asyncio.sleep(random.uniform(0.1, 1.0))
         return copy
+
+    def _find(self, fault: str) -> None:
+        logger.warning("%s", fault[:2_000])
+        self.faults.append(fault)
 
     def _has_all(self, copy: LiveCopy) -> bool:
         if self.final is None or not copy.is_synced or ":" in copy.last_id:
@@ -142,7 +154,7 @@ class Soak:
                         known[reader, snapshot] = expected
                     self.checked += 1
                     if rows != expected:
-                        self.faults.append(f"{reader} at {snapshot}: {rows} and not {expected}")
+                        self._find(f"{reader} at {snapshot}: {rows} and not {expected}")
         finally:
             await owner.close()
 
@@ -186,6 +198,7 @@ class Soak:
 
     async def _one_trouble(self, owner: asyncpg.Connection, kind: int, draw: random.Random) -> None:
         victim = draw.choice(self.running)
+        logger.info("trouble %d of %d", kind, victim.port)
         match kind:
             case 0:
                 victim.process.send_signal(signal.SIGHUP)
@@ -201,6 +214,7 @@ class Soak:
             case _:
                 workers = psutil.Process(victim.pid).children()
                 if workers:
+                    self.kills += 1
                     draw.choice(workers).kill()
 
 
@@ -214,6 +228,7 @@ def usage(running: Running) -> tuple[int, int]:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(SECONDS + 3 * PATIENCE)
 @pytest.mark.skipif(HAPROXY is None, reason="no haproxy here to deploy behind")
 async def test_each_sync_is_a_state_whatever_happens(
     new_database: NewDatabase, tmp_path: Path
@@ -255,14 +270,17 @@ async def test_each_sync_is_a_state_whatever_happens(
         async with asyncio.timeout(PATIENCE):
             copies = await asyncio.gather(*following)
             await checking
+        answers = sum(copy.connections for copy in copies)
+        logger.info("%d syncs compared, %d answers", soak.checked, answers)
         assert soak.faults == []
         assert soak.checked > SUBSCRIBERS * SECONDS / 30
-        assert sum(copy.connections for copy in copies) > SUBSCRIBERS
+        assert answers > SUBSCRIBERS
         await _until_as_before(soak, before)
 
 
 async def _until_as_before(soak: Soak, before: tuple[int, int]) -> None:
     """Wait until no worker has more files or memory than a fresh one."""
+    logger.info("files and memory, first: %s, now: %s", before, [*map(usage, soak.running)])
     files, memory = before
     async with asyncio.timeout(PATIENCE):
         while any(
