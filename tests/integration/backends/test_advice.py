@@ -41,6 +41,12 @@ OF_CAPITALS = (
     ' WHERE "order"."user" = $1 AND o."AlbumId" = "order"."AlbumId"',
 )
 
+NOTES = """
+    CREATE TABLE notes (id int PRIMARY KEY, body text);
+    INSERT INTO notes SELECT n, repeat(md5(n::text), 4) FROM generate_series(1, 4000) AS n;
+    ANALYZE;
+"""
+
 
 @pytest.fixture
 async def own_world(admin_url: str) -> AsyncIterator[str]:
@@ -188,6 +194,31 @@ async def test_names_with_capitals_and_reserved_words_are_quoted(new_database: N
         }
         again = await proposals(connection, statements, OPTIONS)
         assert again.proposals == ()
+
+
+async def test_trigrams_are_tried_where_pg_trgm_is_installed(new_database: NewDatabase) -> None:
+    statement = WorkloadStatement(
+        "q", "SELECT * FROM notes WHERE body ILIKE $1", "catalogue", 0, 0.0, 0.0, None, None
+    )
+    async with new_database(script=NOTES) as url, connected(url) as connection:
+        without = await proposals(connection, [statement], OPTIONS)
+        await connection.execute("CREATE EXTENSION pg_trgm")
+        found = await proposals(connection, [statement], OPTIONS)
+    assert [design for _, design in without.proposals if design is not None] == []
+    [design] = [design for _, design in found.proposals if design is not None]
+    assert design.body == "USING gin (body public.gin_trgm_ops)"
+
+
+async def test_writers_do_not_wait_for_advice(own_world: str) -> None:
+    """A writer's lock is held, and any lock that it would wait for is refused."""
+    [statement] = [each for each in catalogue_statements() if each.name == "client_by_email"]
+    async with connected(own_world) as writer, connected(own_world, lock_timeout="5s") as adviser:
+        await writer.execute("DROP INDEX wedding.clients_email")
+        async with writer.transaction():
+            await writer.execute("LOCK TABLE wedding.clients IN ROW EXCLUSIVE MODE")
+            found = await proposals(adviser, [statement], OPTIONS)
+    assert len(found.proposals) == 1
+    assert found.lacking == ()
 
 
 async def test_a_constant_of_a_statement_that_was_seen_is_not_repeated(own_world: str) -> None:
