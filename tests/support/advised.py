@@ -11,9 +11,13 @@ from feedsvc.backends.postgres.index_proof.proof import ProofSession, drawn, pla
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import asyncpg
 
     from feedsvc.backends.postgres.advice.model import WorkloadStatement
+    from feedsvc.backends.postgres.index_proof.catalogue import CatalogueQuery
+    from feedsvc.backends.postgres.index_proof.plans import Plan
 
 WEDDING: Final = TERRITORIES["wedding"]
 QUERIES: Final = read_catalogue(WEDDING.catalogue)
@@ -37,14 +41,21 @@ async def drop_a_third(connection: asyncpg.Connection, seed: int) -> list[str]:
     return dropped
 
 
-async def costs(connection: asyncpg.Connection) -> dict[str, float]:
-    """The cost of each query with the largest tenant's values, which the adviser does not see."""
+async def plans(
+    connection: asyncpg.Connection, queries: Sequence[CatalogueQuery] = QUERIES
+) -> dict[str, Plan]:
+    """The plan of each query with the largest tenant's values, which the adviser does not see."""
     tenant = await connection.fetchval(WEDDING.largest_tenant.read_text(encoding="utf-8"))
     settings = {"feedsvc.tenant": tenant, "feedsvc.client": ""}
     session = ProofSession(connection, WEDDING.role, settings, run=False)
-    arguments = await drawn(connection, QUERIES, tenant)
+    arguments = await drawn(connection, queries, tenant)
     every_table = {f"wedding.{row['relname']}" for row in await connection.fetch(
         "SELECT relname FROM pg_class WHERE relnamespace = 'wedding'::regnamespace"
     )}  # fmt: skip
-    plans = await planned(session, QUERIES, arguments, every_table)
-    return {each.query.name: each.plan.cost for each in plans}
+    found = await planned(session, queries, arguments, every_table)
+    return {each.query.name: each.plan for each in found}
+
+
+async def costs(connection: asyncpg.Connection) -> dict[str, float]:
+    """The cost of each query with the largest tenant's values."""
+    return {name: plan.cost for name, plan in (await plans(connection)).items()}
