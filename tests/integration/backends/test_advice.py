@@ -15,7 +15,7 @@ from feedsvc.backends.postgres.advice.workload import of_catalogue
 from feedsvc.backends.postgres.index_proof.catalogue import CatalogueQuery
 from feedsvc.commands.advice_text import as_json, lines
 from tests.support.advised import catalogue_statements, costs, drop_a_third
-from tests.support.servers import TEMPLATE, connected, copied_database
+from tests.support.servers import LOGIN, TEMPLATE, connected, copied_database
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -236,3 +236,23 @@ async def test_a_constant_of_a_statement_that_was_seen_is_not_repeated(own_world
             assert "zebra" not in text
     finally:
         await connection.close()
+
+
+async def test_a_policy_may_cast_its_setting(new_database: NewDatabase) -> None:
+    """To a type without an empty value: it is planned with another value that matches nothing."""
+    script = f"""
+        CREATE TABLE rooms (id bigint PRIMARY KEY, tenant uuid NOT NULL, floor int NOT NULL);
+        INSERT INTO rooms SELECT n, gen_random_uuid(), n % 900 FROM generate_series(1, 4000) AS n;
+        ALTER TABLE rooms ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own ON rooms USING (tenant = current_setting('feedsvc.tenant')::uuid);
+        GRANT SELECT ON rooms TO {LOGIN};
+        ANALYZE rooms;
+    """
+    statement = WorkloadStatement(
+        "rooms", "SELECT * FROM rooms", "feedsvc", 0, 0.0, 0.0, None, None, {"feedsvc.tenant": ""},
+        LOGIN,
+    )  # fmt: skip
+    async with new_database(script=script) as url, connected(url) as connection:
+        found = await proposals(connection, [statement], OPTIONS)
+    assert found.lacking == ()
+    assert [design.keys for _, design in found.proposals if design is not None] == [("tenant",)]

@@ -7,8 +7,8 @@ from typing import Any, Final
 import asyncpg
 
 from feedsvc.backends.postgres.advice.designs import IndexDesign
+from feedsvc.backends.postgres.advice.explaining import generic_plan
 from feedsvc.backends.postgres.advice.model import WorkloadStatement
-from feedsvc.backends.postgres.advice.planner import generic_plan
 from feedsvc.backends.postgres.advice.proposals import Workload
 from feedsvc.backends.postgres.index_proof.plans import undone
 from feedsvc.backends.postgres.migrations.index_progress import BuildProgress, watched

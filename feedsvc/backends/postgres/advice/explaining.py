@@ -2,21 +2,26 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import asyncpg
-import orjson
 
 from feedsvc.backends.postgres.advice.model import WorkloadStatement
-from feedsvc.backends.postgres.index_proof.plans import undone
-from feedsvc.core import identifiers
+from feedsvc.backends.postgres.index_proof.plans import generic, undone
 
 MATCH_NOTHING: Final = ("", "00000000-0000-0000-0000-000000000000", "0")
 """Values of settings by which no policy lets a row through; a policy may cast one to its type."""
 
-_PARAMETERS: Final = (
-    "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1"
-)
+BARE: Final[Mapping[str, str]] = {
+    "enable_indexscan": "off",
+    "enable_indexonlyscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_tidscan": "off",
+    "enable_memoize": "off",
+    "max_parallel_workers_per_gather": "0",
+}
+"""Settings without indexes: conditions of a table are in its Filter, an order is in its Sort."""
 _LOCK: Final = "SET LOCAL lock_timeout = '500ms'"
 
 
@@ -51,37 +56,43 @@ async def become(connection: asyncpg.Connection, statement: WorkloadStatement, m
 
 
 async def explained(connection: asyncpg.Connection, sql: str) -> Mapping[str, Any]:
-    """EXPLAIN's JSON of one statement, in a transaction. Raises UnplannedError, asyncpg.DataError.
+    """EXPLAIN's JSON of one statement. Raises UnplannedError, asyncpg.DataError.
 
-    A statement of its own in the extended protocol: no second one can hide in the text.
+    In a transaction, which has failed then.
     """
     try:
-        async with undone(connection):
-            found = await _prepared(connection, sql)
+        plan = await generic(connection, sql)
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         if isinstance(error, asyncpg.DataError):
             raise
         raise UnplannedError(_reason(error)) from None
-    plan: Mapping[str, Any] = orjson.loads(found)[0]
     if "Plan" not in plan:
         raise UnplannedError("PostgreSQL plans no such statement.")
     return plan
 
 
-async def _prepared(connection: asyncpg.Connection, sql: str) -> str:
-    """The plan of a prepared statement, which any release can make without values."""
-    name = f"feedsvc_{identifiers.new_hex()}"  # behind a pooler another session may have one left
-    await connection.fetch(f"PREPARE {name} AS {sql}")
-    try:
-        async with undone(connection):
-            nulls = ", ".join(["NULL"] * await connection.fetchval(_PARAMETERS, name))
-            call = f"{name}({nulls})" if nulls else name
-            await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-            options = "VERBOSE, SETTINGS, FORMAT JSON"
-            found: str = await connection.fetchval(f"EXPLAIN ({options}) EXECUTE {call}")
-            return found
-    finally:
-        await connection.execute(f"DEALLOCATE {name}")
+async def generic_plan(
+    connection: asyncpg.Connection,
+    statement: WorkloadStatement,
+    sql: str | None = None,
+    switches: Mapping[str, str] | None = None,
+) -> Mapping[str, Any] | None:
+    """The topmost node of a statement's plan, in a transaction; None if there is no plan.
+
+    `sql` stands in for the statement's text, `switches` are further settings of the planner.
+    """
+    switched = replace(statement, settings={**statement.settings, **(switches or {})})
+    for match in MATCH_NOTHING:
+        try:
+            async with undone(connection):
+                await become(connection, switched, match)
+                top: Mapping[str, Any] = (await explained(connection, sql or statement.sql))["Plan"]
+                return top
+        except asyncpg.DataError:
+            continue  # a policy casts the value of its setting, and this is none of the type
+        except (UnplannedError, asyncpg.PostgresError):
+            break
+    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -11,9 +11,9 @@ from typing import Final
 import asyncpg
 
 from feedsvc.backends.postgres.advice.designs import IndexDesign
+from feedsvc.backends.postgres.advice.explaining import generic_plan
 from feedsvc.backends.postgres.advice.extensions import extension_schema
 from feedsvc.backends.postgres.advice.model import Proof, WorkloadStatement
-from feedsvc.backends.postgres.advice.planner import generic_plan
 from feedsvc.backends.postgres.advice.workbench import Planned, used_designs
 from feedsvc.backends.postgres.index_proof.plans import undone
 from feedsvc.backends.postgres.index_proof.write_cost import pages_of_an_entry

@@ -9,10 +9,10 @@ import asyncpg
 from feedsvc.backends.postgres.advice.candidates import BY_BYTES, candidates
 from feedsvc.backends.postgres.advice.deparsed import quoted
 from feedsvc.backends.postgres.advice.designs import IndexDesign
+from feedsvc.backends.postgres.advice.explaining import BARE, generic_plan
 from feedsvc.backends.postgres.advice.hypothetical import hypothetical_indexes
 from feedsvc.backends.postgres.advice.model import Proposal, WorkloadStatement
 from feedsvc.backends.postgres.advice.needs import table_needs
-from feedsvc.backends.postgres.advice.planner import BARE, generic_plan
 from feedsvc.backends.postgres.advice.sample import MOST_ROWS, sampled_copy
 from feedsvc.backends.postgres.advice.search import Chosen, Search
 from feedsvc.backends.postgres.advice.tables import TableFacts, table_facts

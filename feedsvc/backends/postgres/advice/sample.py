@@ -13,8 +13,8 @@ import asyncpg
 
 from feedsvc.backends.postgres.advice.deparsed import quoted
 from feedsvc.backends.postgres.advice.designs import IndexDesign
+from feedsvc.backends.postgres.advice.explaining import generic_plan
 from feedsvc.backends.postgres.advice.model import Proof, WorkloadStatement
-from feedsvc.backends.postgres.advice.planner import generic_plan
 from feedsvc.backends.postgres.advice.renamed import renamed
 from feedsvc.backends.postgres.advice.tables import TableFacts
 from feedsvc.backends.postgres.advice.workbench import Planned, used_designs

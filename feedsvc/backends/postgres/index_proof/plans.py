@@ -8,7 +8,11 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-_SEEN: Final = "feedsvc_seen"
+from feedsvc.core import identifiers
+
+_PARAMETERS: Final = (
+    "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +39,33 @@ async def explained(
 
 
 async def explained_generic(connection: asyncpg.Connection, sql: str) -> Plan | None:
-    """The plan of a query whatever its parameters, in a transaction; None if there is none.
-
-    A statement of its own in the extended protocol: no second one can hide in the text.
-    """
+    """The plan of a query whatever its parameters, in a transaction; None if there is none."""
     try:
-        await connection.fetch(f"PREPARE {_SEEN} AS {sql}")
+        async with undone(connection):
+            return _plan(await generic(connection, sql), is_run=False)
     except (asyncpg.PostgresError, asyncpg.InterfaceError):
         return None
+
+
+async def generic(connection: asyncpg.Connection, sql: str) -> Mapping[str, Any]:
+    """EXPLAIN's JSON of a query whatever its parameters. Raises what asyncpg raises.
+
+    A statement of its own in the extended protocol: no second one can hide in the text.
+    Prepared, for so any release can plan it without values.
+    """
+    name = f"feedsvc_{identifiers.new_hex()}"  # behind a pooler another session may have one left
+    await connection.fetch(f"PREPARE {name} AS {sql}")
     try:
-        count = "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1"
-        nulls = ", ".join(["NULL"] * await connection.fetchval(count, _SEEN))
-        call = f"{_SEEN}({nulls})" if nulls else _SEEN
         async with undone(connection):
+            nulls = ", ".join(["NULL"] * await connection.fetchval(_PARAMETERS, name))
+            call = f"{name}({nulls})" if nulls else name
             await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-            found = await connection.fetchval(f"EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE {call}")
-    except asyncpg.PostgresError:
-        return None
+            options = "VERBOSE, SETTINGS, FORMAT JSON"
+            found = await connection.fetchval(f"EXPLAIN ({options}) EXECUTE {call}")
     finally:
-        await connection.execute(f"DEALLOCATE {_SEEN}")
-    return _plan(orjson.loads(found)[0], is_run=False)
+        await connection.execute(f"DEALLOCATE {name}")
+    plan: Mapping[str, Any] = orjson.loads(found)[0]
+    return plan
 
 
 def _plan(found: Mapping[str, Any], *, is_run: bool) -> Plan:
