@@ -122,6 +122,7 @@ def assemble(
         observers,
     )
     tail.most_keys, tail.slow = settings.streams.membership_rows, settings.queries.slow
+    tail.sync_for = settings.streams.ping_interval / 2
     refreshed = refreshed_views(declarations(settings.datasets.file))
     health = HealthContext(
         settings, workplace, pools, replicas, pages, changes, tokens, link, tail, refreshed

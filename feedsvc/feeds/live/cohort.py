@@ -73,7 +73,9 @@ class Cohort:
         self._marks: list[Mark] = []
         self._pins = 0
         self._looked = asyncio.Event()
-        self._sync: tuple[Snapshot, bytes] | None = None
+        self.sync_for = 0.0
+        """Seconds for which heartbeats have the same state, if no event follows it."""
+        self._sync: tuple[Mark, float, bytes] | None = None  # and until when (monotonic)
 
     @property
     def is_used(self) -> bool:
@@ -159,12 +161,17 @@ class Cohort:
         self._announce()
 
     def heartbeat(self) -> bytes:
-        """`event: sync` with the newest state."""
+        """`event: sync` with a state behind which nothing has come.
+
+        Many get the same one, so that they come back with few ids, each of which takes a query.
+        """
         if self.cursor is None:
             return b": ping\n\n"
-        if self._sync is None or self._sync[0] is not self.cursor.snapshot:
-            self._sync = self.cursor.snapshot, live.sync(self._cursors.text(self.cursor))
-        return self._sync[1]
+        mark, now = self._marks[-1], time.monotonic()
+        if self._sync is None or self._sync[0] is not mark or self._sync[1] <= now:
+            data = live.sync(self._cursors.text(self.cursor))
+            self._sync = mark, now + self.sync_for, data
+        return self._sync[2]
 
     def accepts(self, cursor: Cursor) -> bool:
         """Return whether a state is of these feeds, this reader and this life of the database."""

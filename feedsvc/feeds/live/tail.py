@@ -89,6 +89,8 @@ class Tail:
         """Most keys of a feed that are kept for a cohort (`streams.membership_rows`)."""
         self.slow = float("inf")
         """Seconds beyond which a query is reported as slow (`queries.slow`)."""
+        self.sync_for = 0.0
+        """Seconds for which the heartbeats of a cohort have the same state."""
         self.failing_since: float | None = None
         """The time since which the log can't be read (Unix), None while it can be."""
         self._answered_at = 0.0  # Unix; of the last question that was answered, 0 before the first
@@ -134,6 +136,7 @@ class Tail:
             reader = Principal(tenant, role, client, float("inf"))
             broadcast = Broadcast(self._fan_out)
             cohort = Cohort(query.feeds, reader, broadcast, self._cursors, address)
+            cohort.sync_for = self.sync_for
             self._cohorts[key] = cohort
         if self._task is None:
             self._followed_at = time.time()

@@ -195,6 +195,19 @@ async def test_a_step_that_would_take_too_much_memory_is_a_reset(
     assert first.mistakes == second.mistakes == []
 
 
+async def test_the_heartbeats_of_a_quiet_cohort_have_few_ids(world: TailWorld) -> None:
+    """Each id that clients come back with is read for, while others write."""
+    reader = await (await world.reader("orders")).join()
+    cohort, ids = reader.cohort, list[bytes]()
+    for number, tenant in enumerate("bbbabbab"):
+        cohort.sync_for = 3_600.0 if number < 6 else 0.0
+        await world.owner.execute(f"{INSERT} ({number}, '{tenant}', 'x')")
+        await stepped(world).tick()
+        ids.append(cohort.heartbeat())
+    assert [ids.index(each) for each in ids] == [0, 0, 0, 3, 3, 3, 6, 7]
+    assert reader.mistakes == []
+
+
 async def test_many_that_come_back_at_once_with_one_state_are_read_for_once(
     world: TailWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
