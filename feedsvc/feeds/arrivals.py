@@ -6,6 +6,7 @@ has changed, in a snapshot of its own.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Arrivals:
         self._asking: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._pause = self.interval
+        self._asked = -math.inf  # the loop's time of the last question
 
     @property
     def is_leaving(self) -> bool:
@@ -200,9 +202,10 @@ class Arrivals:
             waiter.fail(error)
 
     async def _rest(self) -> None:
+        """Wait for what is left of the pause since the last question, unless one hurries."""
         self._pause = min((waiter.pause for waiter in self._waiters), default=self.interval)
         try:
-            async with asyncio.timeout(self._pause):
+            async with asyncio.timeout_at(self._asked + self._pause):
                 await self._hurry.wait()
         except TimeoutError:
             return
@@ -213,7 +216,7 @@ class Arrivals:
         """One question: what has changed since the oldest of the waiters' snapshots."""
         oldest = min((waiter.snapshot for waiter in waiters), key=age)
         feeds = list({feed for waiter in waiters for feed in waiter.feeds})
-        asked_at = time.time()
+        asked_at, self._asked = time.time(), asyncio.get_running_loop().time()
         async with self._pool.lease() as connection:
             row = await connection.fetchrow(_ARRIVALS, str(oldest), feeds, timeout=_DEADLINE)
         return _arrived(row, asked_at)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -193,6 +194,24 @@ async def test_a_step_that_would_take_too_much_memory_is_a_reset(
         await joining(second, stepped(world))
     assert problem.value.reason == "larger"
     assert first.mistakes == second.mistakes == []
+
+
+async def test_a_question_waits_for_what_is_left_of_the_pause_since_the_last_one(
+    world: TailWorld,
+) -> None:
+    """So what the tail does behind an answer does not come on top of it."""
+    arrivals, since = world.tail._arrivals, (await world.reader("orders")).state.snapshot
+    following = partial(arrivals.next, since, [], 3_600.0)
+    await asyncio.wait_for(following(), DEADLINE)
+    early = asyncio.create_task(following())
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not early.done()
+    arrivals.hurry()
+    await asyncio.wait_for(early, DEADLINE)
+    await arrivals.close()
+    arrivals._asked -= 3_600.0
+    await asyncio.wait_for(following(), DEADLINE)
 
 
 async def test_the_heartbeats_of_a_quiet_cohort_have_few_ids(world: TailWorld) -> None:
