@@ -66,8 +66,8 @@ def trace_of(traceparent: str | None, begun: float) -> Trace | None:
 class Cause:
     """A request; `query` is its query string, of which only the names leave this module.
 
-    A query that takes longer than `slow` seconds is reported. `marks_pages`: statements that
-    PostgreSQL would otherwise keep prepared carry the comment too.
+    A query that takes longer than `slow` seconds is reported, where its pool has no other bound.
+    `marks_pages`: statements that PostgreSQL would otherwise keep prepared carry the comment too.
     """
 
     request_id: str

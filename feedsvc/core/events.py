@@ -130,7 +130,7 @@ class DatabaseFault(NamedTuple):
 
 
 class QuerySlow(NamedTuple):
-    """A request's query took `seconds`, longer than `queries.slow`; its values are left out.
+    """A request's query took `seconds`, longer than its pool allows; its values are left out.
 
     `backend` is the process id of PostgreSQL's own log, where that is known. `statement` is the
     name that the statement is counted by; empty where it has none.

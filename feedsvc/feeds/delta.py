@@ -168,7 +168,7 @@ class Delta:
     def _watch(self, kind: StatementKind | None) -> Stopwatch:
         """A stopwatch of such a statement; None is the log's, which has no name."""
         name = "" if kind is None else name_of(kind, self._query.rows)
-        stopwatch = Stopwatch(self._pool.observers, self._query.dataset.name, kind or "log", name)
+        stopwatch = Stopwatch(self._pool, self._query.dataset.name, kind or "log", name)
         if self._connection is not None:
             stopwatch.on(self._connection)
         return stopwatch

@@ -1,4 +1,4 @@
-"""Queries of requests that take longer than `queries.slow`: reported once a request."""
+"""Queries of requests that take longer than their pool allows: reported once a request."""
 
 import time
 from collections.abc import Iterator
@@ -6,19 +6,18 @@ from contextlib import contextmanager, suppress
 
 import asyncpg
 
-from feedsvc.backends.postgres.pool import Connection
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core import cause
-from feedsvc.core.events import Observers, QueryRan, QuerySlow
+from feedsvc.core.events import QueryRan, QuerySlow
 
 
 class Stopwatch:
     """Times one request's queries, and reports the first of them that is slow."""
 
-    def __init__(
-        self, observers: Observers, dataset: str, source: str, statement: str = ""
-    ) -> None:
+    def __init__(self, pool: Pool, dataset: str, source: str, statement: str = "") -> None:
         """`statement` is the name by which all that is timed is counted at `finish`."""
-        self._observers = observers
+        self._observers = pool.observers
+        self._slow = pool.settings.slow_after()
         self._dataset = dataset
         self._backend: int | None = None
         self._is_reported = False
@@ -62,7 +61,7 @@ class Stopwatch:
 
     def _judge(self, seconds: float) -> None:
         present = cause.PRESENT.get()
-        if present is None or seconds <= present.slow or self._is_reported:
+        if present is None or self._is_reported or seconds <= (self._slow or present.slow):
             return
         self._is_reported = True
         self._observers.publish(

@@ -51,7 +51,7 @@ class SnapshotReader:
         self._source = options.source_factory(query, principal)
         kind: StatementKind = "export" if self._is_large else "page"
         self._stopwatch = Stopwatch(
-            pool.observers, query.dataset.name, self._source.name, name_of(kind, query)
+            pool, query.dataset.name, self._source.name, name_of(kind, query)
         )
         self._exits = AsyncExitStack()
         self._connection: Connection | None = None
@@ -165,7 +165,7 @@ class SnapshotReader:
             return UNKNOWN
         query = self._query
         name = name_of("count", query)
-        stopwatch = Stopwatch(self._pool.observers, query.dataset.name, "count", name)
+        stopwatch = Stopwatch(self._pool, query.dataset.name, "count", name)
         stopwatch.on(connection)
         stopwatch.rows = 1
         with stopwatch.counting():

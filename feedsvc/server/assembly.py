@@ -59,7 +59,8 @@ from feedsvc.operations.repeat_log import RepeatLog
 from feedsvc.operations.slow_query_log import SlowQueryLog
 from feedsvc.operations.telemetry import Telemetry, TelemetryContext
 from feedsvc.server.preflight import StartError, alert_rules
-from feedsvc.settings import PoolSettings, Settings
+from feedsvc.settings import Settings
+from feedsvc.settings.pools import FeedPool
 from feedsvc.web.application import patterns
 from feedsvc.web.context import Service
 from feedsvc.web.live.registry import SubscriberRegistry
@@ -239,7 +240,7 @@ def _background_pool(pools: PoolSet, name: str, size: int, deadline: float) -> P
 
     None is opened while none is needed, and none counts in the read pool's figures.
     """
-    settings = PoolSettings(
+    settings = FeedPool(
         size=size,
         reserve=0,
         share=1,
@@ -248,6 +249,7 @@ def _background_pool(pools: PoolSet, name: str, size: int, deadline: float) -> P
         lock_timeout=_BACKGROUND_LOCK,
         idle_timeout=_BACKGROUND_IDLE,
         application_name=f"feedsvc {name}",
+        slow=pools["read"].settings.slow_after(),
     )
     return Pool("read", settings, pools.servers)
 

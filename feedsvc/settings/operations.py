@@ -126,7 +126,9 @@ class Queries(Section):
     """The log of slow queries, and comments in statements."""
 
     slow: float = Field(0.25, gt=0, le=3_600)
-    """Seconds beyond which a query is logged, with its request and without values."""
+    """Seconds beyond which a query is logged, with its request and without values, and its plan is
+    kept; `pools.NAME.slow` goes before it.
+    """
     comment_pages: bool = False
     """Put the request's comment on statements of pages and single rows too, beside exports
     and traced requests. PostgreSQL then parses each anew, in some 0.4 ms.

@@ -61,14 +61,31 @@ class PoolSettings(Section):
             return self.reserve
         return min(self.size - 1, max(1, self.size // 4))
 
+    def slow_after(self) -> float | None:
+        """The seconds beyond which a query is slow, where that is the pool's to say."""
+        return None
 
-class ReadPool(PoolSettings):
+
+class FeedPool(PoolSettings):
+    """One that feeds are read by."""
+
+    slow: float | None = Field(None, gt=0, le=3_600)
+    """Seconds beyond which a query of this pool is logged, and its plan is kept; `queries.slow` if
+    left out.
+    """
+
+    def slow_after(self) -> float | None:
+        """The pool's own bound."""
+        return self.slow
+
+
+class ReadPool(FeedPool):
     """Pages and single rows."""
 
     size: PositiveCount = 8
 
 
-class BulkPool(PoolSettings):
+class BulkPool(FeedPool):
     """Exports, whose clients would rather wait than be refused."""
 
     size: PositiveCount = 5

@@ -72,7 +72,7 @@ async def _row(
     service, stages = request.app[SERVICE], request[STAGES]
     pool, dataset = service.pools["read"], request[RECORD].dataset
     name = request.match_info["dataset"]
-    stopwatch = Stopwatch(service.observers, name, "row", f"{quote(name)} row")
+    stopwatch = Stopwatch(pool, name, "row", f"{quote(name)} row")
     with as_problems(service.observers):
         try:
             async with transaction.reading(pool, principal, stages, dataset=dataset) as reading:
