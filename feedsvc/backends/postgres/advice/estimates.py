@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from feedsvc.backends.postgres.advice.columns import columns_of
-from feedsvc.backends.postgres.advice.facts import PlanFacts, RelationFacts
+from feedsvc.backends.postgres.advice.facts import PlanFacts
 from feedsvc.backends.postgres.advice.model import PlanFinding, PlanNode
 from feedsvc.backends.postgres.advice.plan_nodes import NodeRun, runs
+from feedsvc.backends.postgres.advice.tables import TableFacts
 from feedsvc.backends.postgres.advice.weights import weigh
 
 _FACTOR: Final = 10
@@ -104,7 +105,7 @@ def compiled(facts: PlanFacts) -> Iterator[PlanFinding]:
     )
 
 
-def _tables(facts: PlanFacts) -> Iterator[tuple[NodeRun, RelationFacts]]:
+def _tables(facts: PlanFacts) -> Iterator[tuple[NodeRun, TableFacts]]:
     """Each table once, with the first node that reads it."""
     seen: set[str | None] = set()
     for each in runs(facts.plan):
@@ -114,7 +115,7 @@ def _tables(facts: PlanFacts) -> Iterator[tuple[NodeRun, RelationFacts]]:
             yield each, table
 
 
-def _unknown(node: PlanNode, table: RelationFacts) -> tuple[str, ...]:
+def _unknown(node: PlanNode, table: TableFacts) -> tuple[str, ...]:
     """Columns of the node's conditions of which nothing is known."""
     text = " ".join(node.conditions.values())
     return tuple(c for c in columns_of(text, node.alias or "") if c in table.unknown_columns)

@@ -1,7 +1,7 @@
 """Facts that a plan is judged by: its tables, operators and functions, as the catalog has them."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,34 +10,17 @@ import asyncpg
 
 from feedsvc.backends.postgres.advice.columns import compared, functions_in
 from feedsvc.backends.postgres.advice.model import PlanNode, ReadPlan, WorkloadStatement
+from feedsvc.backends.postgres.advice.tables import TableFacts, table_facts
 
-_TABLES, _LEAKY, _FUNCTIONS = (
+_LEAKY, _FUNCTIONS = (
     (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
-    for name in ("facts", "leaky", "functions")
+    for name in ("leaky", "functions")
 )
 _MEMORY: Final = """
     SELECT ARRAY[w, w * current_setting('hash_mem_multiplier')::float8]::bigint[]
     FROM pg_size_bytes(current_setting('work_mem')) AS w
 """
 _NO_FUNCTION: Final = re.compile(r"pg_catalog\.")
-
-
-@dataclass(frozen=True, slots=True)
-class RelationFacts:
-    """A table as the planner knows it. `rows` is -1 where it was never analyzed."""
-
-    id: int
-    rows: float
-    pages: int
-    visible_pages: int
-    bytes: int
-    is_secured: bool
-    """True where row-level security binds the role that reads."""
-    modified: int
-    """Rows that were changed since it was analyzed."""
-    is_analyzed: bool
-    unknown_columns: frozenset[str]
-    policy_columns: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +49,7 @@ class PlanFacts:
 
     statement: WorkloadStatement
     plan: ReadPlan
-    tables: Mapping[str, RelationFacts]
+    tables: Mapping[str, TableFacts]
     work_mem: int
     """Bytes that a sort has before it goes to disk."""
     hash_mem: int
@@ -78,7 +61,7 @@ class PlanFacts:
     functions: Mapping[str, SqlFunction]
     """By the names that plans have for them."""
 
-    def table(self, node: PlanNode) -> RelationFacts | None:
+    def table(self, node: PlanNode) -> TableFacts | None:
         """The node's table."""
         return None if node.relation is None else self.tables.get(node.relation)
 
@@ -90,7 +73,7 @@ async def gather(
     behind_index: Mapping[str, float],
 ) -> PlanFacts:
     """The facts of a plan, in its transaction and as its role. Raises asyncpg's errors."""
-    tables = await _tables(connection, plan.relations)
+    tables = await table_facts(connection, plan.relations)
     work_mem, hash_mem = await connection.fetchval(_MEMORY)
     return PlanFacts(
         statement,
@@ -104,23 +87,8 @@ async def gather(
     )
 
 
-async def _tables(
-    connection: asyncpg.Connection, relations: Collection[str]
-) -> dict[str, RelationFacts]:
-    parts = [relation.partition(".") for relation in relations]
-    rows = await connection.fetch(_TABLES, [p[0] for p in parts], [p[2] for p in parts])
-    return {
-        row["relation"]: RelationFacts(
-            row["id"], row["rows"], row["pages"], row["visible_pages"], row["bytes"],
-            row["is_secured"], row["modified"], row["is_analyzed"],
-            frozenset(row["unknown_columns"]), frozenset(row["policy_columns"]),
-        )
-        for row in rows
-    }  # fmt: skip
-
-
 async def _leaky(
-    connection: asyncpg.Connection, plan: ReadPlan, tables: Mapping[str, RelationFacts]
+    connection: asyncpg.Connection, plan: ReadPlan, tables: Mapping[str, TableFacts]
 ) -> dict[int, tuple[LeakyOperator, ...]]:
     wanted: set[tuple[int, str, str]] = set()
     for node in plan.top.walk():

@@ -72,7 +72,7 @@ def heap_fetches(facts: PlanFacts) -> Iterator[PlanFinding]:
             continue
         if table.pages < LARGE_PAGES:
             continue
-        hidden = 1 - min(1.0, table.visible_pages / table.pages)
+        hidden = 1 - min(1.0, table.visible)
         fetches = each.rows * hidden
         if hidden <= _HIDDEN or fetches < _MANY_FETCHES:
             continue
