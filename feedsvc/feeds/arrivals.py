@@ -184,7 +184,7 @@ class Arrivals:
             waiters = self._that_stay() if self._is_leaving() else list(self._waiters)
             try:
                 if waiters:
-                    self._answer(waiters, await self._ask(waiters))
+                    await self._ask(waiters)
             except Busy:
                 continue  # requests that have work to do come first
             except FAULTS as error:
@@ -212,14 +212,17 @@ class Arrivals:
         self._hurry.clear()
         await asyncio.sleep(0)  # for those that come together
 
-    async def _ask(self, waiters: Sequence[_Waiting]) -> Arrived:
-        """One question: what has changed since the oldest of the waiters' snapshots."""
+    async def _ask(self, waiters: Sequence[_Waiting]) -> None:
+        """One question: what has changed since the oldest of the waiters' snapshots.
+
+        They have the answer before the connection is given back, which is a message more.
+        """
         oldest = min((waiter.snapshot for waiter in waiters), key=age)
         feeds = list({feed for waiter in waiters for feed in waiter.feeds})
         asked_at, self._asked = time.time(), asyncio.get_running_loop().time()
         async with self._pool.lease() as connection:
             row = await connection.fetchrow(_ARRIVALS, str(oldest), feeds, timeout=_DEADLINE)
-        return _arrived(row, asked_at)
+            self._answer(waiters, _arrived(row, asked_at))
 
     @staticmethod
     def _answer(waiters: Sequence[_Waiting], answer: Arrived) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from feedsvc.backends.postgres.pool import Connection
     from tests.support.live_tail import LiveReader, TailWorld
 
 INSERT: Final = "INSERT INTO shop.orders (number, tenant, name) VALUES"
@@ -212,6 +214,23 @@ async def test_a_question_waits_for_what_is_left_of_the_pause_since_the_last_one
     await arrivals.close()
     arrivals._asked -= 3_600.0
     await asyncio.wait_for(following(), DEADLINE)
+
+
+async def test_an_answer_does_not_wait_until_its_connection_is_given_back(
+    world: TailWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrivals, since = world.tail._arrivals, (await world.reader("orders")).state.snapshot
+    lease, is_given_back = arrivals._pool.lease, asyncio.Event()
+
+    @asynccontextmanager
+    async def slowly() -> AsyncIterator[Connection]:
+        async with lease() as connection:
+            yield connection
+            await is_given_back.wait()
+
+    monkeypatch.setattr(arrivals._pool, "lease", slowly)
+    await asyncio.wait_for(arrivals.next(since, [], 0.0), DEADLINE)
+    is_given_back.set()
 
 
 async def test_the_heartbeats_of_a_quiet_cohort_have_few_ids(world: TailWorld) -> None:
