@@ -2,8 +2,9 @@
 
 `python -m tests.performance.live_crowd PORT COUNT SCOPES`: follows `/v1/feeds/live_rows` with
 tokens of so many tenants (`t0`, `t1`, …). A line of standard input is a question: `report` is
-answered with the seconds from writing to arrival since the last one, and `live` with how many have
-a `sync` since their last connection. Ends with its standard input.
+answered with the seconds from writing to arrival since the last one, `live` with how many have a
+`sync` since their last connection, and `cut` with how many connections have ended. Ends with its
+standard input.
 """
 
 import json
@@ -82,6 +83,7 @@ class Crowd:
         self._waiting = deque(self._followers)
         self._begun: set[Follower] = set()
         self._later: list[tuple[float, Follower]] = []
+        self._cut = 0
 
     def run(self) -> None:
         """Follow until the standard input ends."""
@@ -95,6 +97,8 @@ class Crowd:
                 elif not key.data.take(self._lags):
                     self._selector.unregister(key.data.socket)
                     key.data.socket.close()
+                    self._cut += 1
+                    key.data.is_live = False
                     pause = random.uniform(0.2, _MOST_PAUSE)
                     self._later.append((time.monotonic() + pause, key.data))
                 elif key.data.is_live:
@@ -117,6 +121,8 @@ class Crowd:
     def _answer(self, question: bytes) -> None:
         if question == b"live":
             answer: object = sum(each.is_live for each in self._followers)
+        elif question == b"cut":
+            answer = self._cut
         else:
             answer, self._lags = self._lags, []
         sys.stdout.write(json.dumps(answer) + "\n")

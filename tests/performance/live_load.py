@@ -135,15 +135,17 @@ def _behind_a_death(world: World, file: Path, count: int) -> list[Line]:
         leases = _reads(url)
         workers = psutil.Process(pid).children(recursive=True)
         heaviest = max(workers, key=lambda each: each.memory_info().rss)
-        lost = sum(c.status == "ESTABLISHED" for c in heaviest.net_connections("tcp"))
+        port = urlsplit(url).port
+        lost = sum(
+            c.status == "ESTABLISHED" and c.laddr.port == port
+            for c in heaviest.net_connections("tcp")
+        )
+        before = crowd.cut()
         heaviest.kill()
-        began, meanwhile = time.monotonic(), list[float]()
-        while crowd.live() >= count and time.monotonic() - began < _PATIENCE:
-            time.sleep(0.01)
-        took = None
+        began, meanwhile, took = time.monotonic(), list[float](), None
         while len(meanwhile) < _PAGES or took is None:
             meanwhile += _pages(url, 20)
-            if took is None and crowd.live() >= count:
+            if took is None and crowd.cut() >= before + lost and crowd.live() >= count:
                 took = time.monotonic() - began
             assert took is not None or time.monotonic() - began < _PATIENCE
         queries = (_reads(url) - leases) / _SCOPES
@@ -203,6 +205,10 @@ class _Crowd:
     def live(self) -> int:
         """How many have caught up since they were last connected."""
         return int(self._ask("live"))
+
+    def cut(self) -> int:
+        """How many connections have ended."""
+        return int(self._ask("cut"))
 
     def _ask(self, question: str) -> Any:
         assert self._process.stdin is not None
