@@ -333,7 +333,7 @@ async def tail_world(
     await connection.close()
     database = Database.model_validate({"url": login})
     settings = PoolSettings(size=4, acquire_timeout=60, query_timeout=300)
-    own = PoolSettings(size=2, reserve=0, share=1, application_name=APPLICATION)
+    own = PoolSettings(size=2, reserve=0, share=1, application_name=APPLICATION, lock_timeout=0.2)
     pools = Pool("read", settings, database), Pool("write", settings, database)
     of_tail = Pool("read", own, database)
     for pool in (*pools, of_tail):

@@ -16,6 +16,7 @@ from feedsvc.core.problems import Reset, Unavailable
 from feedsvc.feeds.live import step, tail
 from feedsvc.feeds.live.cohort import Cohort
 from feedsvc.feeds.live.step import ChangeReader
+from tests.support import locks
 from tests.support.live_tail import APPLICATION, DEADLINE, SteppedTail, tail_world
 
 if TYPE_CHECKING:
@@ -82,6 +83,44 @@ async def test_one_that_comes_behind_a_change_of_rights_asks_once_and_waits_for_
     await stepped(world).tick()
     await second.read()
     assert (sorted(second.rows), second.mistakes) == ([1, 2], [])
+
+
+async def test_what_ends_one_cohort_brings_a_look_at_all_that_have_the_same_rules(
+    world: TailWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is looked at each two seconds, and they may be thousands."""
+    monkeypatch.setattr(tail, "VERIFY_EVERY", 3_600.0)
+    readers = [await (await world.reader("orders", tenant)).join() for tenant in "abc"]
+    await stepped(world).tick()
+    await world.owner.execute(
+        "ALTER POLICY readers ON shop.orders USING (current_user <> 'nobody'"
+        " AND tenant = (SELECT current_setting('feedsvc.tenant', true)))"
+    )
+    world.tail._verified.clear()  # two seconds later
+    for _ in range(2):
+        await stepped(world).tick()
+    assert [await reader.read() for reader in readers] == 3 * [["reset"]]
+
+
+async def test_what_the_log_has_lost_before_the_tail_has_read_it_is_a_reset(
+    world: TailWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows no rows then, and a cohort that were passed over would lack them for good."""
+    monkeypatch.setattr(tail, "VERIFY_EVERY", 3_600.0)
+    reader = await (await world.reader("orders")).join()
+    await stepped(world).tick()
+    await stepped(world).tick()
+    floor = await world.owner.fetchval("SELECT floor::text FROM feedsvc.log_floor")
+    await world.owner.execute(f"{INSERT} (1, 'a', 'x'); DELETE FROM feedsvc.log")
+    set_floor = "UPDATE feedsvc.log_floor SET floor = $1::text::pg_snapshot"
+    now = await world.owner.fetchval("SELECT pg_current_snapshot()::text")
+    await world.owner.execute(set_floor, now)
+    try:
+        await stepped(world).tick()
+        assert await reader.read() == ["reset"]
+        assert reader.reset_reasons == ["expired"]
+    finally:
+        await world.owner.execute(set_floor, floor)
 
 
 @pytest.mark.parametrize("is_guarded", [True, False])
@@ -246,6 +285,48 @@ async def test_the_heartbeats_of_a_quiet_cohort_have_few_ids(world: TailWorld) -
     assert reader.mistakes == []
 
 
+async def test_one_that_has_more_than_its_state_shares_no_reading_that_is_under_way(
+    world: TailWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That reading may know nothing of what it has."""
+    reader = await world.reader("orders")
+    cohort = world.cohort(reader.query, reader.who)
+    may_go_on, read, reads = asyncio.Event(), ChangeReader.read, 0
+
+    async def slowly(*given: object) -> object:
+        nonlocal reads
+        reads += 1
+        step = await read(*given)  # type: ignore[arg-type]
+        if reads == 1:
+            await may_go_on.wait()
+        return step
+
+    monkeypatch.setattr(ChangeReader, "read", slowly)
+    first = asyncio.create_task(world.tail.step(cohort, reader.state))
+    await eventually(lambda: reads == 1)
+    second = asyncio.create_task(world.tail.step(cohort, reader.state))
+    await asyncio.wait_for(replace(reader, is_whole=False).join(), DEADLINE)
+    may_go_on.set()
+    assert await first is await second
+    assert reads == 2
+
+
+async def test_a_locked_table_holds_up_its_own_readers_alone(world: TailWorld) -> None:
+    locked = await (await world.reader("orders")).join()
+    other = await (await world.reader("parts")).join()
+    await stepped(world).tick()
+    parts = "INSERT INTO shop.parts (row_id, number, tenant, name) VALUES (1, 1, 'a', 'x')"
+    await world.owner.execute(f"{INSERT} (1, 'a', 'x'); {parts}")
+    async with locks.locked(world.url, "shop.orders"):
+        await stepped(world).tick()
+        assert await other.read() == ["change"]
+        assert await locked.read() == []
+    locked.cohort.not_before = 0.0
+    await stepped(world).tick()
+    assert await locked.read() == ["change"]
+    assert locked.mistakes == other.mistakes == []
+
+
 async def test_many_that_come_back_at_once_with_one_state_are_read_for_once(
     world: TailWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +342,7 @@ async def test_many_that_come_back_at_once_with_one_state_are_read_for_once(
         return await read(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ChangeReader, "read", counted)
+    monkeypatch.setattr(tail, "VERIFY_EVERY", 3_600.0)  # for which a slow machine has time
     tasks = [asyncio.create_task(reader.join()) for reader in crowd]
     while not all(task.done() for task in tasks):
         await stepped(world).tick()

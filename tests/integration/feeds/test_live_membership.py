@@ -257,10 +257,13 @@ def drawn_change(draw: random.Random) -> str:
             f"UPDATE shop.papers SET name = '{draw.randrange(99)}' WHERE number = {number}",
             f"UPDATE shop.papers SET tenant = '{tenant}' WHERE number = {number}",
             f"DELETE FROM shop.papers WHERE number = {number}",
-            f"INSERT INTO shop.orders (number, tenant, name) VALUES ({number}, '{tenant}', 'n')"
-            " ON CONFLICT DO NOTHING",
-            f"INSERT INTO shop.notes (number, tenant, label) VALUES ({number}, '{tenant}', 'n')"
-            " ON CONFLICT DO NOTHING",
+            *2
+            * [
+                f"INSERT INTO shop.orders (number, tenant, name) VALUES ({number}, '{tenant}', 'n')"
+                " ON CONFLICT DO NOTHING;"
+                f"INSERT INTO shop.notes (number, tenant, label) VALUES ({number}, '{tenant}', 'n')"
+                " ON CONFLICT DO NOTHING"
+            ],
             f"UPDATE shop.orders SET tenant = '{tenant}' WHERE number = {number}",
             f"UPDATE shop.notes SET label = '{draw.choice(LABELS)}' WHERE number = {number}",
             f"DELETE FROM shop.{draw.choice(['orders', 'notes'])} WHERE number = {number}",
@@ -348,7 +351,7 @@ async def followers_of_drawn_changes(world: TailWorld, url: str, seed: int) -> C
                 await writer.execute("ROLLBACK")
             if writer.is_in_transaction() and draw.random() < 0.6:
                 await writer.execute(draw.choice(["COMMIT", "COMMIT", "ROLLBACK"]))
-            if draw.random() < 0.7:
+            if draw.random() < 0.9:
                 await crowd.move()
             if draw.random() < 0.5:
                 await tick(world)
@@ -372,5 +375,6 @@ async def test_each_id_is_a_state_while_rights_and_rows_move(
     assert [mistake for reader in crowd.all for mistake in reader.mistakes] == []
     assert crowd.differences > 3
     assert sum(reader.checks for reader in crowd.all) > 30
-    assert sum(reader.checks for reader in crowd.all if reader.feed == "sheets") > 3
+    for feed in ("sheets", "pairs"):
+        assert sum(reader.checks for reader in crowd.all if reader.feed == feed) > 3
     assert len(crowd.readers) > 1, "some are there to the end"

@@ -126,10 +126,13 @@ def test_limits_count_a_subscriber_until_it_ends(loop: str) -> None:
     on_loop(loop, scenario)
 
 
-def test_the_service_refuses_one_too_many_with_503(loop: str) -> None:
+@pytest.mark.parametrize("is_late", [True, False])
+def test_the_service_refuses_one_too_many_with_503(loop: str, is_late: bool) -> None:
     async def scenario() -> None:
-        async with live_world(subscribers=1) as world:
+        async with live_world(subscribers=2 if is_late else 1) as world:
             first = await listen(world)
+            if is_late:
+                world.subscribers._wheel.lateness = 1_000.0  # and takes a while to fall off
             await eventually(lambda: world.connections == 0)
             reader, writer = await asyncio.open_connection(*world.url)
             writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
