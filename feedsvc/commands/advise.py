@@ -22,6 +22,7 @@ from feedsvc.backends.postgres.advice.model import (
 from feedsvc.backends.postgres.advice.proposals import AdviceOptions, Workload, proposals
 from feedsvc.backends.postgres.advice.reading import read_statement
 from feedsvc.backends.postgres.advice.role_settings import setting_proposals
+from feedsvc.backends.postgres.advice.upkeep import analyses
 from feedsvc.backends.postgres.index_proof.catalogue import CatalogueError
 from feedsvc.backends.postgres.migrations.index_progress import BuildProgress
 from feedsvc.commands.advice_text import as_json, lines
@@ -129,24 +130,25 @@ async def _advised(
         workload = await sources.read(connection)
         read = [await read_statement(connection, each) for each in workload.statements]
         found = await proposals(connection, workload.statements, options)
-        found = await _with_settings(connection, read, found, sources.login)
+        found = await _with_more(connection, read, found, sources.login)
         return workload, found, ranked(read, found, workload.lacking)
     finally:
         await connection.close(timeout=1.0)
 
 
-async def _with_settings(
+async def _with_more(
     connection: asyncpg.Connection,
     read: Sequence[StatementAdvice],
     found: Workload,
     login: str | None,
 ) -> Workload:
-    """The same with settings for what no proposed index helps."""
+    """The same with tables to be analyzed, and settings for what no proposed index helps."""
     helped = {name for proposal, design in found.proposals if design for name in proposal.helps}
     left = [each for each in read if each.statement.name not in helped]
     login = login or await connection.fetchval("SELECT session_user")
     settings = await setting_proposals(connection, left, login)
-    return replace(found, proposals=(*found.proposals, *((each, None) for each in settings)))
+    more = ((each, None) for each in (*analyses(read), *settings))
+    return replace(found, proposals=(*found.proposals, *more))
 
 
 async def _connected(url: str) -> asyncpg.Connection:

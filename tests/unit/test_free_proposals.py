@@ -6,7 +6,8 @@ from feedsvc.backends.postgres.advice.model import (
     StatementAdvice,
     WorkloadStatement,
 )
-from feedsvc.operations.performance.free_proposals import free_proposals, may_lack_index
+from feedsvc.backends.postgres.advice.upkeep import analyses
+from feedsvc.operations.performance.advisor import may_lack_index
 
 
 def with_findings(*codes: FindingCode) -> StatementAdvice:
@@ -16,13 +17,13 @@ def with_findings(*codes: FindingCode) -> StatementAdvice:
 
 
 def test_a_table_is_analyzed_once_for_all_that_is_lacking_of_its_statistics() -> None:
-    found = free_proposals(with_findings("missing-statistics", "old-statistics", "nested-loop"))
-    assert [(each["kind"], each["statement"]) for each in found] == [
-        ("analyze", 'ANALYZE "shop"."Big orders"')
-    ]
-    assert free_proposals(with_findings("nested-loop", "sequential-scan")) == []
+    lacking = with_findings("missing-statistics", "old-statistics", "nested-loop")
+    [found] = analyses([lacking, lacking])
+    assert (found.kind, found.statement) == ("analyze", 'ANALYZE shop."Big orders"')
+    assert found.helps == ("orders page",)
+    assert analyses([with_findings("nested-loop", "sequential-scan")]) == []
 
 
 def test_an_index_is_said_to_be_proposed_elsewhere_where_one_could_help() -> None:
-    assert may_lack_index([with_findings("jit"), with_findings("sequential-scan")])
-    assert not may_lack_index([with_findings("jit", "old-statistics")])
+    assert may_lack_index(with_findings("jit", "sequential-scan"))
+    assert not may_lack_index(with_findings("jit", "old-statistics"))

@@ -11,13 +11,9 @@ from feedsvc.backends.postgres.advice import seen
 from feedsvc.backends.postgres.advice.documents import proposal_document
 from feedsvc.backends.postgres.advice.model import Proposal, StatementAdvice, WorkloadStatement
 from feedsvc.backends.postgres.advice.seen import SeenStatements, seen_statements
+from feedsvc.backends.postgres.advice.upkeep import analyses
 from feedsvc.core.problems import Problem
 from feedsvc.datasets.dataset import Dataset
-from feedsvc.operations.performance.free_proposals import (
-    ELSEWHERE,
-    free_proposals,
-    may_lack_index,
-)
 from feedsvc.operations.performance.plan_reader import PlanReader, judgement
 from feedsvc.operations.performance.replacement import ENDPOINTS, replacement
 from feedsvc.operations.performance.slow_plans import SlowPlans
@@ -31,6 +27,8 @@ _SEEN_KEPT: Final = 15.0  # seconds, for to read pg_stat_statements is to read a
 _PATIENCE: Final = 5.0  # seconds for all plans of one report
 _CLOSE: Final = 1.0
 _NAMELESS: Final = "Its text is not known: it is many statements, or of another declaration."
+_BY_INDEX: Final = frozenset({"sequential-scan", "filtered-rows", "spilling-sort"})
+ELSEWHERE: Final = "Indexes are tried, and proposed, by `feedsvc advise` alone."
 _LOST: Final = (Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -70,7 +68,7 @@ class QueryAdvisor:
             if others.lacking is not None:
                 lacking.append(others.lacking)
             await self._read(listed[:_MOST_PLANNED], lacking)
-            if may_lack_index(found for _, found in self._plans.values()):
+            if any(may_lack_index(found) for _, found in self._plans.values()):
                 lacking.append(ELSEWHERE)
             proposals = (*await self._upkeep(lacking), *await self._of_logins(lacking))
         span = {name: made[name] for name in ("range", "from", "to")}
@@ -157,7 +155,9 @@ class QueryAdvisor:
             "rows": each.rows,
             **judgement(None if kept is None else kept[1]),
             **({} if each.sql else {"unplanned": _NAMELESS}),
-            "proposals": [] if kept is None else free_proposals(kept[1]),
+            "proposals": [
+                proposal_document(each) for each in analyses([] if kept is None else [kept[1]])
+            ],
         }
 
 
@@ -169,6 +169,11 @@ def repeated(row: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> dict[st
     instead = replacement(pattern, dataset, row["column"] or "")
     proposal = {name: getattr(instead, name) for name in ("kind", "statement", "proof", "reason")}
     return {"method": "GET", "route": ENDPOINTS[pattern], **row, "proposals": [proposal]}
+
+
+def may_lack_index(found: StatementAdvice) -> bool:
+    """Return whether an index could cure a finding."""
+    return any(each.code in _BY_INDEX for each in found.findings)
 
 
 async def _seen_by_owner(url: str, login: str) -> SeenStatements:

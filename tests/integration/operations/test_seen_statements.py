@@ -11,7 +11,7 @@ import pytest
 
 from feedsvc.backends.postgres.advice import seen
 from feedsvc.backends.postgres.migrations import runner
-from feedsvc.operations.performance.free_proposals import ELSEWHERE
+from feedsvc.operations.performance.advisor import ELSEWHERE
 from tests.integration.operations.test_queries import planned, report
 from tests.support.servers import (
     LOGIN,

@@ -1,4 +1,4 @@
-"""Proposals over a whole workload: indexes to make, indexes to drop, statistics to take."""
+"""Proposals over a whole workload: indexes to make, and indexes to drop."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +29,6 @@ _TRIGRAMS: Final = """
     FROM pg_opclass o JOIN pg_namespace n ON n.oid = o.opcnamespace
     WHERE o.opcname = 'gin_trgm_ops'
 """
-_OLD: Final = 0.2  # of a table's rows that may have changed since ANALYZE
-_FEW: Final = 1_000  # rows: so few changed ones tell the planner nothing wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,7 @@ async def proposals(
         existing,
         trigrams=await connection.fetchval(_TRIGRAMS),
     )
-    found: list[tuple[Proposal, IndexDesign | None]] = [
-        (each, None) for each in (*_analyzed(facts), *_dropped(existing))
-    ]
+    found: list[tuple[Proposal, IndexDesign | None]] = [(each, None) for each in _dropped(existing)]
     tried = _Tried()
     if designs:
         largest = [each async for each in for_the_largest(connection, planned, plans)]
@@ -205,18 +201,6 @@ def _names(names: Iterator[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.removesuffix(LARGEST) for name in names))
 
 
-def _analyzed(facts: Mapping[str, TableFacts]) -> Iterator[Proposal]:
-    """ANALYZE of tables without statistics, and of those that have changed much since."""
-    for table in facts.values():
-        has_any = any(each.n_distinct is not None for each in table.columns.values())
-        if table.hides_statistics:
-            continue
-        is_old = table.modified > max(_OLD * table.rows, _FEW)
-        if is_old or (not has_any and table.bytes):
-            why = "much has changed since its last ANALYZE" if has_any else "it has no statistics"
-            yield _plain("analyze", f"ANALYZE {table.quoted}", f"{table.name}: {why}", None)
-
-
 def _dropped(existing: Sequence[ExistingIndex]) -> Iterator[Proposal]:
     """Indexes that another one stands in for."""
     by_name = {index.name: index for index in existing}
@@ -224,11 +208,7 @@ def _dropped(existing: Sequence[ExistingIndex]) -> Iterator[Proposal]:
         index = by_name[sentence.split(" ")[1]]
         schema, _, name = index.name.partition(".")
         text = f"DROP INDEX CONCURRENTLY {quoted(schema)}.{quoted(name)}"
-        yield _plain("drop", text, sentence, index.bytes)
-
-
-def _plain(kind: Any, statement: str, reason: str, size: int | None) -> Proposal:
-    return Proposal(kind, statement, "unproven", {}, {}, size, None, (), (), reason)
+        yield Proposal("drop", text, "unproven", {}, {}, index.bytes, None, (), (), sentence)
 
 
 def _tables(node: Mapping[str, Any]) -> Iterator[str]:
