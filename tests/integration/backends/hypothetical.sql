@@ -14,3 +14,8 @@ FROM generate_series(1, 20000) AS n;
 CREATE TABLE shop.lines (id bigint PRIMARY KEY, order_id bigint NOT NULL, amount int NOT NULL);
 INSERT INTO shop.lines SELECT n, n % 20000, n % 100 FROM generate_series(1, 60000) AS n;
 GRANT SELECT ON ALL TABLES IN SCHEMA shop TO visitor;
+-- Of the same names, for whoever gives no type
+CREATE FUNCTION extensions.hypopg_drop_index(text) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN RAISE 'a stranger''s function'; END $$;
+CREATE FUNCTION extensions.hypopg_relation_size(text) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN RAISE 'a stranger''s function'; END $$;

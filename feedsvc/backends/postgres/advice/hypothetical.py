@@ -28,7 +28,10 @@ class HypotheticalIndexes:
 
     connection: asyncpg.Connection
     schema: str
-    """The extension's, as an identifier."""
+    """The extension's, as an identifier.
+
+    Others may have functions of the same names there, which only the types of arguments tell apart.
+    """
     proof: Proof = "hypopg"
     _made: dict[IndexDesign, asyncpg.Record] = field(default_factory=dict)
 
@@ -64,7 +67,7 @@ class HypotheticalIndexes:
     async def remove(self, design: IndexDesign) -> None:
         """Take a design away."""
         made = self._made.pop(design)
-        drop = f"SELECT {self.schema}.hypopg_drop_index($1)"
+        drop = f"SELECT {self.schema}.hypopg_drop_index($1::oid)"
         await self.connection.fetchval(drop, made["indexrelid"])
 
     async def plan(self, statement: WorkloadStatement) -> Planned | None:
@@ -77,7 +80,7 @@ class HypotheticalIndexes:
 
     async def size(self, design: IndexDesign) -> int:
         """Bytes of the design, as HypoPG estimates them."""
-        size = f"SELECT {self.schema}.hypopg_relation_size($1)"
+        size = f"SELECT {self.schema}.hypopg_relation_size($1::oid)"
         found: int = await self.connection.fetchval(size, self._made[design]["indexrelid"])
         return found
 
