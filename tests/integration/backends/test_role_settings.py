@@ -87,6 +87,27 @@ async def test_hash_tables_alone_have_a_larger_share(notes: asyncpg.Connection) 
     assert found.cost_after[GROUP] < found.cost_before[GROUP]
 
 
+async def test_less_memory_is_never_proposed(
+    notes: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the planner would go another way then, that no finding is of."""
+    node = PlanNode("0", "Result", None, None, None, 1, 8, 0, 1, {}, (), (), None, None)
+    statement = WorkloadStatement("one", "SELECT 1", "feedsvc", 1, 1.0, 1.0, None, 1)
+    spills = StatementAdvice(
+        statement, ReadPlan(node, {}, ()), (PlanFinding("spilling-hash", "It is so.", "0"),), 50
+    )
+
+    async def read(_: asyncpg.Connection, wanted: WorkloadStatement) -> StatementAdvice:
+        is_less = wanted.settings.get("hash_mem_multiplier") == "4"
+        return replace(spills, findings=()) if is_less else spills
+
+    monkeypatch.setattr(role_settings, "read_statement", read)
+    assert len(await setting_proposals(notes, [spills], LOGIN)) == 1
+    async with undone(notes):
+        await notes.execute(f"ALTER ROLE {LOGIN} SET hash_mem_multiplier = 5")
+        assert await setting_proposals(notes, [spills], LOGIN) == ()
+
+
 async def test_a_login_that_has_the_setting_needs_it_no_more(notes: asyncpg.Connection) -> None:
     async with undone(notes):
         await notes.execute(f"ALTER ROLE {LOGIN} SET work_mem = '8MB'")

@@ -17,9 +17,12 @@ from feedsvc.backends.postgres.advice.model import Proposal, StatementAdvice
 from feedsvc.backends.postgres.advice.reading import read_statement
 
 _OWN: Final = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-_WORK_MEM: Final = "SELECT pg_size_bytes(coalesce($1, current_setting('work_mem')))"
+_PRESENT: Final = """
+    SELECT ARRAY[pg_size_bytes(coalesce($1, current_setting('work_mem')))::float8 / 1048576,
+        coalesce($2, current_setting('hash_mem_multiplier'))::float8]
+"""
 _SIZES: Final = (4, 8, 16, 32, 64, 128, 256)  # MiB of work_mem
-_MULTIPLIERS: Final = ("4", "8")
+_MULTIPLIERS: Final = (4, 8)
 _SPILLS: Final = frozenset({"spilling-sort", "spilling-hash"})
 
 
@@ -104,10 +107,12 @@ class _Trial:
         """Settings to be tried, the smallest first: of hash tables alone, unless a sort spills."""
         if not spilling:
             return []
-        present = await self.connection.fetchval(_WORK_MEM, self.own.get("work_mem"))
-        found = [("work_mem", f"{mib}MB") for mib in _SIZES if mib << 20 > present]
+        own = self.own.get("work_mem"), self.own.get("hash_mem_multiplier")
+        present, times = await self.connection.fetchval(_PRESENT, *own)
+        found = [("work_mem", f"{mib}MB") for mib in _SIZES if mib > present]
         if not any(_has(each, {"spilling-sort"}) for each in spilling):
-            found = [*(("hash_mem_multiplier", each) for each in _MULTIPLIERS), *found]
+            larger = [f"{each}" for each in _MULTIPLIERS if each > times]
+            found = [*(("hash_mem_multiplier", each) for each in larger), *found]
         return found
 
     async def _faulty(self, codes: AbstractSet[str]) -> list[StatementAdvice]:
