@@ -252,7 +252,8 @@ async def test_statements_that_the_server_has_seen_prove_too(own_server: str) ->
             f"{SHOP} CREATE TABLE pg_stat_statements (dbid oid, userid oid, queryid bigint,"
             " query text, total_exec_time float8, calls bigint DEFAULT 1,"
             " mean_exec_time float8 DEFAULT 1, rows bigint DEFAULT 1);"
-            " INSERT INTO pg_stat_statements SELECT oid, 10, n, q, n FROM pg_database,"
+            " INSERT INTO pg_stat_statements SELECT oid, login, n, q, n FROM pg_database,"
+            " generate_series(10, 11) AS login,"
             " (VALUES (1, 'SELECT id FROM shop.orders WHERE code = $1 LIMIT $2'),"
             " (2, 'SELECT $1 FROM gone'), (3, 'SELECT 1; DROP TABLE shop.orders')) AS v (n, q)"
             " WHERE datname = current_database()"
@@ -265,5 +266,11 @@ async def test_statements_that_the_server_has_seen_prove_too(own_server: str) ->
             "index shop.by_note is useless: no query of the catalogue uses it",
         )
         assert await connection.fetchval("SELECT count(*) FROM shop.orders") == 50_000
+        seen = await seen_workload(connection)
+        assert seen is not None
+        assert {each.name: (each.calls, each.total_ms, each.mean_ms) for each in seen} == {
+            "statement 1": (2, 2.0, 1.0), "statement 2": (2, 4.0, 2.0), "statement 3": (2, 6.0, 3.0)
+        }  # fmt: skip
+        assert len(seen) == 3
     finally:
         await connection.close()
