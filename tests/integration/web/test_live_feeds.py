@@ -173,7 +173,7 @@ LATER: Final = {
 }
 IN_TRANSACTION: Final = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    " AND application_name = 'feedsvc read' AND xact_start IS NOT NULL"
+    " AND application_name = 'feedsvc bulk' AND xact_start IS NOT NULL"
 )
 
 
