@@ -54,6 +54,10 @@ class Cohort:
         """The address at which its subscribers get the feeds anew."""
         self.cursor: Cursor | None = None
         """The newest state, None before the first."""
+        self.rules: tuple[object, ...] = ()
+        """The rights and schemas of its state: what holds for one cohort with these, for all."""
+        self.numbers: set[int] = set()
+        """The numbers of its feeds in the log."""
         self.not_before = 0.0
         """The time before which it is not to be read again (monotonic)."""
         self.timeouts = 0
@@ -82,22 +86,6 @@ class Cohort:
         """Return whether it has subscribers, or answers that are going to subscribe."""
         return self._pins > 0 or self.broadcast.count > 0
 
-    @property
-    def numbers(self) -> set[int]:
-        """The numbers of its feeds in the log."""
-        return {place.feed for place in self._places}
-
-    @property
-    def rules(self) -> tuple[object, ...]:
-        """The rights and schemas of its state: what holds for one cohort with these, for all."""
-        if self.cursor is None:
-            return ()
-        return tuple(
-            (name, state.rights, state.schema)
-            for name in self._names()
-            if (state := self.cursor.feeds.get(name)) is not None
-        )
-
     @contextmanager
     def pinned(self) -> Iterator[None]:
         """Keep it while the block runs."""
@@ -111,9 +99,19 @@ class Cohort:
     def begin(self, step: LiveStep) -> None:
         """Take this step's state as the first. Where there is one already, change nothing."""
         if self.cursor is None:
-            self.cursor, self._places = step.cursor, step.places
+            self._take(step)
             self._marks = [Mark(self.broadcast.next, step.cursor.snapshot)]
             self.is_suspect = any(keys.is_needed for keys in step.keys)
+
+    def _take(self, step: LiveStep) -> None:
+        """Take a step's state, and what each look asks of it."""
+        self.cursor, self._places = step.cursor, step.places
+        self.numbers = {place.feed for place in step.places}
+        self.rules = tuple(
+            (name, state.rights, state.schema)
+            for name in self._names()
+            if (state := step.cursor.feeds.get(name)) is not None
+        )
 
     def is_touched(self, answer: Arrived, since: Snapshot) -> bool:
         """Return whether the log has rows for it that its state lacks."""
@@ -140,8 +138,9 @@ class Cohort:
 
     def _announce(self) -> None:
         self.looks += 1
-        looked, self._looked = self._looked, asyncio.Event()
-        looked.set()
+        if self.awaited:
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
 
     def move(self, step: LiveStep, committed_at: float) -> None:
         """Publish a step from the present state, and take its state. Raises Busy."""
@@ -157,7 +156,7 @@ class Cohort:
             self._marks.append(Mark(self.broadcast.next, step.cursor.snapshot, before))
             self._thin_out()
         self.membership.take(step.keys)
-        self.cursor, self._places = step.cursor, step.places
+        self._take(step)
         self._announce()
 
     def heartbeat(self) -> bytes:

@@ -67,6 +67,7 @@ class _Moves:
     def __init__(self, committed_at: float) -> None:
         self.committed_at = committed_at
         self.cohorts = self.changes = 0
+        self.kept = 0  # keys, of all cohorts
 
     def add(self, step: LiveStep) -> None:
         self.cohorts += 1
@@ -331,6 +332,7 @@ class Tail:
         """Bring the cohorts to one state; those that can't be end."""
         left, began = list(cohorts), time.perf_counter()
         self._moves = _Moves(committed_at)
+        self._moves.kept = sum(len(cohort.membership) for cohort in self._cohorts.values())
         while left:
             async with transaction.reading_the_log_for_many(self._own) as turn_to:
                 known: KnownFeeds = {}
@@ -344,7 +346,8 @@ class Tail:
         """Read and publish what has changed for a cohort; false where that failed."""
         if cohort.cursor is None:
             return True
-        cohort.membership.most = self._room()
+        kept = len(cohort.membership)
+        cohort.membership.most = self._room(self._moves.kept)
         reader = ChangeReader(
             cohort.feeds, cohort.reader, self._own, self._cursors, cohort.membership
         )
@@ -366,13 +369,13 @@ class Tail:
             self.end(cohort, problem)
             return False
         cohort.move(step, self._moves.committed_at)
+        self._moves.kept += len(cohort.membership) - kept
         self._verified[cohort.rules] = time.monotonic()
         self._moves.add(step)
         return True
 
-    def _room(self) -> int:
-        """The number of keys of a further feed that may be kept."""
-        kept = sum(len(cohort.membership) for cohort in self._cohorts.values())
+    def _room(self, kept: int) -> int:
+        """The number of keys of a further feed that may be kept, beside so many."""
         return max(0, min(self.most_keys, _KEYS_IN_ALL * self.most_keys - kept))
 
     def end(self, cohort: Cohort, problem: Problem) -> None:
