@@ -312,7 +312,7 @@ Seen = TypeVar("Seen")
 
 
 # They come with each request. To publish many at a time costs half, for it is done in warm caches.
-_MAY_WAIT: Final = frozenset({RequestEnded, CacheLookup, PoolLease, QueryRan})
+_MAY_WAIT: Final = frozenset({RequestEnded, CacheLookup, PoolLease, QueryRan, QuerySlow})
 _MOST_WAITING: Final = 1_000
 
 

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 from feedsvc.commands.demo.embedded import EmbeddedError, cache_folder
 from tests.performance import index_phases, measures
+from tests.performance.advising import advice
 from tests.performance.deltas import deltas
 from tests.performance.first_pages import first_pages
 from tests.performance.freshness import freshness
@@ -43,6 +44,7 @@ _MEASURES: Final[tuple[Measure, ...]] = (
     deltas,
     replay,
     observing,
+    advice,
     writers,
     measures.memory,
     live_fan_out,

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
+from tests.performance.slices import processor_time
+
 
 def seconds_of(parents: Sequence[int], run: Callable[[], object]) -> float:
     """Seconds of processor, of these processes and their children, user and system together.
@@ -21,8 +23,7 @@ def _seconds(parents: Sequence[int]) -> dict[int, float]:
     for parent in map(psutil.Process, parents):
         for process in (parent, *parent.children(recursive=True)):
             try:
-                times = process.cpu_times()
+                spent[process.pid] = processor_time(process.pid)
             except psutil.NoSuchProcess:
                 continue
-            spent[process.pid] = times.user + times.system
     return spent

@@ -23,8 +23,23 @@ _MOST_WAITING: Final = 16
 _MOST_KEPT: Final = 50
 _MOST_BYTES: Final = 64 << 10
 _FRESH: Final = 600.0  # seconds for which a kept plan is not read again
-_PAUSE: Final = 1.0  # seconds between two plans
+_PAUSE: Final = 1.0  # seconds between two plans, at least
+_SHARE: Final = 0.005  # of the time, which plans may take in the long run
+_AHEAD: Final = 1.0  # seconds of plans that may come before their time
 _LOST: Final = (Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class PlanningTime:
+    """The time that plans take, held to half a hundredth of all time, and a second in advance."""
+
+    def __init__(self) -> None:
+        self._owed, self._at = 0.0, 0.0
+
+    def pause(self, took: float, now: float) -> float:
+        """Seconds to pause behind a plan that took so long, and is made `now` (monotonic)."""
+        self._owed = max(0.0, self._owed - (now - self._at) * _SHARE) + took
+        self._at = now
+        return max(_PAUSE, (self._owed - _AHEAD) / _SHARE)
 
 
 class SlowPlans:
@@ -77,17 +92,19 @@ class SlowPlans:
 
     async def run(self) -> None:
         """Read plans of slow statements, one after the other, until cancelled."""
+        time_taken = PlanningTime()
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                name = next(iter(self._waiting))
+                name, began = next(iter(self._waiting)), time.monotonic()
                 await self._read(name)
                 self._waiting.pop(name, None)
                 if self._file is not None:
                     plain = orjson.dumps(list(self._kept.values()))
                     await asyncio.to_thread(_write, self._file, plain)
-                await asyncio.sleep(_PAUSE)
+                now = time.monotonic()
+                await asyncio.sleep(time_taken.pause(now - began, now))
 
     async def all_workers(self) -> list[dict[str, Any]]:
         """Slow statements with their plans, those of the longest run first; JSON's values."""

@@ -1,0 +1,160 @@
+"""The cost of the adviser to readers: the same reads with it at work and without, in turn.
+
+At work: every query counts as slow, so there are plans to read, and an operator asks for
+`/api/performance/queries` every five seconds. Beside the readers, either way, a statement comes
+each second that was not seen before, for a worker reads one plan a second. The figure is processor
+time, the service's and PostgreSQL's together. Beside `feedsvc advise`, which is a process of its
+own that an owner starts, it is time by the clock.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle, product
+from typing import Final, NamedTuple
+
+from tests.performance.clients import Feed, curl
+from tests.performance.first_pages import WITHOUT_LIMIT
+from tests.performance.processes import ended
+from tests.performance.processor import seconds_of
+from tests.performance.table import Line, Target, ratio
+from tests.performance.timing import Contender, Round, in_turn
+from tests.performance.world import RANGES, SOURCES, Service, World
+from tests.support.service import REPOSITORY, bearer
+
+_MOST: Final = Target(1.02)
+_SLOW: Final = {"with": "0.000001", "without": "3600"}
+"""Seconds beyond which a query is slow."""
+_EVERY: Final = 1.0  # seconds between two statements that were not seen before
+_WATCHED: Final = "/api/performance/queries"
+_WATCHED_EVERY: Final = 5.0  # seconds
+_TURNS: Final = 8  # of a round
+_DATASETS: Final = (*(f"clients_{name}" for name in SOURCES), *(f"clients_by_{n}" for n in RANGES))
+_FILTERS: Final = ("", "&id.gt=0", "&id.eq=1", "&id.gt=0&id.eq=1")
+_LIMITS: Final = (10, 20_000)
+
+
+class _Reads(NamedTuple):
+    """A request, and how often it is sent."""
+
+    query: str
+    times: int
+    headers: Mapping[str, str] = {}
+
+
+_READS: Final[Mapping[str, _Reads]] = {
+    "cached pages": _Reads("limit=100&format=ndjson", 2_000),
+    "fresh pages": _Reads("limit=100&format=ndjson", 300, {"Cache-Control": "no-cache"}),
+    "exports": _Reads("format=ndjson", 2),
+}
+
+
+def advice(world: World, _service: Service, rounds: int) -> list[Line]:
+    """Reads with plans being made and the report watched, and reads beside `feedsvc advise`."""
+    with ExitStack() as stack:
+        services = {
+            name: stack.enter_context(
+                world.service({**WITHOUT_LIMIT, "FEEDSVC_QUERIES__SLOW": seconds})
+            )
+            for name, seconds in _SLOW.items()
+        }
+        lines = [_gathering(world, services, subject, rounds) for subject in _READS]
+        usual = services["without"]
+        return lines + [_beside_command(world, usual, subject, rounds) for subject in _READS]
+
+
+def _gathering(world: World, services: Mapping[str, Service], subject: str, rounds: int) -> Line:
+    """A round is the sum of many turns, for a machine's other work differs from turn to turn."""
+    contenders: dict[str, Contender] = {}
+    for name, service in services.items():
+        unseen, parts = _unseen(service), (service.running.pid, world.postmaster)
+        beside = [_Beat(_EVERY, partial(_ask, unseen))]
+        if name == "with":
+            beside.append(_Beat(_WATCHED_EVERY, partial(curl, _report(service))))
+        work = partial(_read_beside, service, subject, beside)
+        contenders[name] = partial(seconds_of, parts, work)
+    turns = in_turn(contenders, rounds * _TURNS)
+    measured: list[Round] = [
+        {name: sum(turn[name] for turn in turns[number::rounds]) for name in services}
+        for number in range(rounds)
+    ]
+    return ratio(f"{subject}, adviser at work : not", measured, "with", "without", _MOST)
+
+
+@dataclass(slots=True)
+class _Beat:
+    """What is done every so many seconds of the reads that it stands beside."""
+
+    every: float
+    do: Callable[[], object]
+    left: float = 0.0
+
+    def take(self, seconds: float) -> None:
+        """Take the seconds that reads took."""
+        self.left -= seconds
+
+    def begin(self) -> None:
+        """Do it if it is due."""
+        if self.left <= 0:
+            self.left += self.every
+            self.do()
+
+
+def _read_beside(service: Service, subject: str, beside: Sequence[_Beat]) -> None:
+    for beat in beside:
+        beat.begin()
+    began = time.perf_counter()
+    _read(service, subject)
+    for beat in beside:
+        beat.take(time.perf_counter() - began)
+
+
+def _ask(unseen: Iterator[Feed]) -> None:
+    curl(next(unseen))
+
+
+def _report(service: Service) -> Feed:
+    return Feed(f"{service.running.url}{_WATCHED}", bearer(role="admin"))
+
+
+def _beside_command(world: World, service: Service, subject: str, rounds: int) -> Line:
+    contenders: dict[str, Contender] = {
+        "with": partial(_while_advised, world, service, subject),
+        "without": partial(_read, service, subject),
+    }
+    measured = in_turn(contenders, rounds)
+    return ratio(f"{subject}, feedsvc advise beside : not", measured, "with", "without")
+
+
+def _while_advised(world: World, service: Service, subject: str) -> float:
+    environment = {
+        **os.environ,
+        "MIGRATION_DATABASE_URL": world.admin_url,
+        "FEEDSVC_DATASETS__FILE": str(world.datasets),
+    }
+    command = [sys.executable, "-m", "feedsvc", "advise", "--json"]
+    with ended(_started(command, environment)):
+        return _read(service, subject)
+
+
+def _read(service: Service, subject: str) -> float:
+    reads = _READS[subject]
+    feed = service.feed("clients", reads.query)
+    return curl(Feed(feed.url, {**feed.headers, **reads.headers}), reads.times)
+
+
+def _unseen(service: Service) -> Iterator[Feed]:
+    """Statements of 48 names, again from the first once all have been read."""
+    for limit, filters, dataset in cycle(product(_LIMITS, _FILTERS, _DATASETS)):
+        yield service.feed(dataset, f"format=ndjson&limit={limit}{filters}")
+
+
+def _started(
+    command: list[str], environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
