@@ -248,7 +248,8 @@ async def test_a_migrator_killed_while_it_builds_is_finished_by_the_next(databas
                 await asyncio.sleep(0.02)
         await old.execute("COMMIT")
         await work
-    assert watch.waited == ["wedding"]
+    # Until PostgreSQL has noticed that the other one is gone, which may be before this one asks.
+    assert watch.waited in ([], ["wedding"])
     assert await indexes(database) == BUILT
 
 
