@@ -307,17 +307,23 @@ async def test_of_two_at_once_one_works_and_the_other_finds_nothing_to_do(
 async def test_an_older_transaction_is_waited_for_in_tries(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And a second migrator waits for the first one, and says so."""
     monkeypatch.setattr(index_steps, "_FIRST_LOCK_MS", 100)
-    watch = Recorded()
+    watch, second = Recorded(), Recorded()
     async with older_transaction(database) as old:
         work = asyncio.create_task(runner.up(database, "wedding", watch=watch))
         async with asyncio.timeout(60):
             await watch.tried.wait()
+            other = asyncio.create_task(runner.up(database, "wedding", watch=second))
+            while not second.waited:
+                await asyncio.sleep(0.02)
         async with connected(database) as writer:
             await writer.execute("SET lock_timeout = '30s'")
             await writer.execute("DELETE FROM wedding.couples WHERE id = 1")
         await old.execute("COMMIT")
-        await work
+        await asyncio.gather(work, other)
+    assert second.waited == ["wedding"]
+    assert second.steps == []
     assert "try 1 of 8: canceling statement due to lock timeout" in watch.sentences
     assert await indexes(database) == BUILT
 
