@@ -31,6 +31,14 @@ class StreamEndedError(Exception):
         self.status = status
 
 
+def pause_behind(ended: Exception) -> float:
+    """Seconds until a client comes back: EventSource waits for `retry`, a test only a moment.
+
+    A service that is too busy refuses for a while.
+    """
+    return 0.5 if isinstance(ended, StreamEndedError) and ended.status == 503 else 0.02
+
+
 @dataclass
 class LiveCopy:
     """Rows of some feeds, by the feed's name, "" in a stream of one feed alone.
@@ -119,9 +127,7 @@ class LiveCopy:
                             await self.next()
                         return
                 except (StreamEndedError, aiohttp.ClientError) as ended:
-                    # EventSource waits for `retry`. A service that is too busy refuses for a while.
-                    is_busy = getattr(ended, "status", 200) == 503
-                    await asyncio.sleep(0.5 if is_busy else 0.02)
+                    await asyncio.sleep(pause_behind(ended))
             raise AssertionError("too many answers")
 
     async def until_in(self, condition: Callable[[], bool]) -> None:

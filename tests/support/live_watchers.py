@@ -16,10 +16,10 @@ import asyncpg
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.changes.cursor import Cursor
 from tests.support.followers import SEAL, Oracle, Reader, Writer
-from tests.support.live_copy import LiveCopy, StreamEndedError
+from tests.support.live_copy import LiveCopy, StreamEndedError, pause_behind
 from tests.support.service import bearer
 
-DEADLINE: Final = 120.0
+DEADLINE: Final = 600.0
 _WRITERS: Final = 4
 _KILL: Final = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -92,8 +92,8 @@ class Watcher:
                             return
                         if self.pause:
                             await asyncio.sleep(self.pause)
-            except (StreamEndedError, aiohttp.ClientError):
-                await asyncio.sleep(0.05)
+            except (StreamEndedError, aiohttp.ClientError) as ended:
+                await asyncio.sleep(pause_behind(ended))
             in_vain = in_vain + 1 if self.copy.last_id == last_id else 0
             self.in_vain = max(in_vain, self.in_vain)
 

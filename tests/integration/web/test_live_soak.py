@@ -280,7 +280,6 @@ async def test_each_sync_is_a_state_whatever_happens(
 
 async def _until_as_before(soak: Soak, before: tuple[int, int]) -> None:
     """Wait until no worker has more files or memory than a fresh one."""
-    logger.info("files and memory, first: %s, now: %s", before, [*map(usage, soak.running)])
     files, memory = before
     async with asyncio.timeout(PATIENCE):
         while any(
@@ -288,3 +287,4 @@ async def _until_as_before(soak: Soak, before: tuple[int, int]) -> None:
             for now in map(usage, soak.running)
         ):
             await asyncio.sleep(0.5)
+    logger.info("files and memory, first: %s, now: %s", before, [*map(usage, soak.running)])
