@@ -6,7 +6,7 @@ from feedsvc.operations.performance.slow_plans import PlanningTime
 
 
 @pytest.mark.parametrize("took", [0.01, 0.1, 2.0])
-def test_plans_take_half_a_hundredth_of_the_time_and_a_second_in_advance(took: float) -> None:
+def test_plans_take_half_a_percent_of_the_time_and_a_second_in_advance(took: float) -> None:
     planning, now, spent, first = PlanningTime(), 1_000.0, 0.0, 0
     while now < 1_000.0 + 86_400:
         spent += took

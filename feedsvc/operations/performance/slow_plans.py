@@ -30,7 +30,7 @@ _LOST: Final = (Problem, asyncpg.PostgresError, asyncpg.InterfaceError, OSError,
 
 
 class PlanningTime:
-    """The time that plans take, held to half a hundredth of all time, and a second in advance."""
+    """The time that plans take, held to 0.5 % of all time, and a second in advance."""
 
     def __init__(self) -> None:
         self._owed, self._at = 0.0, 0.0
