@@ -3,6 +3,7 @@
 import errno
 import resource
 import time
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import psutil
@@ -19,6 +20,7 @@ class Usage(NamedTuple):
     machine_memory_free: int
 
 
+_OPEN_FILES: Final = Path("/proc/self/fd")
 _NOTHING: Final = Usage(0.0, 0, None, 0.0, 1, 1)
 
 
@@ -60,9 +62,21 @@ class Machine:
 
     def open_files(self) -> int:
         """The number of open files and sockets now. Raises OSError and psutil.Error."""
-        return self._process.num_fds()
+        return _counted_files() or self._process.num_fds()
 
     def _cpu_share(self) -> float:
         before, self._looked = self._looked, time.monotonic()
         used, self._cpu = self._cpu, time.process_time()
         return (self._cpu - used) / max(self._looked - before, 1e-3)
+
+
+def _counted_files() -> int:
+    """The number of open files by the kernel's own count: Linux 6.2 and later, elsewhere 0.
+
+    To list 5,000 takes 10 to 24 ms, in which no client is served. The kernel's change is called
+    "proc: report open files as size in stat() for /proc/pid/fd".
+    """
+    try:
+        return _OPEN_FILES.stat().st_size
+    except OSError:
+        return 0
