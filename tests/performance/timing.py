@@ -15,7 +15,9 @@ Round = Mapping[str, float]
 def in_turn(
     contenders: Mapping[str, Contender], rounds: int, seconds: float = math.inf
 ) -> list[Round]:
-    """A B A B …, behind one warm-up of each that doesn't count.
+    """A B B A A B …, behind one warm-up of each that doesn't count.
+
+    In one order alone, two that are the same differed by 2 %.
 
     After so many seconds no further round is begun; there is always one.
     """
@@ -23,7 +25,9 @@ def in_turn(
         run()
     began, measured = time.perf_counter(), list[Round]()
     while len(measured) < rounds and (not measured or time.perf_counter() - began < seconds):
-        measured.append({name: run() for name, run in contenders.items()})
+        names = list(contenders) if len(measured) % 2 == 0 else list(contenders)[::-1]
+        taken = {name: contenders[name]() for name in names}
+        measured.append({name: taken[name] for name in contenders})
     return measured
 
 

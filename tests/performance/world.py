@@ -31,7 +31,7 @@ pool = "bulk"
 source = "{source}"
 {more}
 [{name}.filters]
-id = ["eq", "gt"]
+id = ["eq", "gt", "gte", "lt", "lte"]
 """
 SOURCES: Final = ("projection", "cursor", "copy")
 """Each has a dataset of the clients that is read by it alone, `clients_` and its name."""
