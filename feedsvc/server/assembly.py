@@ -101,11 +101,7 @@ def assemble(
     observers, drain = Observers(_PATIENCE), Drain()
     pools, replicas = _connections(settings, workplace, observers)
     link = _redis(settings, observers)
-    # Of the tail's two one asks what was written, and the other reads it. Its statements count as
-    # all do, and its leases not, for they would be the read pool's.
-    tail_pool = _background_pool(pools, "live", 2, _TAIL_DEADLINE)
-    tail_pool.observers.add(QueryRan, observers.publish)
-    tail_pool.observers.add(QuerySlow, observers.publish)
+    tail_pool = _tail_pool(pools, observers)
     plan_pool = _background_pool(pools, "advice", 1, _PLAN_DEADLINE)
     subscribers = SubscriberRegistry(settings.streams, observers, drain)
     deltas = _deltas(settings, pools, tail_pool, key, drain)
@@ -115,15 +111,7 @@ def assemble(
     analytics.observe(observers)
     shared = _shared(settings, link, observers, key)
     pages, changes = _cache(settings, pools.servers, datasets, shared, observers)
-    tail = Tail(
-        deltas.arrivals,
-        (tail_pool, pools["read"]),
-        deltas.cursors,
-        subscribers.fan_out,
-        observers,
-    )
-    tail.most_keys, tail.slow = settings.streams.membership_rows, settings.queries.slow
-    tail.sync_for = settings.streams.ping_interval / 2
+    tail = _tail(settings, deltas, (tail_pool, pools["read"]), subscribers, observers)
     refreshed = refreshed_views(declarations(settings.datasets.file))
     health = HealthContext(
         settings, workplace, pools, replicas, pages, changes, tokens, link, tail, refreshed
@@ -233,6 +221,30 @@ def _cache(
     )
     policy = PagePolicy(ledger, coverage, enabled=settings.cache.enabled)
     return Pages(settings.cache, policy, shared, changes, observers), changes
+
+
+def _tail_pool(pools: PoolSet, observers: Observers) -> Pool:
+    """Two connections: one asks what was written, and the other reads it.
+
+    Its statements count as all do, and its leases not, for they would be the read pool's.
+    """
+    pool = _background_pool(pools, "live", 2, _TAIL_DEADLINE)
+    pool.observers.add(QueryRan, observers.publish)
+    pool.observers.add(QuerySlow, observers.publish)
+    return pool
+
+
+def _tail(
+    settings: Settings,
+    deltas: Deltas,
+    pools: tuple[Pool, Pool],
+    subscribers: SubscriberRegistry,
+    observers: Observers,
+) -> Tail:
+    tail = Tail(deltas.arrivals, pools, deltas.cursors, subscribers.fan_out, observers)
+    tail.most_keys, tail.slow = settings.streams.membership_rows, settings.queries.slow
+    tail.sync_for = settings.streams.ping_interval / 2
+    return tail
 
 
 def _background_pool(pools: PoolSet, name: str, size: int, deadline: float) -> Pool:

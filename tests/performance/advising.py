@@ -1,11 +1,11 @@
 """The cost of the adviser to readers: the same reads with it at work and without, in turn.
 
 At work: a statement comes each second that was not seen before, and all count as slow, so that its
-plan is read; an operator asks for `/api/performance/queries` every five seconds. Without: the last
-such statement comes again, and nobody asks. One process does both, for one differs from the next by
-up to 6 %; that each statement is marked as slow is in both. The figure is processor time, the
-service's and PostgreSQL's together. Beside `feedsvc advise`, which is a process of its own that an
-owner starts, it is time by the clock.
+plan is read; the report is asked for every five seconds. Without: the last such statement comes
+again, and no report is asked for. One process does both, for one differs from the next by up to
+6 %; that each statement is marked as slow is in both. The figure is processor time, the service's
+and PostgreSQL's together. Beside `feedsvc advise`, which is a process of its own that an owner
+starts, it is time by the clock.
 """
 
 import os

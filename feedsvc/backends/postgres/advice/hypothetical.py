@@ -117,7 +117,7 @@ async def hypothetical_indexes(
 
 
 async def _is_clear(connection: asyncpg.Connection, schema: str) -> bool:
-    """Return whether HypoPG can be called, and has no index left of whoever had the session."""
+    """Return whether HypoPG can be called, and has no index left from the session's last use."""
     try:
         async with connection.transaction():
             await connection.execute(
