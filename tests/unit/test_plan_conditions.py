@@ -2,7 +2,7 @@
 
 import pytest
 
-from feedsvc.backends.postgres.advice.deparsed import columns_of, mentions, unqualified
+from feedsvc.backends.postgres.advice.deparsed import mentions, quoted_columns_of, unqualified
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from feedsvc.backends.postgres.advice.deparsed import columns_of, mentions, unqu
 )
 def test_columns_of_an_alias_are_found(alias: str, text: str, column: str) -> None:
     assert mentions(text, alias)
-    assert columns_of(text, alias) == {column}
+    assert quoted_columns_of(text, alias) == {column}
     assert unqualified(text, alias) == f"({column} = $1)"
 
 

@@ -90,7 +90,7 @@ def mentions(text: str, alias: str) -> bool:
     return re.search(_prefix(alias), plain) is not None
 
 
-def columns_of(text: str, alias: str) -> set[str]:
+def quoted_columns_of(text: str, alias: str) -> set[str]:
     """The columns of `alias` in an expression, as identifiers are quoted in SQL."""
     plain = re.sub(r"'(?:[^']|'')*'", "", text)
     found = re.findall(rf'{_prefix(alias)}("(?:[^"]|"")*"|[\w$]+)', plain)

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from feedsvc.backends.postgres.advice.deparsed import (
     Comparison,
-    columns_of,
     commuted,
     comparison,
     conjuncts,
     literals,
     mentions,
+    quoted_columns_of,
     row_parts,
     unqualified,
 )
@@ -215,12 +215,12 @@ class _ScanReader:
 
     def _needed(self) -> frozenset[str] | None:
         own = " ".join(self.scan.get("Filter", "").split("\n"))
-        names = columns_of(own, self.alias)
+        names = quoted_columns_of(own, self.alias)
         readers = [node for node in self.nodes if node is not self.scan] or [self.scan]
         for node in readers:
             for value in node.values():
                 if isinstance(value, str):
-                    names |= columns_of(value, self.alias)
+                    names |= quoted_columns_of(value, self.alias)
                 elif isinstance(value, list) and value and isinstance(value[0], str):
                     names |= self._in_output(value)
         return frozenset(names) if names <= self.table.columns.keys() else None
@@ -230,7 +230,7 @@ class _ScanReader:
         tables = {node["Alias"] for node in self.nodes if "Alias" in node}
         names: set[str] = set()
         for each in output:
-            names |= columns_of(each, self.alias)
+            names |= quoted_columns_of(each, self.alias)
             if len(tables) == 1:
                 plain = re.sub(r"'(?:[^']|'')*'|::[\w ]+", "", each)
                 words = re.findall(r'"(?:[^"]|"")*"|[\w$]+', plain)
