@@ -8,7 +8,7 @@ no parameters; there it is a literal (`quoting`).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Final, Protocol
+from typing import Final
 
 from feedsvc.core.principal import Principal
 from feedsvc.datasets.dataset import Column, Dataset, Op, OrderColumn, quote_identifier
@@ -23,7 +23,7 @@ from feedsvc.feeds.sql.json_projection import (
     reference,
     token_value,
 )
-from feedsvc.feeds.sql.quoting import literal
+from feedsvc.feeds.sql.statement_values import Arguments, Literals, Values
 from streams.formats import CSV
 
 _SMALL_LIMIT: Final = 10_000
@@ -48,68 +48,11 @@ class Statement:
     arguments: tuple[str | list[str], ...]
 
 
-class _Values(Protocol):
-    """The values of a query, each as SQL that stands for it."""
-
-    def scalar(self, value: str, column: Column) -> str: ...
-
-    def text(self, value: str) -> str: ...
-
-    def array(self, values: Sequence[str], column: Column) -> str: ...
-
-
-class _Arguments:
-    """Values as placeholders, with the arguments behind them."""
-
-    def __init__(self) -> None:
-        self.values: list[str | list[str]] = []
-        self._placeholders: list[str] = []
-
-    def scalar(self, value: str, column: Column) -> str:
-        return self._add(value, f"text::{column.base}")
-
-    def text(self, value: str) -> str:
-        return self._add(value, "text")
-
-    def array(self, values: Sequence[str], column: Column) -> str:
-        return self._add(list(values), f"text[]::{column.base}[]")
-
-    def count(self, value: int) -> str:
-        return self._add(str(value), "text::bigint")
-
-    def alone(self) -> Statement:
-        """The values, and nothing that they are compared with."""
-        return Statement(f"SELECT {', '.join(self._placeholders)}", tuple(self.values))
-
-    def _add(self, value: str | list[str], cast: str) -> str:
-        self.values.append(value)
-        self._placeholders.append(f"${len(self.values)}::{cast}")
-        return self._placeholders[-1]
-
-
-class _Literals:
-    """Writes values where others have placeholders.
-
-    Each is a constant of its type when the plan is made. A setting, read by `current_setting`,
-    would be one value as much, but is read anew for every row that it is compared with.
-    """
-
-    def scalar(self, value: str, column: Column) -> str:
-        return f"{literal(value)}::{column.base}"
-
-    def text(self, value: str) -> str:
-        return f"{literal(value)}::text"
-
-    def array(self, values: Sequence[str], column: Column) -> str:
-        listed = ", ".join(self.scalar(value, column) for value in values)
-        return f"ARRAY[{listed}]::{column.base}[]"
-
-
 def projected_sql(
     query: FeedQuery, principal: Principal, after: Sequence[str] | None, limit: int | None
 ) -> Statement:
     """The rows of the query behind `after`, at most `limit` of them."""
-    arguments = _Arguments()
+    arguments = Arguments()
     if query.format is CSV:
         record = csv_record(query.columns, query.layout.csv)
         source = ""
@@ -129,7 +72,7 @@ def binary_cursor_sql(
     limit: int | None,
 ) -> Statement:
     """The same rows, each as `record_send` gives it."""
-    arguments = _Arguments()
+    arguments = Arguments()
     rows = _rows(query, _conditions(query, principal, after, arguments))
     sql = f"SELECT pg_catalog.record_send(ROW({row.select_list})) {rows}{_limit(limit, arguments)}"
     return Statement(sql, tuple(arguments.values))
@@ -143,7 +86,7 @@ def copy_sql(
     limit: int,
 ) -> str:
     """The same rows for COPY."""
-    rows = _rows(query, _conditions(query, principal, after, _Literals()))
+    rows = _rows(query, _conditions(query, principal, after, Literals()))
     return f"SELECT {row.select_list} {rows} LIMIT {limit:d}"
 
 
@@ -155,7 +98,7 @@ def range_end_sql(
     The rows that are passed over are neither sent nor formatted, and where an index has all columns
     of the order and the conditions, they are not even fetched.
     """
-    arguments = _Arguments()
+    arguments = Arguments()
     conditions = _conditions(query, principal, after, arguments)
     order = [part.column for part in query.order]
     rows_passed = f"{_rows(query, conditions)} OFFSET {arguments.count(rows - 1)} LIMIT 1"
@@ -187,7 +130,7 @@ def _scoped(dataset: Dataset) -> Iterator[Column]:
     yield from (column for column in (dataset.tenant, dataset.client) if column is not None)
 
 
-def _limit(limit: int | None, arguments: _Arguments) -> str:
+def _limit(limit: int | None, arguments: Arguments) -> str:
     """At most so many rows, in words that make PostgreSQL plan for an early first row.
 
     A protocol-level portal is planned for all of its rows, which for a large table is a sort of
@@ -203,7 +146,7 @@ def _limit(limit: int | None, arguments: _Arguments) -> str:
 
 def counted(query: FeedQuery, principal: Principal, most: int) -> Statement:
     """The number of rows that the query gives behind its `after`, at most so many."""
-    arguments = _Arguments()
+    arguments = Arguments()
     rows = _unordered(query, _conditions(query, principal, query.after, arguments))
     sql = f"SELECT count(*) FROM (SELECT {rows} LIMIT {arguments.count(most)}) AS counted"
     return Statement(sql, tuple(arguments.values))
@@ -214,27 +157,27 @@ def estimate(query: FeedQuery, principal: Principal) -> Statement:
 
     Only of a query without conditions of the caller's own (`totals`).
     """
-    arguments = _Arguments()
+    arguments = Arguments()
     rows = _unordered(query, _conditions(query, principal, None, arguments))
     return Statement(f"EXPLAIN (FORMAT JSON) SELECT {rows}", tuple(arguments.values))
 
 
 def values_of(query: FeedQuery, principal: Principal) -> Statement:
     """The query's values alone, as its statements have them."""
-    arguments = _Arguments()
+    arguments = Arguments()
     _conditions(query, principal, query.after, arguments)
-    return arguments.alone()
+    return Statement(arguments.selected(), tuple(arguments.values))
 
 
 def values_of_key(dataset: Dataset, key: Sequence[str], principal: Principal) -> Statement:
     """The same for a row's key."""
-    arguments = _Arguments()
+    arguments = Arguments()
     _identified(dataset, key, principal, arguments)
-    return arguments.alone()
+    return Statement(arguments.selected(), tuple(arguments.values))
 
 
 def _identified(
-    dataset: Dataset, key: Sequence[str], principal: Principal, arguments: _Arguments
+    dataset: Dataset, key: Sequence[str], principal: Principal, arguments: Arguments
 ) -> list[str]:
     conditions = [
         f"{reference(column)} = {arguments.scalar(value, column)}"
@@ -247,7 +190,7 @@ def one_row(
     dataset: Dataset, columns: Sequence[Column], key: Sequence[str], principal: Principal
 ) -> Statement:
     """The row that has this key, as a JSON object."""
-    arguments = _Arguments()
+    arguments = Arguments()
     conditions = _identified(dataset, key, principal, arguments)
     source = named_columns(dataset.relation, (*columns, *dataset.key, *_scoped(dataset)))
     sql = (
@@ -262,7 +205,7 @@ def digest_of_rows(query: FeedQuery, principal: Principal) -> Statement:
 
     Of each the first eight bytes, as a signed number: modulo 2^64 the sum is that of unsigned ones.
     """
-    arguments = _Arguments()
+    arguments = Arguments()
     conditions = _conditions(query, principal, None, arguments)
     rows = _unordered(query, conditions, json_source(query.columns))
     sql = f"SELECT count(*), coalesce(sum({_beginning_of_digest(query)}), 0)::text {rows}"
@@ -282,7 +225,7 @@ def keys_of_rows(
 
     Then, with `has_digests`, the beginning of the row's SHA-256 as a signed number.
     """
-    arguments = _Arguments()
+    arguments = Arguments()
     values = [token_value(column) for column in query.dataset.key]
     if has_digests:
         values.append(_beginning_of_digest(query))
@@ -299,7 +242,7 @@ def rows_of_keys(
 
     The record is NULL where there is no such row for this caller, or where it does not match.
     """
-    arguments, dataset, columns = _Arguments(), query.dataset, query.columns
+    arguments, dataset, columns = Arguments(), query.dataset, query.columns
     arrays = [
         f"unnest({arguments.array([key[place] for key in keys], column)})"
         for place, column in enumerate(dataset.key)
@@ -335,7 +278,7 @@ def _conditions(
     query: FeedQuery,
     principal: Principal,
     after: Sequence[str] | None,
-    arguments: _Values,
+    arguments: Values,
 ) -> str:
     conditions = _scope(query.dataset, principal, arguments)
     conditions += [_condition(condition, arguments) for condition in query.filters]
@@ -344,7 +287,7 @@ def _conditions(
     return " AND ".join(conditions) or "true"
 
 
-def _scope(dataset: Dataset, principal: Principal, arguments: _Values) -> list[str]:
+def _scope(dataset: Dataset, principal: Principal, arguments: Values) -> list[str]:
     """The second lock beside row-level security: the caller's tenant, and client if narrowed."""
     conditions = []
     if dataset.tenant is not None:
@@ -358,7 +301,7 @@ def _scope(dataset: Dataset, principal: Principal, arguments: _Values) -> list[s
     return conditions
 
 
-def _condition(condition: Filter, arguments: _Values) -> str:
+def _condition(condition: Filter, arguments: Values) -> str:
     column = reference(condition.column)
     match condition.op:
         case "is":
@@ -377,7 +320,7 @@ def _order_term(part: OrderColumn) -> str:
     return f"{reference(part.column)}{' DESC' if part.descending else ''}"
 
 
-def _behind(order: Sequence[OrderColumn], after: Sequence[str], arguments: _Values) -> str:
+def _behind(order: Sequence[OrderColumn], after: Sequence[str], arguments: Values) -> str:
     """Keyset pagination: the rows that come later in the order than these values.
 
     One direction throughout is a comparison of rows, which an index serves as it is
