@@ -43,6 +43,7 @@ _SETTINGS: Final = {
     # The same statement up to fifty times a second, over partitions that are never analysed.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    "max_parallel_workers_per_gather": "0",
     "default_transaction_isolation": "read committed",
 }
 
@@ -122,12 +123,13 @@ class LogReader:
         self._surveyed_at = self._next_survey = -float("inf")
         self._must_try = asyncio.Event()
         self._must_try.set()
-        self._has_tried = self._is_reading = False
+        self._tried = asyncio.Event()
+        self._is_reading = False
 
     @property
     def is_beginning(self) -> bool:
         """Return whether the first look is not over yet."""
-        return not self._has_tried
+        return not self._tried.is_set()
 
     @property
     def is_reading(self) -> bool:
@@ -149,6 +151,10 @@ class LogReader:
     async def current(self, within: float | None = None) -> bool:
         """Wait until the log was read within the interval; false on failure, or after `within`."""
         return await self._read_since(time.monotonic() - self._interval, within)
+
+    async def begun(self) -> None:
+        """Wait until the first look is over, as `run` makes it; it may have failed."""
+        await self._tried.wait()
 
     async def catch_up(self) -> bool:
         """Wait until all changes that are committed now are passed on; false on failure."""
@@ -204,17 +210,18 @@ class LogReader:
             rows = await self._rows_since_the_position()
         except Exception as error:  # noqa: BLE001 - after any error, begin anew
             self._drop()
-            if self._is_reading or not self._has_tried:
+            if self._is_reading or self.is_beginning:
                 logger.warning(
                     "changes: the log can't be read, so nothing is cached: %s", _reason(error)
                 )
-            self._has_tried = True
+            self._tried.set()
             self._fail()
             return False
         if not self._is_reading:
             logger.info("changes: the log is read")
             self._observers.publish(LogTurned(reads=True))
-        self._has_tried = self._is_reading = True
+        self._tried.set()
+        self._is_reading = True
         self._must_try.clear()
         self._observers.publish(LogRead(time.monotonic() - began, rows))
         return True
@@ -334,7 +341,7 @@ class LogReader:
 
     async def _close(self) -> None:
         self._fail()  # first, so that those who wait begin no other look
-        self._has_tried = True
+        self._tried.set()
         tasks = [task for task in (self._flight, self._surveying) if task is not None]
         for task in tasks:
             task.cancel()

@@ -42,7 +42,7 @@ from feedsvc.feeds.arrivals import Arrivals
 from feedsvc.feeds.cursors import Cursors
 from feedsvc.feeds.delta_wait import Deltas
 from feedsvc.feeds.live.shared_rows import SharedReads
-from feedsvc.feeds.live.tail import Tail
+from feedsvc.feeds.live.tail import Tail, TailLimits
 from feedsvc.operations.access_log import AccessLog
 from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.audit import AuditLog
@@ -60,7 +60,7 @@ from feedsvc.operations.slow_query_log import SlowQueryLog
 from feedsvc.operations.telemetry import Telemetry, TelemetryContext
 from feedsvc.server.preflight import StartError, alert_rules
 from feedsvc.settings import Settings
-from feedsvc.settings.pools import FeedPool
+from feedsvc.settings.pools import FeedPool, LogPool
 from feedsvc.web.application import patterns
 from feedsvc.web.context import Service
 from feedsvc.web.live.registry import SubscriberRegistry
@@ -102,7 +102,7 @@ def assemble(
     pools, replicas = _connections(settings, workplace, observers)
     link = _redis(settings, observers)
     tail_pool = _tail_pool(pools, observers)
-    plan_pool = _background_pool(pools, "advice", 1, _PLAN_DEADLINE)
+    plan_pool = _background_pool(pools, FeedPool, "advice", 1, _PLAN_DEADLINE)
     subscribers = SubscriberRegistry(settings.streams, observers, drain)
     deltas = _deltas(settings, pools, tail_pool, key, drain)
     audit_pool, analytics = _audit_pool(settings, observers, pools), CacheAnalytics(datasets)
@@ -111,7 +111,7 @@ def assemble(
     analytics.observe(observers)
     shared = _shared(settings, link, observers, key)
     pages, changes = _cache(settings, pools.servers, datasets, shared, observers)
-    tail = _tail(settings, deltas, (tail_pool, pools["read"]), subscribers, observers)
+    tail = _tail(settings, deltas, tail_pool, subscribers, observers)
     refreshed = refreshed_views(declarations(settings.datasets.file))
     health = HealthContext(
         settings, workplace, pools, replicas, pages, changes, tokens, link, tail, refreshed
@@ -228,7 +228,7 @@ def _tail_pool(pools: PoolSet, observers: Observers) -> Pool:
 
     Its statements count as all do, and its leases not, for they would be the read pool's.
     """
-    pool = _background_pool(pools, "live", 2, _TAIL_DEADLINE)
+    pool = _background_pool(pools, LogPool, "live", 2, _TAIL_DEADLINE)
     pool.observers.add(QueryRan, observers.publish)
     pool.observers.add(QuerySlow, observers.publish)
     return pool
@@ -237,22 +237,23 @@ def _tail_pool(pools: PoolSet, observers: Observers) -> Pool:
 def _tail(
     settings: Settings,
     deltas: Deltas,
-    pools: tuple[Pool, Pool],
+    pool: Pool,
     subscribers: SubscriberRegistry,
     observers: Observers,
 ) -> Tail:
-    tail = Tail(deltas.arrivals, pools, deltas.cursors, subscribers.fan_out, observers)
-    tail.most_keys, tail.slow = settings.streams.membership_rows, settings.queries.slow
-    tail.sync_for = settings.streams.ping_interval / 2
-    return tail
+    streams, slow = settings.streams, settings.queries.slow
+    limits = TailLimits(streams.membership_rows, slow, streams.ping_interval / 2)
+    return Tail(deltas, pool, subscribers.fan_out, observers, limits)
 
 
-def _background_pool(pools: PoolSet, name: str, size: int, deadline: float) -> Pool:
+def _background_pool(
+    pools: PoolSet, kind: type[FeedPool], name: str, size: int, deadline: float
+) -> Pool:
     """Connections to the read pool's servers that no flood of requests can take.
 
     None is opened while none is needed, and none counts in the read pool's figures.
     """
-    settings = FeedPool(
+    settings = kind(
         size=size,
         reserve=0,
         share=1,

@@ -55,6 +55,10 @@ class PoolSettings(Section):
         """The seconds that a lock is waited for."""
         return self.lock_timeout or min(5.0, self.query_timeout / 3)
 
+    def session(self) -> dict[str, str]:
+        """PostgreSQL's settings for its sessions, beside those of every session."""
+        return {"lock_timeout": f"{max(1, round(self.longest_lock() * 1e3))}ms"}
+
     def kept_for_small(self) -> int:
         """The number of connections for small requests alone."""
         if self.reserve is not None:
@@ -77,6 +81,14 @@ class FeedPool(PoolSettings):
     def slow_after(self) -> float | None:
         """The pool's own bound."""
         return self.slow
+
+
+class LogPool(FeedPool):
+    """One that reads the change log, again and again, and a few rows of it each time."""
+
+    def session(self) -> dict[str, str]:
+        """The same, without parallel workers: they take longer to begin than these rows do."""
+        return super().session() | {"max_parallel_workers_per_gather": "0"}
 
 
 class ReadPool(FeedPool):

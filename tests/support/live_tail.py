@@ -33,12 +33,13 @@ from feedsvc.datasets.dataset import Dataset, declarations
 from feedsvc.feeds import transaction
 from feedsvc.feeds.arrivals import Arrivals
 from feedsvc.feeds.cursors import Cursors
+from feedsvc.feeds.delta_wait import Deltas
 from feedsvc.feeds.live.cohort import Cohort
 from feedsvc.feeds.live.event_id import EventId
 from feedsvc.feeds.live.joining import CohortPlace, join
 from feedsvc.feeds.live.live_query import LiveQuery
 from feedsvc.feeds.live.step import LiveStep
-from feedsvc.feeds.live.tail import Tail
+from feedsvc.feeds.live.tail import Tail, TailLimits
 from feedsvc.feeds.sql import statement
 from feedsvc.settings import Database, PoolSettings
 from tests.support import sse
@@ -340,9 +341,12 @@ async def tail_world(
         await pool.open()
     cursors, arrivals = Cursors(SEAL, pools[1]), Arrivals(of_tail, 0.0, lambda: False)
     made = (SteppedTail if is_stepped else Tail)(
-        arrivals, (of_tail, pools[0]), cursors, FanOut(), Observers()
+        Deltas(cursors, arrivals, pools[0]),
+        of_tail,
+        FanOut(),
+        Observers(),
+        TailLimits(membership_rows),
     )
-    made.most_keys = membership_rows
     try:
         yield TailWorld(url, datasets, made, cursors, pools[0], owner)
     finally:

@@ -272,10 +272,7 @@ class Pool:
     async def _connect(self, _url: str, **given: Any) -> Session:
         """A new connection, for asyncpg's pool."""
         given.pop("connection_class")
-        settings = {
-            "application_name": self.application_name,
-            "lock_timeout": f"{max(1, round(self.settings.longest_lock() * 1e3))}ms",
-        }
+        settings = {"application_name": self.application_name, **self.settings.session()}
         session = await self.servers.connect(settings, timeout=self._connect_timeout, **given)
         self._made.add(session)
         self._is_pooled = session.is_pooled

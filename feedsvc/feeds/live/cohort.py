@@ -77,8 +77,6 @@ class Cohort:
         self._marks: list[Mark] = []
         self._pins = 0
         self._looked = asyncio.Event()
-        self.sync_for = 0.0
-        """Seconds for which heartbeats have the same state, if no event follows it."""
         self._sync: tuple[Mark, float, bytes] | None = None  # and until when (monotonic)
 
     @property
@@ -159,8 +157,8 @@ class Cohort:
         self._take(step)
         self._announce()
 
-    def heartbeat(self) -> bytes:
-        """`event: sync` with a state behind which nothing has come.
+    def heartbeat(self, same_for: float) -> bytes:
+        """`event: sync` with a state behind which nothing has come, the same for so many seconds.
 
         Many get the same one, so that they come back with few ids, each of which takes a query.
         """
@@ -169,7 +167,7 @@ class Cohort:
         mark, now = self._marks[-1], time.monotonic()
         if self._sync is None or self._sync[0] is not mark or self._sync[1] <= now:
             data = live.sync(self._cursors.text(self.cursor))
-            self._sync = mark, now + self.sync_for, data
+            self._sync = mark, now + same_for, data
         return self._sync[2]
 
     def accepts(self, cursor: Cursor) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Pool
@@ -35,8 +35,8 @@ from feedsvc.core.problems import (
 from feedsvc.core.single_flight import Flights
 from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
-from feedsvc.feeds.arrivals import FAULTS, Arrivals, Arrived, age
-from feedsvc.feeds.cursors import Cursors
+from feedsvc.feeds.arrivals import FAULTS, Arrived, age
+from feedsvc.feeds.delta_wait import Deltas
 from feedsvc.feeds.feed_state import KnownFeeds
 from feedsvc.feeds.live.cohort import Cohort
 from feedsvc.feeds.live.live_query import LiveQuery
@@ -61,6 +61,17 @@ _PATIENCE: Final = 10.0  # seconds that one who joins waits for the tail
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds, where the log can't be read
 
 
+class TailLimits(NamedTuple):
+    """Limits of a tail, from the settings."""
+
+    most_keys: int = 0
+    """Most keys of a feed that are kept for a cohort (`streams.membership_rows`)."""
+    slow: float = float("inf")
+    """Seconds beyond which a query is reported as slow (`queries.slow`)."""
+    sync_for: float = 0.0
+    """Seconds for which the heartbeats of a cohort have the same state."""
+
+
 class _Moves:
     """The sum of a tick."""
 
@@ -79,28 +90,22 @@ class Tail:
 
     def __init__(
         self,
-        arrivals: Arrivals,
-        pools: tuple[Pool, Pool],
-        cursors: Cursors,
+        deltas: Deltas,
+        own: Pool,
         fan_out: FanOut,
         observers: Observers,
+        limits: TailLimits,
     ) -> None:
-        """`pools`: the tail's own, and the one that joining subscribers read from."""
-        self.most_keys = 0
-        """Most keys of a feed that are kept for a cohort (`streams.membership_rows`)."""
-        self.slow = float("inf")
-        """Seconds beyond which a query is reported as slow (`queries.slow`)."""
-        self.sync_for = 0.0
-        """Seconds for which the heartbeats of a cohort have the same state."""
+        """`own` is the tail's pool; joining subscribers read from that of deltas."""
         self.failing_since: float | None = None
         """The time since which the log can't be read (Unix), None while it can be."""
         self._answered_at = 0.0  # Unix; of the last question that was answered, 0 before the first
         self._followed_at = 0.0  # Unix; since when there is something to ask for
-        self._arrivals = arrivals
-        self._own, self._read = pools
-        self._cursors = cursors
+        self._cursors, self._arrivals, self._read = deltas
+        self._own = own
         self._fan_out = fan_out
         self._observers = observers
+        self._limits = limits
         self._cohorts: dict[tuple[object, ...], Cohort] = {}
         self._flights: Flights[LiveStep] = Flights()
         self._task: asyncio.Task[None] | None = None
@@ -133,11 +138,9 @@ class Tail:
         key = (principal.scope, *(feed.identity for feed in query.feeds))
         cohort = self._cohorts.get(key)
         if cohort is None or cohort.broadcast.ended:
-            tenant, role, client = principal.tenant, principal.role, principal.client
-            reader = Principal(tenant, role, client, float("inf"))
+            reader = Principal(principal.tenant, principal.role, principal.client, float("inf"))
             broadcast = Broadcast(self._fan_out)
             cohort = Cohort(query.feeds, reader, broadcast, self._cursors, address)
-            cohort.sync_for = self.sync_for
             self._cohorts[key] = cohort
         if self._task is None:
             self._followed_at = time.time()
@@ -158,9 +161,9 @@ class Tail:
         cohort.begin(step)
         return step
 
-    def text(self, state: Cursor) -> str:
-        """The state as clients keep it. Raises Busy."""
-        return self._cursors.text(state)
+    def heartbeat(self, cohort: Cohort) -> bytes:
+        """An idle subscriber's sign of life, with the cohort's state."""
+        return cohort.heartbeat(self._limits.sync_for)
 
     async def number_behind(self, cohort: Cohort, snapshot: Snapshot) -> int | None:
         """The number of the cohort's first event for a reader that has this state.
@@ -240,7 +243,7 @@ class Tail:
                 return await reader.read(reading, since)
 
     async def _follow(self) -> None:
-        cause.PRESENT.set(cause.Cause("live", "", self.slow))  # of this task alone
+        cause.PRESENT.set(cause.Cause("live", "", self._limits.slow))  # of this task alone
         pause = _FIRST_PAUSE
         while self._drop_unused():
             try:
@@ -376,7 +379,8 @@ class Tail:
 
     def _room(self, kept: int) -> int:
         """The number of keys of a further feed that may be kept, beside so many."""
-        return max(0, min(self.most_keys, _KEYS_IN_ALL * self.most_keys - kept))
+        most = self._limits.most_keys
+        return max(0, min(most, _KEYS_IN_ALL * most - kept))
 
     def end(self, cohort: Cohort, problem: Problem) -> None:
         """End a cohort with a problem; its subscribers come back, and read the feeds anew."""

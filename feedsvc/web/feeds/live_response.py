@@ -69,7 +69,7 @@ class CohortChannel:
 
     def heartbeat(self) -> bytes:
         """See `LiveChannel`."""
-        return self._cohort.heartbeat()
+        return self._tail.heartbeat(self._cohort)
 
     async def catch_up(self, number: int) -> tuple[Sequence[bytes], int]:
         """See `LiveChannel`."""
@@ -117,7 +117,7 @@ class LiveResponse:
                 )
                 if not joined.is_in_sync:
                     with joined.cohort.pinned():
-                        await self._send((live.sync(self._tail.text(joined.state)),))
+                        await self._send((live.sync(self._cursors.text(joined.state)),))
         except Reset as problem:
             return await self._reset(problem)
         with joined.cohort.pinned():

@@ -277,10 +277,9 @@ async def test_the_heartbeats_of_a_quiet_cohort_have_few_ids(world: TailWorld) -
     reader = await (await world.reader("orders")).join()
     cohort, ids = reader.cohort, list[bytes]()
     for number, tenant in enumerate("bbbabbab"):
-        cohort.sync_for = 3_600.0 if number < 6 else 0.0
         await world.owner.execute(f"{INSERT} ({number}, '{tenant}', 'x')")
         await stepped(world).tick()
-        ids.append(cohort.heartbeat())
+        ids.append(cohort.heartbeat(3_600.0 if number < 6 else 0.0))
     assert [ids.index(each) for each in ids] == [0, 0, 0, 3, 3, 3, 6, 7]
     assert reader.mistakes == []
 

@@ -392,7 +392,7 @@ async def test_a_stop_answers_who_waits(made: tuple[str, Path]) -> None:
         cursor = await shop.cursor()
         waiting = asyncio.create_task(shop.delta(cursor, wait="30"))
         async with asyncio.timeout(DEADLINE):
-            while ") as written" not in await shop.last_query():
+            while "select (logged.feed, logged.scope" not in await shop.last_query():
                 await asyncio.sleep(0.02)
             shop.service.terminate()
             frames, sync = await waiting
