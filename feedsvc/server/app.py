@@ -20,7 +20,7 @@ from feedsvc.server import open_files
 from feedsvc.server.assembly import Assembly, assemble
 from feedsvc.server.components import Component, opened
 from feedsvc.server.preflight import StartError, bounded_server, inspect_database
-from feedsvc.server.warm_up import keep_warm
+from feedsvc.server.warm_up import connect, keep_warm
 from feedsvc.settings import Settings
 from feedsvc.web.application import Runner, application
 from feedsvc.web.context import Service
@@ -51,6 +51,7 @@ async def assembled(settings: Settings, workplace: WorkerContext) -> AsyncIterat
     datasets, key = await inspect_database(settings, tokens)
     assembly = assemble(settings, workplace, tokens, datasets, key)
     async with opened([*_stores(assembly), *_observers(assembly, spans), *_feeds(assembly)]):
+        await connect(assembly.service, assembly.changes if settings.cache.enabled else None)
         yield assembly.service
 
 

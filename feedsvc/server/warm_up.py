@@ -1,18 +1,35 @@
-"""Warming of the cache at the start: the pages that were asked for most before it."""
+"""Preparations for the first requests: connections, and the cache's hottest pages."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from feedsvc.cache.envelope import PageRequest
 from feedsvc.cache.warming import Recipe
+from feedsvc.changes.log_reader import LogReader
 from feedsvc.core.principal import Principal
 from feedsvc.core.timing import Stages
+from feedsvc.feeds.arrivals import FAULTS
 from feedsvc.feeds.page_reader import read_page
 from feedsvc.feeds.query import FeedQuery
 from feedsvc.web.context import Service
 
 _RETRY: Final = 0.25  # seconds
+_FIRST: Final = 5.0  # seconds
+
+
+async def connect(service: Service, changes: LogReader | None) -> None:
+    """Connect to PostgreSQL, and read the change log, so that no first request waits for that.
+
+    For five seconds at most, and with any outcome: the database may be gone since the first look.
+    """
+    with suppress(*FAULTS):
+        async with asyncio.timeout(_FIRST):
+            async with service.pools["read"].lease():
+                pass  # it stays open
+            if changes is not None:
+                await changes.begun()
 
 
 async def keep_warm(service: Service) -> None:

@@ -76,7 +76,7 @@ async def test_any_worker_reports_for_all_with_each_request_once(
     assert found["problems"]["bad-parameter"] == 1
     cached = found["cache"]["datasets"]["clients"]
     assert cached["load"]["p50_ms"] > 0
-    assert 0 < cached["hits"]["memory"] + cached["misses"] <= 30, "the first may find it deaf"
+    assert cached["hits"]["memory"] + cached["misses"] == 30
     assert found["cache"]["hits"] == cached["hits"]
     assert found["cache"]["redis"] == {"losses": 0, "away_s": 0}
     assert found["pools"]["read"]["leases"]["leased"] > 0
