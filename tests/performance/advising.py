@@ -1,11 +1,12 @@
 """The cost of the adviser to readers: the same reads with it at work and without, in turn.
 
-At work: a statement comes each second that was not seen before, and all count as slow, so that its
-plan is read; the report is asked for every five seconds. Without: the last such statement comes
-again, and no report is asked for. One process does both, for one differs from the next by up to
-6 %; that each statement is marked as slow is in both. The figure is processor time, the service's
-and PostgreSQL's together. Beside `feedsvc advise`, which is a process of its own that an owner
-starts, it is time by the clock.
+At work: a statement comes each second whose name was not seen before, and all count as slow, so
+that its plan is read; the report is asked for every five seconds. Without: a statement comes each
+second whose name was seen, and no report is asked for. Either has columns that no statement had, so
+PostgreSQL prepares both. One process does both, for one differs from the next by up to 6 %; that
+each statement is marked as slow is in both. The figure is processor time, the service's and
+PostgreSQL's together. Beside `feedsvc advise`, which is a process of its own that an owner starts,
+it is time by the clock.
 """
 
 import os
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations, cycle, product
+from itertools import chain, combinations, cycle, product
 from typing import Final, NamedTuple
 
 from tests.performance.clients import Feed, curl
@@ -38,6 +39,17 @@ _TURNS: Final = 8  # of a round
 _DATASETS: Final = (*(f"clients_{name}" for name in SOURCES), *(f"clients_by_{n}" for n in RANGES))
 _FILTERS: Final = ("&id.gt=0", "&id.gte=0", "&id.lt=9", "&id.lte=9", "&id.eq=1")
 _LIMITS: Final = (10, 20_000)
+_COLUMNS: Final = (
+    *("partner_one", "partner_two", "email", "phone", "venue", "notes"),
+    *("wedding_date", "guests", "budget", "status"),
+)
+
+
+class _Name(NamedTuple):
+    """A dataset, and what of a request's query its statement has its name by."""
+
+    dataset: str
+    query: str
 
 
 class _Reads(NamedTuple):
@@ -60,28 +72,39 @@ def advice(world: World, _service: Service, rounds: int) -> list[Line]:
     with ExitStack() as stack:
         advised = {**WITHOUT_LIMIT, "FEEDSVC_QUERIES__SLOW": _SLOW}
         service = stack.enter_context(world.service(advised))
-        unseen = _unseen(service)
-        lines = [_gathering(world, service, unseen, subject, rounds) for subject in _READS]
+        names, columns = _unseen_names(), _unseen_columns()
+        lines = [
+            _gathering(world, service, (names, columns), subject, rounds) for subject in _READS
+        ]
         usual = stack.enter_context(world.service(WITHOUT_LIMIT))
         return lines + [_beside_command(world, usual, subject, rounds) for subject in _READS]
 
 
 def _gathering(
-    world: World, service: Service, unseen: Iterator[Feed], subject: str, rounds: int
+    world: World,
+    service: Service,
+    unseen: tuple[Iterator[_Name], Iterator[str]],
+    subject: str,
+    rounds: int,
 ) -> Line:
     """A round is the sum of many turns, for a machine's other work differs from turn to turn."""
-    last = [next(unseen)]
+    names, columns = unseen
+    last = [next(names)]
+
+    def ask() -> None:
+        dataset, query = last[0]
+        curl(service.feed(dataset, query + next(columns)))
 
     def ask_another() -> None:
-        last[0] = next(unseen)
-        curl(last[0])
+        last[0] = next(names)
+        ask()
 
     beside = {
         "with": [
             _Beat(_EVERY, ask_another),
             _Beat(_WATCHED_EVERY, partial(curl, _report(service))),
         ],
-        "without": [_Beat(_EVERY, lambda: curl(last[0]))],
+        "without": [_Beat(_EVERY, ask)],
     }
     parts = (service.running.pid, world.postmaster)
     contenders: dict[str, Contender] = {
@@ -156,11 +179,20 @@ def _read(service: Service, subject: str) -> float:
     return curl(Feed(feed.url, {**feed.headers, **reads.headers}), reads.times)
 
 
-def _unseen(service: Service) -> Iterator[Feed]:
+def _unseen_names() -> Iterator[_Name]:
     """Statements of 384 names, again from the first once all have been read."""
-    several = (subset for size in range(6) for subset in combinations(_FILTERS, size))
-    for filters, limit, dataset in cycle(product(several, _LIMITS, _DATASETS)):
-        yield service.feed(dataset, f"format=ndjson&limit={limit}{''.join(filters)}")
+    for filters, limit, dataset in cycle(product(_subsets(_FILTERS), _LIMITS, _DATASETS)):
+        yield _Name(dataset, f"format=ndjson&limit={limit}{''.join(filters)}")
+
+
+def _unseen_columns() -> Iterator[str]:
+    """1,024 choices of columns, which no statement's name has, again from the first."""
+    for columns in cycle(_subsets(_COLUMNS)):
+        yield f"&columns={','.join(('id', *columns))}"
+
+
+def _subsets(of: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return chain.from_iterable(combinations(of, size) for size in range(len(of) + 1))
 
 
 def _started(

@@ -162,6 +162,7 @@ async def test_plans_of_slow_statements_are_kept(world: str) -> None:
         "FEEDSVC_QUERIES__SLOW": "3600",
         "FEEDSVC_POOLS__READ__SLOW": "0.000001",
         "FEEDSVC_SERVER__WORKERS": "2",
+        MORE_CODE: "tests.support.plans_at_once",
     }
     name = "clients page order=id filter=email.eq"
     with serving(as_login(world), settings=settings) as running:
