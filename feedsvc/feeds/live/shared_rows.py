@@ -27,7 +27,8 @@ MOST_BYTES: Final = 1 << 20
 """Bytes of the rows that are shared; more are a stream of each who asks."""
 _MOST_SECONDS: Final = 5.0  # behind the first of them; slower ones are sent as they come
 _MOST_KEPT: Final = 16 << 20  # bytes of all cohorts, for those to come
-_KEPT_FOR: Final = 1.0  # seconds
+_KEPT_FOR: Final = 5.0  # seconds, for thousands that come together take some to be let in
+_LOOK_WITHIN: Final = 1.0  # seconds; where the log's tail is slower the rows are read anew
 
 Begin: TypeAlias = Callable[[], AbstractAsyncContextManager[Export]]
 """Begins the export of a cohort's rows."""
@@ -164,7 +165,7 @@ class SharedReads:
         return (
             rows.is_whole
             and rows.cursor is not None
-            and await self._tail.is_still_in(cohort, self._cursors.parse(rows.cursor), _KEPT_FOR)
+            and await self._tail.is_still_in(cohort, self._cursors.parse(rows.cursor), _LOOK_WITHIN)
         )
 
     async def _read(self, cohort: Cohort, begin: Begin) -> SharedRows:

@@ -93,6 +93,7 @@ async def answer_live(
     """The state of feeds, then all that changes, until the client or the service ends it."""
     service = request.app[SERVICE]
     service.subscribers.refuse_when_full()
+    await service.subscribers.openings.next()
     async with (
         response.breaking_off(),
         service.drain.running(short=False) as running,

@@ -10,12 +10,21 @@ from typing import Final
 
 from feedsvc.core.broadcast import FanOut
 from feedsvc.core.drain import Drain
-from feedsvc.core.events import LiveBehind, LiveEnded, LiveLag, Observers, RequestResult
+from feedsvc.core.events import (
+    LiveBehind,
+    LiveEnded,
+    LiveLag,
+    Observers,
+    RequestEnded,
+    RequestResult,
+)
+from feedsvc.core.pace import Pace
 from feedsvc.core.problems import Problem, Unavailable
 from feedsvc.settings import Streams
 from feedsvc.web.live.channel import EndReason
 from feedsvc.web.live.subscriber import LiveSubscriber
 from feedsvc.web.live.wheel import TimerWheel
+from streams.formats import SSE
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +46,9 @@ class SubscriberRegistry:
         self.settings = settings
         self.fan_out = FanOut(self._observe_lag)
         """The turns of all broadcasts of this process."""
+        self.openings = Pace()
+        """The pace at which clients that come together get their beginning."""
+        observers.add(RequestEnded, self._note_request)
         self._observers = observers
         self._drain = drain
         self._subscribers: set[LiveSubscriber] = set()
@@ -77,6 +89,10 @@ class SubscriberRegistry:
         else:
             return
         raise Unavailable(why, retry_after=max(1, self.retry_ms() // 1000))
+
+    def _note_request(self, ended: RequestEnded) -> None:
+        if ended.dataset is not None and ended.format != SSE.name:
+            self.openings.note_small_request()
 
     def add(self, subscriber: LiveSubscriber, release: Callable[[], None]) -> None:
         """Count a subscriber, whose connection it is about to get, until it has `left`.
