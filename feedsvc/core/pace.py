@@ -26,16 +26,22 @@ class Pace:
         self._timer: asyncio.TimerHandle | None = None  # of its end
         self._began = self._worked = 0.0
         self._asked_at = -math.inf
+        self._has_ended = False
 
     def note_small_request(self) -> None:
         """Note that a small request was answered just now."""
         self._asked_at = time.monotonic()
 
+    def end(self) -> None:
+        """Let all go on who wait or come, for this process leaves."""
+        self._has_ended = True
+        self._release(len(self._waiting))
+
     async def next(self) -> None:
         """Wait for a place in a period, if periods are kept."""
+        if not self._waiting and not self._is_kept():
+            return
         if self._timer is None:
-            if not self._is_kept():
-                return
             self._begin()
         if self._left and not self._waiting:
             self._left -= 1
@@ -45,7 +51,7 @@ class Pace:
         await waiter
 
     def _is_kept(self) -> bool:
-        return time.monotonic() - self._asked_at < _LATELY
+        return not self._has_ended and time.monotonic() - self._asked_at < _LATELY
 
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()

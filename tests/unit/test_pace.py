@@ -7,7 +7,11 @@ import asyncio
 import pytest
 
 from feedsvc.core import pace
+from feedsvc.core.drain import Drain
+from feedsvc.core.events import Observers
 from feedsvc.core.pace import Pace, rest
+from feedsvc.settings import Streams
+from feedsvc.web.live.registry import SubscriberRegistry
 
 MANY = 40
 
@@ -72,6 +76,32 @@ async def test_those_who_wait_go_on_when_small_requests_end(work: Work) -> None:
         await asyncio.gather(*tasks)
     assert gone == list(range(MANY))
     assert goes_on_at_once(paced)
+
+
+async def test_at_the_end_all_go_on_who_wait_or_come(work: Work) -> None:
+    del work
+    paced, gone = asked_now(), list[int]()
+    tasks = [asyncio.create_task(go_on(paced, number, gone)) for number in range(MANY)]
+    await asyncio.sleep(0)
+    paced.end()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert gone == list(range(MANY))
+    assert all(task.done() for task in tasks)
+    assert all(goes_on_at_once(paced) for _ in range(MANY))
+
+
+async def test_clients_that_wait_for_a_live_feed_go_on_when_the_process_leaves(work: Work) -> None:
+    del work
+    drain = Drain()
+    openings = SubscriberRegistry(Streams(), Observers(), drain).openings
+    openings.note_small_request()
+    tasks = [asyncio.create_task(openings.next()) for _ in range(MANY)]
+    await asyncio.sleep(0)
+    drain.leave()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert all(task.done() for task in tasks)
 
 
 async def test_many_go_on_in_their_order_two_in_a_period(

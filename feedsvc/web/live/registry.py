@@ -143,6 +143,7 @@ class SubscriberRegistry:
     def part(self) -> None:
         """End all subscribers, for this process leaves, and those that come."""
         self._is_parting = True
+        self.openings.end()
         self._leaving.extend(self._subscribers)
         self._part_some()
 
