@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from feedsvc.backends.postgres.migrations import session
 from feedsvc.backends.postgres.migrations.errors import MigrationBusyError, UnknownRevisionError
 from feedsvc.backends.postgres.migrations.lines import TERRITORIES, MigrationLine
 from feedsvc.backends.postgres.migrations.revisions import revisions
@@ -123,6 +124,22 @@ async def test_databases_of_one_server_share_roles_without_collision(own_server:
         await up(dsns[0], "service")
         await down(dsns[0], "service")
         assert len(await connection.fetch(roles, ours)) == 1, "an operator made it"
+
+
+async def test_a_role_that_another_database_is_granting_to_stays(
+    own_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "LOCK_MS", 200)
+    await execute(own_server, "CREATE DATABASE reverted")
+    reverted = f"{own_server.rpartition('/')[0]}/reverted"
+    await up(reverted, "service")
+    role = TERRITORIES["service"].role
+    async with connected(own_server) as other, other.transaction():
+        await other.execute(f"GRANT USAGE ON SCHEMA public TO {role}")
+        assert (await down(reverted, "service")).current is None
+    async with connected(own_server) as connection:
+        assert await connection.fetchval("SELECT to_regrole($1) IS NOT NULL", role)
+        await connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 async def test_service_leaves_what_is_the_operators_alone(database: str) -> None:

@@ -12,9 +12,10 @@ BEGIN
         EXECUTE format('DROP ROLE %I', unwanted);
     END IF;
 EXCEPTION
-    -- Another database still grants to it, or has dropped it first, or a login that isn't ours
-    -- made it: in each case the role is no longer this database's to remove.
-    WHEN dependent_objects_still_exist OR undefined_object OR insufficient_privilege THEN
+    -- Another database still grants to it, or does so just now, or has dropped it first, or a login
+    -- that isn't ours made it: in each case the role is no longer this database's to remove.
+    WHEN dependent_objects_still_exist OR lock_not_available OR undefined_object
+        OR insufficient_privilege THEN
         NULL;
 END
 $$;
