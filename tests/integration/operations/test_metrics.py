@@ -47,7 +47,7 @@ async def client(watched: Running) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def until(
-    client: aiohttp.ClientSession, holds: Callable[[Exposed], bool], seconds: float = 30
+    client: aiohttp.ClientSession, holds: Callable[[Exposed], bool], seconds: float = 120
 ) -> Exposed:
     """The exposition, once this holds of it."""
     deadline = time.monotonic() + seconds
