@@ -22,7 +22,8 @@ from feedsvc.operations.performance.tracker import ReportRange, Tracker
 
 _MOST_PLANNED: Final = 20
 _MOST_SHOWN: Final = 100
-_KEPT: Final = 60.0  # seconds for which a plan is as good as new
+_KEPT: Final = 300.0  # seconds for which a plan is as good as new
+_UPKEEP_KEPT: Final = 60.0  # seconds
 _SEEN_KEPT: Final = 15.0  # seconds, for to read pg_stat_statements is to read a file
 _PATIENCE: Final = 5.0  # seconds for all plans of one report
 _CLOSE: Final = 1.0
@@ -100,7 +101,7 @@ class QueryAdvisor:
 
     async def _upkeep(self, lacking: list[str]) -> tuple[Proposal, ...]:
         """Proposals of the whole database, as good as new for a minute."""
-        if self._proposed is not None and time.monotonic() - self._proposed[0] < _KEPT:
+        if self._proposed is not None and time.monotonic() - self._proposed[0] < _UPKEEP_KEPT:
             return self._proposed[1]
         try:
             async with asyncio.timeout(_PATIENCE):
