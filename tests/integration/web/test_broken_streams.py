@@ -212,7 +212,8 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     datasets: Path = tmp_path_factory.mktemp("broken") / "datasets.toml"
     datasets.write_text(DATASETS)
-    settings = {"shared_buffers": "16MB", "max_connections": "12"}
+    # All pools of the service together, and three that are PostgreSQL's for superusers.
+    settings = {"shared_buffers": "16MB", "max_connections": "20"}
     with copied_postgres(settings) as postgres:
         asyncio.run(_make_schema(postgres))
         url = as_login(postgres.url())
@@ -351,16 +352,15 @@ async def test_a_server_that_is_out_of_slots_is_a_503(site: Site) -> None:
                 hog = await asyncpg.connect(as_login(site.postgres.url()))
                 taken.push_async_callback(hog.close)
 
-        async def every_slot_is_taken() -> bool:
-            """Take the service's slots, too: it may have connected meanwhile."""
+        async def is_refused() -> bool:
+            """Take the service's slots, too: a backend that ended late leaves one."""
             await site.terminate("application_name LIKE 'feedsvc %'")
             with pytest.raises(asyncpg.TooManyConnectionsError):
                 await take_what_is_free()
-            return not await site.backends("true")
+            full = await site.ask("/v1/feeds/rows")
+            return (full.status, full.problem) == (503, "database-unavailable")
 
-        await until(every_slot_is_taken)
-        full = await site.ask("/v1/feeds/rows")
-        assert (full.status, full.problem) == (503, "database-unavailable")
+        await until(is_refused)
     await until(lambda: site.answers("/v1/feeds/rows"))
     await until(lambda: site.answers("/ready"))
 
@@ -380,8 +380,14 @@ async def test_a_frozen_backend_costs_its_stream_but_not_its_slot(site: Site) ->
     """The only connection of its pool comes back while it is frozen; others never notice."""
     await site.spring(100, "crawl")
     stream = await site.begun("/v1/feeds/trapped?format=sse")
-    await until(lambda: site.backends("state = 'active'"))
-    frozen = (await site.backends("state = 'active'"))[0]
+    active = list[int]()
+
+    async def is_active() -> bool:
+        active[:] = await site.backends("state = 'active'")
+        return bool(active)
+
+    await until(is_active)
+    frozen = active[0]
     os.kill(frozen, signal.SIGSTOP)
     try:
         assert await site.answers("/v1/feeds/rows?limit=20")
