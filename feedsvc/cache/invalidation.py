@@ -13,7 +13,7 @@ from feedsvc.cache.items import FollowedFeed, items_of
 from feedsvc.cache.ledger import Ledger
 from feedsvc.cache.policy import Coverage
 from feedsvc.changes import log_hash, triggers
-from feedsvc.changes.log_reader import LogEntry
+from feedsvc.changes.log_entries import LogEntry
 from feedsvc.core.events import CacheChange, Observers
 from feedsvc.datasets.dataset import Declaration
 

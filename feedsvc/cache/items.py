@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from feedsvc.changes import log_hash
-from feedsvc.changes.log_reader import LogEntry
+from feedsvc.changes.log_entries import LogEntry
 from feedsvc.changes.log_rules import LogFeed
 from feedsvc.datasets.tags import Template
 

@@ -9,13 +9,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar, cast
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import asyncpg
 
 from feedsvc.backends.postgres.servers import Servers, servers_of
 from feedsvc.backends.postgres.sessions import PooledSession
 from feedsvc.backends.postgres.snapshot import Snapshot
+from feedsvc.changes.log_entries import LogEntry, LogSubscriber
 from feedsvc.core.events import LogRead, LogTurned, Observers
 from feedsvc.core.logs import redacted
 from feedsvc.settings import Database
@@ -55,36 +56,6 @@ _LOST: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.InterfaceError,
 )
-
-
-class LogEntry(NamedTuple):
-    """A row of the log without its keys; `op` as docs/changes.md lists them."""
-
-    xid: int
-    scope: int
-    feed: int
-    op: str
-    tags: bytes
-
-
-class LogSubscriber(Protocol):
-    """A recipient of the log's entries. No method may wait."""
-
-    def on_start(self) -> None:
-        """Follow from the next `on_read` on: what its snapshot sees may have been missed."""
-        ...
-
-    def on_changes(self, entries: Sequence[LogEntry]) -> None:
-        """Record what was committed."""
-        ...
-
-    def on_read(self, snapshot: Snapshot) -> None:
-        """Count as passed on all that this snapshot sees."""
-        ...
-
-    def on_failure(self) -> None:
-        """Count nothing as read until the next `on_read`."""
-        ...
 
 
 class _LogUnreadableError(Exception):

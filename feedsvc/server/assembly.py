@@ -1,6 +1,6 @@
 """Construction of a service's parts, none of them open."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from feedsvc.access.limiter import Limiter
@@ -25,7 +25,7 @@ from feedsvc.cache.redis_store import RedisStore
 from feedsvc.cache.warming import Warmth
 from feedsvc.changes.log_reader import LogReader
 from feedsvc.changes.log_upkeep import LogUpkeep
-from feedsvc.changes.refreshes import refreshed_views
+from feedsvc.changes.refreshes import RefreshedView, refreshed_views
 from feedsvc.changes.view_refresh import ViewRefresh
 from feedsvc.core.drain import Drain
 from feedsvc.core.events import (
@@ -144,12 +144,10 @@ def assemble(
         shared_reads=SharedReads(tail, deltas.cursors),
     )
     upkeep = LogUpkeep(pools.servers, settings.changes, observers, workplace.folder)
-    views = ViewRefresh(pools.servers, refreshed, settings.changes, workplace.folder)
-    kept_fresh = views if refreshed else None
+    views = _view_refresh(settings, pools, workplace, refreshed)
     return Assembly(
-        service, link, changes, upkeep, kept_fresh, audit, audit_pool, tail_pool, plan_pool,
-        slow_plans,
-    )  # fmt: skip
+        service, link, changes, upkeep, views, audit, audit_pool, tail_pool, plan_pool, slow_plans
+    )
 
 
 def _observed(
@@ -301,6 +299,15 @@ def _deltas(
     """The parts that deltas need. A process that stops answers waiting requests at once."""
     arrivals = Arrivals(tail_pool, settings.changes.interval, lambda: drain.begun)
     return Deltas(Cursors(key.seal("cursors"), pools["write"]), arrivals, pools["read"])
+
+
+def _view_refresh(
+    settings: Settings, pools: PoolSet, workplace: WorkerContext, views: Sequence[RefreshedView]
+) -> ViewRefresh | None:
+    """The refreshes of materialized views, None where no dataset names one."""
+    if not views:
+        return None
+    return ViewRefresh(pools.servers, views, settings.changes, workplace.folder)
 
 
 def _prefetcher(

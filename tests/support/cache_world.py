@@ -28,7 +28,7 @@ from feedsvc.cache.redis_pages import RedisPages
 from feedsvc.cache.redis_store import RedisStore
 from feedsvc.cache.status import Lookup
 from feedsvc.changes import log_hash
-from feedsvc.changes.log_reader import LogEntry
+from feedsvc.changes.log_entries import LogEntry
 from feedsvc.changes.log_rules import LogFeed
 from feedsvc.core.events import CacheLookup, Observers
 from feedsvc.core.principal import Principal

@@ -104,7 +104,13 @@ class LiveWorld:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """A live answer: a beginning, then the hand-over."""
         request[RECORD].principal = PRINCIPAL
-        self.subscribers.refuse_when_full()
+        with self.subscribers.place():
+            made = await self._begin(request)
+        if self.behind_hand_over is not None:
+            await self.behind_hand_over()
+        return made
+
+    async def _begin(self, request: web.Request) -> web.StreamResponse:
         async with self.drain.running(short=False), self.limits.stream(PRINCIPAL):
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             response.enable_chunked_encoding()
@@ -113,10 +119,7 @@ class LiveWorld:
             await response.write(self.beginning)
             if self.before_hand_over is not None:
                 self.before_hand_over(request)
-            made = await hand_over(request, response, self.channel())
-        if self.behind_hand_over is not None:
-            await self.behind_hand_over()
-        return made
+            return await hand_over(request, response, self.channel())
 
     def channel(self) -> LiveChannel:
         return Channel(self)

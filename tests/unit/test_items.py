@@ -6,7 +6,7 @@ import pytest
 
 from feedsvc.cache.items import FollowedFeed, items_of
 from feedsvc.changes import log_hash
-from feedsvc.changes.log_reader import LogEntry
+from feedsvc.changes.log_entries import LogEntry
 from feedsvc.changes.log_rules import LogFeed
 from feedsvc.datasets.tags import Template
 

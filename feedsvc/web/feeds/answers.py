@@ -92,15 +92,15 @@ async def answer_live(
 ) -> web.StreamResponse:
     """The state of feeds, then all that changes, until the client or the service ends it."""
     service = request.app[SERVICE]
-    service.subscribers.refuse_when_full()
-    await service.subscribers.openings.next()
-    async with (
-        response.breaking_off(),
-        service.drain.running(short=False) as running,
-        service.limits.stream(principal),
-    ):
-        running.interrupt_at(service.tokens.seconds_left(principal), TokenExpired())
-        return await response.stream()
+    with service.subscribers.place():
+        await service.subscribers.openings.next()
+        async with (
+            response.breaking_off(),
+            service.drain.running(short=False) as running,
+            service.limits.stream(principal),
+        ):
+            running.interrupt_at(service.tokens.seconds_left(principal), TokenExpired())
+            return await response.stream()
 
 
 async def _look_up(request: web.Request, principal: Principal, form: PageForm) -> Lookup:

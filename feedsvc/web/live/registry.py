@@ -5,8 +5,9 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from feedsvc.core.broadcast import FanOut
 from feedsvc.core.drain import Drain
@@ -52,6 +53,7 @@ class SubscriberRegistry:
         self._observers = observers
         self._drain = drain
         self._subscribers: set[LiveSubscriber] = set()
+        self._coming: set[asyncio.Task[Any] | None] = set()  # that have a place
         self._wheel: TimerWheel[LiveSubscriber] = TimerWheel(self._look)
         self._releases: dict[LiveSubscriber, Callable[[], None]] = {}
         self._catching_up: dict[LiveSubscriber, asyncio.Task[None]] = {}
@@ -80,9 +82,22 @@ class SubscriberRegistry:
         """True if there are bytes that the kernel has not taken yet."""
         return any(each.unsent() for each in self._subscribers)
 
-    def refuse_when_full(self) -> None:
-        """Raise Unavailable where a further subscriber would make the others wait."""
-        if self.count >= self.settings.subscribers:
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for the subscriber that this task adds, until it has, or until the block ends.
+
+        Raises Unavailable where a further subscriber would make the others wait.
+        """
+        self._refuse_when_full()
+        task = asyncio.current_task()
+        self._coming.add(task)
+        try:
+            yield
+        finally:
+            self._coming.discard(task)
+
+    def _refuse_when_full(self) -> None:
+        if self.count + len(self._coming) >= self.most:
             why = "The service has as many subscribers as it may (streams.subscribers)."
         elif self._wheel.lateness >= _TOO_LATE:
             why = "The service is too busy for a further subscriber."
@@ -101,6 +116,7 @@ class SubscriberRegistry:
         """
         if not self._subscribers:
             self._drain.add(self)
+        self._coming.discard(asyncio.current_task())
         self._subscribers.add(subscriber)
         self._releases[subscriber] = release
 

@@ -29,14 +29,19 @@ async def send_events(
     event has the problem, and the connection breaks off.
     """
     service = request.app[SERVICE]
-    service.subscribers.refuse_when_full()
-    async with service.drain.running(short=False), service.limits.stream(principal):
-        series = request.app[SERIES].series(key, service.subscribers.fan_out, events)
-        with series.joined():
-            newest = await series.newest()
-            response = await _begin(request, newest, service.settings.streams.stall_timeout)
-            farewell = partial(_last_words, request.path, request[REQUEST_ID])
-            return await hand_over(request, response, _Joined(series, newest), farewell)
+    with service.subscribers.place():
+        async with service.drain.running(short=False), service.limits.stream(principal):
+            return await _follow(request, key, events)
+
+
+async def _follow(request: web.Request, key: Hashable, events: MakeEvents) -> web.StreamResponse:
+    service = request.app[SERVICE]
+    series = request.app[SERIES].series(key, service.subscribers.fan_out, events)
+    with series.joined():
+        newest = await series.newest()
+        response = await _begin(request, newest, service.settings.streams.stall_timeout)
+        farewell = partial(_last_words, request.path, request[REQUEST_ID])
+        return await hand_over(request, response, _Joined(series, newest), farewell)
 
 
 async def ticks(pause: float) -> AsyncIterator[None]:

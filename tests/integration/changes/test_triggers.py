@@ -7,7 +7,7 @@ import pytest
 
 from feedsvc.cache.items import FollowedFeed, items_of
 from feedsvc.changes import triggers
-from feedsvc.changes.log_reader import LogEntry
+from feedsvc.changes.log_entries import LogEntry
 from feedsvc.datasets.dataset import Declaration
 from tests.support.log_world import log_rows
 
