@@ -7,6 +7,7 @@ nothing in the database.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -319,7 +320,8 @@ class Tail:
         if self._known != (answer.life, answer.floor) or answer.life is None:
             return True  # it may be another log, or lack what was not read yet
         now, rules = time.monotonic(), cohort.rules
-        is_asked = rules in self._unverified or self._verified.get(rules, 0.0) < now - VERIFY_EVERY
+        verified = self._verified.get(rules, -math.inf)
+        is_asked = rules in self._unverified or verified < now - VERIFY_EVERY
         if is_asked and cohort.not_before <= now:
             self._unverified.discard(rules)
             self._verified[rules] = now  # one will do
