@@ -251,9 +251,10 @@ async def test_foreign_keys_that_cascade(either: asyncpg.Connection) -> None:
 
 
 async def test_the_top_transactions_number_is_logged(owner: asyncpg.Connection) -> None:
+    # Before it has a number: its own snapshot would not list that among those under way.
+    before = Snapshot.parse(await owner.fetchval("SELECT pg_current_snapshot()::text"))
     async with owner.transaction():
         xid = await owner.fetchval("SELECT pg_current_xact_id()::text::bigint")
-        before = Snapshot.parse(await owner.fetchval("SELECT pg_current_snapshot()::text"))
         async with owner.transaction():
             await owner.execute(INSERT)
     assert {row.xid for row in await log_rows(owner)} == {xid}
