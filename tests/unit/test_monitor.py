@@ -140,6 +140,10 @@ def test_live_feeds_have_a_line() -> None:
     assert line.strip() == (
         "live 4,900 subscribers  50 groups  p99 61.2 ms  3 resets in 1 h  12 behind  unread 7 s"
     )
+    single = glance()
+    live = single.answers["metrics"]["now"]["live"]
+    single.answers["metrics"]["now"]["live"] = live | {"subscribers": 1, "cohorts": 1}
+    assert any("live 1 subscriber  1 group  " in line for line in drawn([single], 130, 24))
     older = glance()
     del older.answers["metrics"]["now"]["live"], older.answers["metrics"]["live"]
     assert not any(line.startswith("live ") for line in drawn([older], 130, 24))

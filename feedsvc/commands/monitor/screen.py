@@ -60,7 +60,7 @@ class Screen:
         title.append(f" {self.url}", "bold")
         if now:
             more = f" (+{now['leaving']})" if now.get("leaving") else ""
-            title.append(f"  {now['workers']}{more} workers")
+            title.append(f"  {now['workers']}{more} {_noun('worker', now['workers'])}")
         title.append(f"  {time.strftime('%H:%M:%S', time.localtime(glance.at))}", "dim")
         return title
 
@@ -217,11 +217,14 @@ def _add_live(text: Text, glance: Glance) -> None:
         return
     lately = glance.answers["metrics"].get("live", {})
     text.append("\n" if text else "").append("live ", "dim")
-    text.append(f"{now['subscribers']:,}", _fullness(now)).append(" subscribers  ", "dim")
-    text.append(f"{now['cohorts']:,}").append(" groups  p99 ", "dim")
+    subscribers, groups = now["subscribers"], now["cohorts"]
+    text.append(f"{subscribers:,}", _fullness(now))
+    text.append(f" {_noun('subscriber', subscribers)}  ", "dim")
+    text.append(f"{groups:,}").append(f" {_noun('group', groups)}  p99 ", "dim")
     text.append(_ms(now["lag_p99_ms"]), "bold").append(" ms  ", "dim")
     resets = sum(lately.get("resets", {}).values())
-    text.append(f"{resets} resets", "yellow" if resets else "").append(" in 1 h", "dim")
+    text.append(f"{resets} {_noun('reset', resets)}", "yellow" if resets else "")
+    text.append(" in 1 h", "dim")
     if now["catching_up"]:
         text.append(f"  {now['catching_up']:,} behind", "yellow")
     if now["failing_s"]:
@@ -334,6 +337,10 @@ def _ms(value: float | None) -> str:
     if value >= 9_999.5:
         return f"{value / 1e3:.0f} s"
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
+
+
+def _noun(name: str, count: int) -> str:
+    return name if count == 1 else f"{name}s"
 
 
 def _number(value: float | None) -> str:
