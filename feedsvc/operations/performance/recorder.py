@@ -2,7 +2,7 @@
 
 Keys of sums: `requests` (method, route, dataset, outcome), `rows` and `bytes` (method, route,
 dataset), `problems` and `faults` (problem), `cache` (dataset, outcome), `leases` (pool, outcome),
-`parked` and `slow` (dataset), `losses` (listener or redis), `away` (what: seconds),
+`parked` and `slow` (dataset), `losses` (log_reader or redis), `away` (what: seconds),
 `audit_dropped`, `cpu`, `seconds`, `resets` (reason), `live_ends` (reason), `live_behind` and
 `live_reads`.
 `statement_rows` (statement) is a sum, too, and `repeats`, `repeat_seconds` and `repeat_runs`
