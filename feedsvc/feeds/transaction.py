@@ -12,6 +12,7 @@ import asyncpg
 from asyncpg.transaction import Transaction
 
 from feedsvc.backends.postgres.admission import Asker
+from feedsvc.backends.postgres.beginning import begin
 from feedsvc.backends.postgres.pool import Connection, Pool, cut, is_lost
 from feedsvc.core.logs import redacted
 from feedsvc.core.principal import Principal
@@ -72,10 +73,10 @@ async def reading(
     """
     stages.pass_over()
     asker = Asker((*principal.scope, principal.subject), dataset)
-    async with pool.lease(large=large, asker=asker) as connection:
+    async with pool.lease(large=large, asker=asker) as leased:
         stages.lap("pool")
-        async with _as_caller(pool, connection, principal) as moment:
-            yield Reading(connection, moment)
+        async with _as_caller(pool, leased, principal) as begun:
+            yield begun
 
 
 @asynccontextmanager
@@ -85,10 +86,10 @@ async def reading_the_log(
     """The same, of a snapshot in which nothing of the change log is trimmed away unseen."""
     stages.pass_over()
     asker = Asker((*principal.scope, principal.subject), dataset)
-    async with pool.lease(asker=asker) as connection:
+    async with pool.lease(asker=asker) as leased:
         stages.lap("pool")
-        async with _as_caller(pool, connection, principal, is_of_log=True) as moment:
-            yield Reading(connection, moment)
+        async with _as_caller(pool, leased, principal, is_of_log=True) as begun:
+            yield begun
 
 
 @asynccontextmanager
@@ -99,7 +100,7 @@ async def reading_the_log_for_many(
 
     Gives a function that makes its argument the one whose rows are read from then on.
     """
-    async with pool.lease() as connection, _transaction(pool, connection):
+    async with pool.lease() as leased, _transaction(pool, leased) as connection:
         await _lock_log(connection)
 
         async def turn_to(principal: Principal) -> Reading:
@@ -118,8 +119,8 @@ async def reading_along(
     at once, and Internal where it is another server's.
     """
     async with (
-        pool.lease(large=True, lent=True) as connection,
-        _as_caller(pool, connection, principal, shared) as moment,
+        pool.lease(large=True, lent=True) as leased,
+        _as_caller(pool, leased, principal, shared) as (connection, moment),
     ):
         if moment.snapshot != shared.snapshot:
             raise Internal("A connection to the database leads to another server.")
@@ -129,27 +130,27 @@ async def reading_along(
 @asynccontextmanager
 async def _as_caller(
     pool: Pool,
-    connection: Connection,
+    leased: Connection,
     principal: Principal,
     shared: SharedSnapshot | None = None,
     *,
     is_of_log: bool = False,
-) -> AsyncIterator[Moment]:
-    """The transaction itself, as long as the block runs; gives what it reads."""
-    async with _transaction(pool, connection):
+) -> AsyncIterator[Reading]:
+    """The transaction itself, as long as the block runs."""
+    async with _transaction(pool, leased) as connection:
         if is_of_log:
             await _lock_log(connection)
         if shared is not None:
             await _join(connection, shared)
-        yield await _set_caller(pool, connection, principal)
+        yield Reading(connection, await _set_caller(pool, connection, principal))
 
 
 @asynccontextmanager
-async def _transaction(pool: Pool, connection: Connection) -> AsyncIterator[None]:
-    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+async def _transaction(pool: Pool, leased: Connection) -> AsyncIterator[Connection]:
+    """The transaction as long as the block runs; gives its connection, `leased` or a new one."""
+    connection, transaction = await begin(pool, leased, isolation="repeatable_read", readonly=True)
     try:
-        await transaction.start()
-        yield
+        yield connection
     finally:
         await _end(transaction, connection, pool.release_timeout)
 

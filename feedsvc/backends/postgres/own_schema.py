@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from feedsvc.backends.postgres.beginning import begin
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.backends.postgres.servers import Servers
@@ -17,12 +18,23 @@ async def write_transaction(pool: Pool) -> AsyncIterator[Connection]:
     """A transaction that may write. Raises Problem, whatever the database does."""
     with as_problems(pool.observers):
         try:
-            async with pool.lease() as connection, connection.transaction():
+            async with pool.lease() as leased, _committing(pool, leased) as connection:
                 await connection.execute("SET TRANSACTION READ WRITE")
                 yield connection
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             what = "The service's own tables are not set up in this database."
             raise NotSetUp(what, 60) from error
+
+
+@asynccontextmanager
+async def _committing(pool: Pool, leased: Connection) -> AsyncIterator[Connection]:
+    connection, transaction = await begin(pool, leased)
+    try:
+        yield connection
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 @asynccontextmanager

@@ -160,14 +160,25 @@ class Pool:
             yield connection
         finally:
             try:
-                if is_lost(connection):
+                if is_lost(self.leases[place]):
                     self.statistics.add_trouble("lost a connection")
-                await self._release(connection)
+                await self._release(self.leases[place])
             finally:
                 del self.leases[place]
                 self._places.give_back(place)
                 if not lent:
                     self.statistics.add_lease(time.monotonic() - place.since, large=large)
+
+    async def exchange(self, leased: Connection) -> Connection:
+        """Another connection in the place of a leased one that is of no more use.
+
+        Raises what `lease` does where none can be made.
+        """
+        place = next(place for place, each in self.leases.items() if each is leased)
+        await self._release(leased)
+        self.leases[place] = connection = await self._connected(place)
+        self.statistics.add_trouble("lost a connection")
+        return connection
 
     @property
     def in_use(self) -> int:
