@@ -150,8 +150,7 @@ class PooledSession(TransactionBound, Session):
                 if not left:
                     raise
             finally:
-                if self.is_in_transaction() and not self.is_closed():
-                    await super().execute("ROLLBACK;", timeout=timeout)
+                await self._leave(timeout)
         # In COPY's text format a backslash is two, and JSON has no other character that it escapes.
         return [json.loads(line.replace(b"\\\\", b"\\")) for line in made.splitlines()]
 
@@ -166,9 +165,22 @@ class PooledSession(TransactionBound, Session):
             except asyncpg.QueryCanceledError:
                 if more.strip():
                     raise  # it may be of what follows
-                if self.is_in_transaction():
-                    await super().execute("ROLLBACK;", timeout=timeout)
+                await self._leave(timeout)
         return await super().execute(query, timeout=timeout)
+
+    async def _leave(self, timeout: float | None) -> None:
+        """Leave a transaction that failed, if there is one.
+
+        The other client's `statement_timeout` counts in it again, for ROLLBACK, too.
+        """
+        for left in reversed(range(_TRIES)):
+            if not self.is_in_transaction() or self.is_closed():
+                return
+            try:
+                await super().execute("ROLLBACK;", timeout=timeout)
+            except asyncpg.QueryCanceledError:
+                if not left:
+                    raise
 
 
 def _begun(begin: str) -> str:

@@ -207,10 +207,16 @@ async def test_settings_cost_no_round_trip(pooled_url: str) -> None:
 async def test_a_begin_that_anothers_timeout_cut_is_sent_again(
     pooled_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """So is the ROLLBACK behind it, for which the timeout counts again."""
     late = ["BEGIN; SET LOCAL statement_timeout = 1; SELECT pg_sleep(60)"] * 2
+    stuck = 2
     execute = asyncpg.Connection.execute
 
     async def cut(self: asyncpg.Connection, query: str, *args: object, **given: object) -> str:
+        nonlocal stuck
+        if query.startswith("ROLLBACK") and stuck:
+            stuck -= 1
+            raise asyncpg.QueryCanceledError("as PostgreSQL does where ROLLBACK takes so long")
         query = late.pop() if late and query.startswith("BEGIN") else query
         return await execute(self, query, *args, **given)  # type: ignore[arg-type]
 
@@ -219,6 +225,7 @@ async def test_a_begin_that_anothers_timeout_cut_is_sent_again(
         monkeypatch.setattr(asyncpg.Connection, "execute", cut)
         assert await leased.fetchval(SEEN, "statement_timeout") == "0"
         assert late == []
+        assert stuck == 0
 
 
 async def test_a_begin_keeps_its_modes_and_what_follows(hostile_url: str) -> None:
