@@ -7,6 +7,7 @@ as in test_canaries.py read from it.
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from textwrap import indent
 
 import asyncpg
 import pytest
@@ -33,8 +34,9 @@ NO_PREDICATE = Change(
 )
 NOT_TOLD = Change(
     "feedsvc/feeds/transaction.py",
-    "        yield await _set_caller(pool, connection, principal)\n",
-    '        yield Moment(await connection.fetchval("select pg_current_snapshot()::text"), "")\n',
+    "        yield Reading(connection, await _set_caller(pool, connection, principal))\n",
+    '        read = await connection.fetchval("select pg_current_snapshot()::text")\n'
+    '        yield Reading(connection, Moment(read, ""))\n',
 )
 TOLD_BESIDE = [
     # The settings are made, and checked, under names that no policy asks for.
@@ -58,7 +60,7 @@ KEPT_FOR_THE_NEXT = [
         "        known = \"select current_setting('feedsvc.tenant', true)\"\n"
         "        if not await connection.fetchval(known):\n"
         f"    {NOT_TOLD.before}"
-        f"        else:\n    {NOT_TOLD.after}",
+        f"        else:\n{indent(NOT_TOLD.after, '    ')}",
     ),
     Change(
         "feedsvc/backends/postgres/sessions.py",
