@@ -13,6 +13,7 @@ import pytest
 from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Connection, Pool, is_lost
 from feedsvc.core.principal import Principal
+from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.core.timing import Stages
 from feedsvc.feeds.transaction import reading
 from feedsvc.settings import Database, PoolSettings
@@ -104,3 +105,20 @@ async def test_a_database_that_ends_each_session_is_not_asked_for_ever(
     assert pool.in_use == 0
     monkeypatch.undo()
     await read(pool)
+
+
+async def test_where_no_other_can_be_made_the_slot_is_given_back(
+    pool: Pool, end: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> Connection:
+        raise ConnectionRefusedError("as where PostgreSQL is down")
+
+    for use in (read, write):
+        end(*await all_idle(pool))
+        with monkeypatch.context() as down:
+            down.setattr(pool.servers, "connect", refuse)
+            with pytest.raises((ConnectionRefusedError, DatabaseUnavailable)):
+                await use(pool)
+        assert pool.in_use == 0
+        assert pool.leases == {}
+        await use(pool)
