@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -17,6 +16,7 @@ from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.changes.cursor import Cursor
 from tests.support.followers import SEAL, Oracle, Reader, Writer
 from tests.support.live_copy import LiveCopy, StreamEndedError, pause_behind
+from tests.support.narrow import narrow_sockets
 from tests.support.service import bearer
 
 DEADLINE: Final = 600.0
@@ -30,15 +30,9 @@ _EVER: Final = "SELECT body::text FROM shop.history WHERE body IS NOT NULL"
 
 def clients(url: str, *, kernel_takes: int | None = None) -> aiohttp.ClientSession:
     """A session for any number of streams, whose kernel takes so many bytes of each, if told."""
-
-    def small(address: tuple[Any, ...]) -> socket.socket:
-        made = socket.socket(*address[:3])
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kernel_takes or 0)
-        return made
-
-    factory, ahead = (None, 1 << 16) if kernel_takes is None else (small, kernel_takes)
+    factory = None if kernel_takes is None else narrow_sockets(kernel_takes)
     connector = aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=factory)
-    return aiohttp.ClientSession(url, connector=connector, read_bufsize=ahead)
+    return aiohttp.ClientSession(url, connector=connector, read_bufsize=kernel_takes or 1 << 16)
 
 
 class Watcher:

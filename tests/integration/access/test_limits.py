@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from statistics import median
 import aiohttp
 import asyncpg
 import pytest
-from aiohappyeyeballs import AddrInfoType
 
 from tests.support import sse
+from tests.support.narrow import narrow_session
 from tests.support.redis_server import RunningRedis
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
@@ -137,19 +136,10 @@ async def test_a_list_has_at_most_a_thousand_values(limited: Running) -> None:
         assert body["allowed"] == ["1 to 1000 values"]
 
 
-def narrow_socket(address: AddrInfoType) -> socket.socket:
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
-    return made
-
-
 async def test_streams_at_once(limited: Running, world: asyncpg.Connection) -> None:
     """The lease of a stream is over when the stream is, whether it ended or its client left."""
     headers = bearer(role="admin", subject="who streams much")
-    # Narrow all the way: what the kernels may hold must be less than the feed.
-    connector = aiohttp.TCPConnector(socket_factory=narrow_socket)
-    async with aiohttp.ClientSession(limited.url, connector=connector, read_bufsize=1_024) as http:
+    async with narrow_session(limited.url) as http:
         running = [await http.get("/v1/feeds/clients", headers=headers) for _ in range(3)]
         assert [answer.status for answer in running] == [200] * 3
         assert not any(answer.content.at_eof() for answer in running)

@@ -14,6 +14,7 @@ import pytest
 from tests.support import sse
 from tests.support.issuer import RSA, jwk, private_pem, publishing
 from tests.support.issuer import bearer as signed_bearer
+from tests.support.narrow import narrow_session
 from tests.support.service import KEY, Running, bearer, serving
 
 FEED = "/v1/feeds/clients"
@@ -49,7 +50,7 @@ async def read_late(
 ) -> tuple[bytes, BaseException | None]:
     """A body whose reader sleeps behind its first bytes, and its error. Raises ExpiredError."""
     body = b""
-    async with aiohttp.ClientSession(url, read_bufsize=1_024) as http:
+    async with narrow_session(url) as http:
         try:
             async with http.get(FEED, headers=headers) as answer:
                 if answer.status == 401:

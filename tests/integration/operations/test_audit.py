@@ -18,6 +18,7 @@ from feedsvc.core.principal import Principal
 from feedsvc.operations import audit
 from feedsvc.operations.audit import AuditLog
 from feedsvc.settings import Audit, Database, Settings
+from tests.support.narrow import narrow_session
 from tests.support.servers import LOGIN
 from tests.support.service import NO_REDIS, Running, bearer, serving
 
@@ -36,7 +37,7 @@ def audited(world_url: str) -> Iterator[Running]:
 
 @pytest.fixture
 async def client(audited: Running) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(audited.url, read_bufsize=1_024) as session:
+    async with narrow_session(audited.url) as session:
         yield session
 
 

@@ -21,6 +21,7 @@ import pytest
 from tests.integration.commands.test_check import environment
 from tests.support.exposed import Exposed, exposed, parse
 from tests.support.forked import feedsvc
+from tests.support.narrow import narrow_session
 from tests.support.processes import children
 from tests.support.raw import request, wire
 from tests.support.service import Running, bearer, serving
@@ -338,9 +339,12 @@ async def end_backends(world: asyncpg.Connection, application: str) -> None:
 
 
 async def break_a_stream(
-    _: Running, http: aiohttp.ClientSession, world: asyncpg.Connection
+    running: Running, _: aiohttp.ClientSession, world: asyncpg.Connection
 ) -> None:
-    async with http.get(f"{FEED}?format=ndjson", headers=bearer()) as answer:
+    async with (
+        narrow_session(running.url) as narrow,
+        narrow.get(f"{FEED}?format=ndjson", headers=bearer()) as answer,
+    ):
         await answer.content.readany()
         await end_backends(world, "feedsvc bulk")
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -415,7 +419,7 @@ async def test_what_goes_wrong_is_counted(
     happens: Happening,
     counts: list[tuple[str, dict[str, str]]],
 ) -> None:
-    async with aiohttp.ClientSession(fragile.url, read_bufsize=1_024) as http:
+    async with aiohttp.ClientSession(fragile.url) as http:
         before = await exposed(http)
         await happens(fragile, http, world)
 

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from tests.integration.conftest import NewDatabase
+from tests.support.narrow import narrow_session
 from tests.support.redis_server import redis_running
 from tests.support.servers import LOGIN, as_login, with_database
 from tests.support.service import Running, serving, token
@@ -56,7 +57,11 @@ tenant = "tenant_id"
 @pytest.fixture
 async def leaky(new_database: NewDatabase, tmp_path: Path) -> AsyncIterator[Running]:
     (tmp_path / "datasets.toml").write_text(DATASETS)
-    settings = {"FEEDSVC_LOG__LEVEL": "DEBUG", "FEEDSVC_LIMITS__CLIENT__BURST": "1"}
+    settings = {
+        "FEEDSVC_LOG__LEVEL": "DEBUG",
+        "FEEDSVC_LIMITS__CLIENT__BURST": "1",
+        "FEEDSVC_SERVER__SEND_BUFFER": "16384",
+    }
     async with new_database() as url:
         admin = await asyncpg.connect(url)
         await admin.execute(SCHEMA)
@@ -125,7 +130,7 @@ async def test_no_token_ticket_or_datum_is_in_anything_that_the_service_emits(
                 secrets.append(ticket)
             async with http.get(f"/v1/feeds/people?limit=1&ticket={ticket}") as answer:
                 emitted.append(("ticket", str(dict(answer.headers))))
-        await break_a_stream(http, headers, admin_url)
+        await break_a_stream(leaky.url, headers, admin_url)
     malformed(leaky.port)
     leaky.terminate()
     await asyncio.to_thread(leaky.process.wait, 20)
@@ -140,11 +145,12 @@ async def test_no_token_ticket_or_datum_is_in_anything_that_the_service_emits(
             assert secret not in what, (path, what)
 
 
-async def break_a_stream(
-    http: aiohttp.ClientSession, headers: dict[str, str], admin_url: str
-) -> None:
+async def break_a_stream(url: str, headers: dict[str, str], admin_url: str) -> None:
     admin = await asyncpg.connect(with_database(admin_url, "postgres"))
-    async with http.get("/v1/feeds/people?format=sse", headers=headers) as answer:
+    async with (
+        narrow_session(url) as http,
+        http.get("/v1/feeds/people?format=sse", headers=headers) as answer,
+    ):
         await answer.content.readany()
         sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ 'leaks.*people'"
         await admin.execute(f"{sql} AND application_name = 'feedsvc bulk'")
