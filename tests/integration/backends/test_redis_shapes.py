@@ -84,7 +84,7 @@ async def _all_by_tls(cluster: RunningRedis, given: Certificates) -> AsyncIterat
     ports = [await one.__aenter__() for one in opened]
     for node, port in zip(cluster.nodes, ports, strict=True):
         RunningRedis("", [node]).configure("cluster-announce-port", str(port))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not all(
             _reported_ports(answer) == set(ports) for answer in cluster.each("CLUSTER SLOTS")
         ):

@@ -218,7 +218,7 @@ async def test_without_the_log_nothing_is_shown_from_the_cache(
     )
     assert await world.fetchval(cut) >= 1
     await world.execute("UPDATE wedding.clients SET notes = 'unheard' WHERE tenant_id = $1", OWN)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             status, body = await get(client, PAGE)
             if "; hit;" not in status:

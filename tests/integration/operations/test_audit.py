@@ -43,7 +43,7 @@ async def client(audited: Running) -> AsyncIterator[aiohttp.ClientSession]:
 
 async def entry(world: asyncpg.Connection, request_id: str) -> dict[str, Any]:
     """The one entry of this request, once it is written."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             rows = await world.fetch(
                 "SELECT * FROM feedsvc.audit WHERE request_id = $1", request_id

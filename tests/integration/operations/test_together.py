@@ -193,4 +193,4 @@ async def test_workers_that_hand_over_are_not_counted(service: Running) -> None:
         await until(the_others_count, 30)
         reading.cancel()
         stream.close()
-    await until(lambda: all_well(service), 10)
+    await until(lambda: all_well(service), 60)

@@ -165,7 +165,7 @@ async def test_a_waiting_request_gets_a_connection_that_was_lent(
     async with opened(site, site.query("wide", "copy")) as export:
         taken = await read_by_several(export, readings)
         assert site.pool.in_use == RANGES
-        async with asyncio.timeout(10), AsyncExitStack() as stack:
+        async with asyncio.timeout(25), AsyncExitStack() as stack:
             for large in (True, True, True, False):
                 await stack.enter_async_context(site.pool.lease(large=large))
             assert site.pool.in_use == SIZE
