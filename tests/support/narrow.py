@@ -16,13 +16,13 @@ def narrow_sockets(takes: int = _BYTES) -> Callable[[AddrInfoType], socket.socke
     By default a kernel takes the more, up to megabytes, the faster its program reads at first.
     """
 
-    def made(address: AddrInfoType) -> socket.socket:
+    def make(address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, _ = address
         made = socket.socket(family, kind, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, takes)
         return made
 
-    return made
+    return make
 
 
 def narrow_session(url: str) -> aiohttp.ClientSession:

@@ -16,7 +16,7 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.problems import DatabaseUnavailable
 from feedsvc.core.timing import Stages
 from feedsvc.feeds.transaction import reading
-from feedsvc.settings import Database, PoolSettings
+from tests.support.pools import pool_of
 
 SIZE = 3
 CALLER = Principal("rosewood", "member", None, 0.0)
@@ -25,13 +25,8 @@ FIRST_TENANT = "SELECT min(tenant_id) FROM wedding.clients"
 
 @pytest.fixture
 async def pool(world_url: str) -> AsyncIterator[Pool]:
-    database = Database.model_validate({"url": world_url})
-    pool = Pool("read", PoolSettings(size=SIZE), database)
-    await pool.open()
-    try:
+    async with pool_of(world_url, size=SIZE) as pool:
         yield pool
-    finally:
-        await pool.close(1.0)
 
 
 @pytest.fixture

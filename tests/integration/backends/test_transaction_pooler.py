@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 
 import aiohttp
 import asyncpg
@@ -22,8 +22,8 @@ from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Busy
 from feedsvc.core.timing import Stages
 from feedsvc.feeds import transaction
-from feedsvc.settings import Database, PoolSettings
 from tests.support import pgbouncer
+from tests.support.pools import pool_of
 from tests.support.service import Running, bearer
 
 pytestmark = pgbouncer.needed
@@ -91,19 +91,6 @@ async def still_left(url: str, before: dict[int, list[str]]) -> None:
     kept = before.keys() & after.keys()
     assert kept
     assert {each: after[each] for each in kept} == {each: before[each] for each in kept}
-
-
-@asynccontextmanager
-async def pool_of(
-    url: str, name: str = "read", pooler: str = "auto", size: int = 2
-) -> AsyncIterator[Pool]:
-    database = Database.model_validate({"url": url, "pooler": pooler})
-    pool = Pool(name, PoolSettings(size=size), database)  # type: ignore[arg-type]
-    await pool.open()
-    try:
-        yield pool
-    finally:
-        await pool.close(1.0)
 
 
 @pytest.fixture
