@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import pytest
 from feedsvc.backends.postgres.snapshot import Snapshot
 from tests.support.drawn import DRAWN, share
 from tests.support.followers import Oracle, Reader, Writer, prepare
+from tests.support.ports import reserved_port
 from tests.support.servers import as_login, copied_database
 from tests.support.service import REPOSITORY, serving, token
 
@@ -80,21 +80,17 @@ def syncing(command: list[str], url: str, file: Path) -> Iterator[subprocess.Pop
         process.wait(DEADLINE)
 
 
-def free_port() -> int:
-    """A port of which a service can be had again and again."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 class Site:
     """A service that is killed and comes back at its address, and the writer of its table."""
 
-    def __init__(self, url: str, datasets: Path, owner: asyncpg.Connection, writer: Writer) -> None:
+    def __init__(
+        self, url: str, datasets: Path, port: int, owner: asyncpg.Connection, writer: Writer
+    ) -> None:
         self._url = url
         self._datasets = datasets
         self._owner = owner
         self._writer = writer
-        self._port = free_port()
+        self._port = port
         self._running: Running | None = None
 
     @property
@@ -148,7 +144,8 @@ async def site(world: tuple[str, Path]) -> AsyncIterator[Site]:
     url, datasets = world
     owner, writing = await asyncpg.connect(url), await asyncpg.connect(url)
     try:
-        yield Site(url, datasets, owner, Writer(writing, 5))
+        with reserved_port() as port:
+            yield Site(url, datasets, port, owner, Writer(writing, 5))
     finally:
         await writing.close()
         await owner.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from feedsvc.commands.demo.embedded.ports import free_port
+from tests.support.ports import reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +42,12 @@ def balancing(ports: Sequence[int], folder: Path, more: str = "") -> Iterator[st
 
     `more` is what its configuration also has, from within the section of the services on.
     """
-    port, file = free_port(), folder / "haproxy.cfg"
+    with reserved_port() as port:
+        yield from _balancing(port, ports, folder, more)
+
+
+def _balancing(port: int, ports: Sequence[int], folder: Path, more: str) -> Iterator[str]:
+    file = folder / "haproxy.cfg"
     servers = (f"    server of_{each} 127.0.0.1:{each}\n" for each in ports)
     file.write_text(CONFIG.format(port=port) + "".join(servers) + more)
     with (folder / "haproxy.log").open("wb") as log:

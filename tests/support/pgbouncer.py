@@ -15,6 +15,7 @@ import pytest
 
 from feedsvc.backends.postgres.sessions import SETTINGS
 from feedsvc.commands.demo.embedded.account import server_account
+from tests.support.ports import reserved_port
 from tests.support.servers import LOGIN, PASSWORD, throw_away_folder
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
@@ -82,11 +83,8 @@ def pooled(
     """The URL of the login through a pooler of this mode; `more`: lines of its settings."""
     assert program is not None
     parts = urlsplit(database_url)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     account = server_account()
-    with throw_away_folder() as folder:
+    with throw_away_folder() as folder, reserved_port() as port:
         account.make_folder(folder)
         (folder / "users").write_text(f'"{LOGIN}" "{PASSWORD}"\n')
         (folder / "pgbouncer.ini").write_text(

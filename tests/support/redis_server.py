@@ -19,9 +19,8 @@ import redis
 from redis.asyncio import Redis, RedisCluster
 
 from feedsvc.commands.demo.embedded import start_valkey
-from feedsvc.commands.demo.embedded.errors import EmbeddedError
-from feedsvc.commands.demo.embedded.ports import free_port
 from feedsvc.commands.demo.embedded.valkey import ValkeyServer
+from tests.support.ports import reserved_port
 from tests.support.servers import throw_away_folder
 
 Kind = Literal["redis", "valkey", "cluster"]
@@ -178,25 +177,16 @@ def _node(
     folder: Path, password: str, settings: dict[str, str]
 ) -> Iterator[tuple[ValkeyServer, int]]:
     """A node of a cluster that is to be, and the port by which nodes speak to each other."""
-    with ExitStack() as stack:
-        for attempts_left in reversed(range(5)):
-            bus = free_port()
-            given = {
-                "cluster-enabled": "yes",
-                "cluster-port": str(bus),
-                "cluster-node-timeout": "2000",
-                "requirepass": password,
-                **settings,
-            }
-            starting = start_valkey(folder / str(bus), binary=REDIS, settings=given)
-            try:
-                node = stack.enter_context(starting)
-            except EmbeddedError:
-                if attempts_left:
-                    continue  # somebody else took that port meanwhile
-                raise
+    with reserved_port() as bus:
+        given = {
+            "cluster-enabled": "yes",
+            "cluster-port": str(bus),
+            "cluster-node-timeout": "2000",
+            "requirepass": password,
+            **settings,
+        }
+        with start_valkey(folder, binary=REDIS, settings=given) as node:
             yield node, bus
-            return
 
 
 def _join(made: Sequence[tuple[ValkeyServer, int]]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import redis
 
 from feedsvc.commands.demo.embedded import start_valkey
-from feedsvc.commands.demo.embedded.ports import free_port
 from feedsvc.commands.demo.embedded.valkey import ValkeyServer
+from tests.support.ports import reserved_port
 from tests.support.redis_server import REDIS
 from tests.support.servers import throw_away_folder
 
@@ -68,13 +68,15 @@ def sentinel(master_port: int, master_password: str, password: str) -> Iterator[
 
     It runs as whoever runs the tests, for it writes to its own settings.
     """
-    with throw_away_folder() as folder:
+    with throw_away_folder() as folder, reserved_port() as port:
         folder.mkdir()
-        yield from _sentinel(folder, master_port, master_password, password)
+        yield from _sentinel(folder, port, master_port, master_password, password)
 
 
-def _sentinel(folder: Path, master_port: int, master_password: str, password: str) -> Iterator[int]:
-    port, file = free_port(), folder / "sentinel.conf"
+def _sentinel(
+    folder: Path, port: int, master_port: int, master_password: str, password: str
+) -> Iterator[int]:
+    file = folder / "sentinel.conf"
     file.write_text(
         f"port {port}\nbind 127.0.0.1\nrequirepass {password}\ndir {folder}\n"
         f"sentinel monitor {SERVICE} 127.0.0.1 {master_port} 1\n"

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from feedsvc.access.tokens import Tokens
 from feedsvc.core.problems import Unauthorized, Unavailable
 from feedsvc.settings import Auth
 from tests.support.issuer import EC, RSA, Issuer, bearer, jwk, publishing
+from tests.support.ports import reserved_port
 
 NEW = rsa.generate_private_key(65_537, 2_048)
 
@@ -139,9 +140,16 @@ async def test_the_last_good_keys_stay_while_the_url_is_broken(fault: str) -> No
             await PublishedKeys(issuer.url, settings(issuer.url, jwks_timeout=0.3)).fetch()
 
 
-async def test_while_no_key_was_ever_fetched_the_service_is_not_ready_and_says_503() -> None:
-    async with publishing(jwk(RSA, "a")) as issuer:
-        port = int(issuer.url.split(":")[2].split("/")[0])
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        yield port
+
+
+async def test_while_no_key_was_ever_fetched_the_service_is_not_ready_and_says_503(
+    port: int,
+) -> None:
+    async with publishing(jwk(RSA, "a"), port=port) as issuer:
         gone = issuer.url
     now = 0.0
     tokens = Tokens(settings(gone, jwks_cooldown=60), lambda: now)

@@ -21,8 +21,8 @@ import jwt
 import psutil
 import pytest
 
-from feedsvc.commands.demo.embedded.ports import free_port
 from tests.support import slow_world
+from tests.support.ports import reserved_port
 from tests.support.processes import children
 from tests.support.servers import as_login
 from tests.support.service import KEY, REPOSITORY, Running, bearer, serving
@@ -129,7 +129,8 @@ async def test_settings_keys_and_datasets_are_read_anew(
         async with aiohttp.ClientSession(site.service.url, headers=bearer()) as session:
             answers = [await session.get("/v1/feeds/brief?format=ndjson") for _ in range(3)]
             firsts = [await answer.content.readline() for answer in answers]
-            await assert_read_anew(site, metrics)
+            with reserved_port() as other:
+                await assert_read_anew(site, metrics, other)
             for first, answer in zip(firsts, answers, strict=True):
                 lines = [first, *(await answer.read()).splitlines()]
                 assert [json.loads(line)["n"] for line in lines] == [*range(1, 401)]
@@ -165,10 +166,9 @@ async def assert_wrong_files_are_refused(site: Site) -> None:
         assert (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
 
 
-async def assert_read_anew(site: Site, metrics: str) -> None:
+async def assert_read_anew(site: Site, metrics: str, other: int) -> None:
     """All that a reload changes is changed, and where the service listens is not."""
     more = '[more]\nrelation = "slow.quick"\nkey = ["n"]\nshared = true\n'
-    other = free_port()
     elsewhere = f'[metrics]\nport = {other}\n[server]\nhost = "127.0.0.9"\n'
     site.write(f"{elsewhere}[streams]\npage_size = 20", more, OTHER_KEY)
     site.reload()

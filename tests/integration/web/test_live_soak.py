@@ -24,10 +24,10 @@ import pytest
 
 from feedsvc.backends.postgres.snapshot import Snapshot
 from feedsvc.changes.cursor import Cursor
-from feedsvc.commands.demo.embedded.ports import free_port
 from tests.support.balancer import HAPROXY, balancing
 from tests.support.followers import READERS, SEAL, Oracle, Reader, Writer, prepare
 from tests.support.live_copy import LiveCopy, StreamEndedError
+from tests.support.ports import reserved_port
 from tests.support.redis_server import redis_running
 from tests.support.servers import as_login
 from tests.support.service import Running, bearer, serving
@@ -238,7 +238,7 @@ async def test_each_sync_is_a_state_whatever_happens(
         await prepare(url, file)
         soak = Soak(url, file, stack.enter_context(redis_running("redis")))
         stack.callback(soak.close)
-        steady, deployed = (soak.start(free_port()) for _ in range(2))
+        steady, deployed = (soak.start(stack.enter_context(reserved_port())) for _ in range(2))
         before = usage(steady)
         ports = [steady.port, deployed.port]
         balanced = stack.enter_context(balancing(ports, tmp_path))
