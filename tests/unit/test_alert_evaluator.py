@@ -1,16 +1,23 @@
 """Evaluator and errands of alerts, driven by a clock of the tests' own."""
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from feedsvc.core.events import Observers
+from feedsvc.core.json_object import Json
+from feedsvc.core.principal import Principal
 from feedsvc.operations.alerts.board import AlertBoard, AlertStore
 from feedsvc.operations.alerts.delivery import AlertDelivery, Target, Timing
+from feedsvc.operations.alerts.desk import AlertService
 from feedsvc.operations.alerts.evaluator import Evaluator, Task
 from feedsvc.operations.alerts.history import AlertHistory, StandingAlerts
 from feedsvc.operations.alerts.rules import Rule
@@ -105,13 +112,25 @@ async def test_an_alert_whose_silence_ends_while_it_fires_is_sent() -> None:
 
 @dataclass
 class Past:
-    """A history in which an alert fires, as another process of this instance has left it."""
+    """A history in which alerts fire and are silenced, as other processes have left it.
+
+    `between` is awaited once an answer is on its way.
+    """
 
     firing: Mapping[str, AlertState]
+    silences: dict[str, Json] = field(default_factory=dict)
+    between: Callable[[], Awaitable[object]] | None = None
+
+    async def add(self, events: Sequence[Json]) -> None:
+        """As `AlertHistory.add`."""
+        self.silences |= {each["alert"]: each for each in events}
 
     async def standing(self) -> StandingAlerts:
-        """As `History.standing`."""
-        return StandingAlerts(dict(self.firing), {})
+        """As `AlertHistory.standing`."""
+        found = StandingAlerts(dict(self.firing), dict(self.silences))
+        if self.between is not None:
+            await self.between()
+        return found
 
 
 def errands(
@@ -143,6 +162,38 @@ async def test_a_state_that_fires_in_the_table_is_taken_over_and_its_end_is_sent
     assert {name: s.phase for name, s in driven.board.states.items()} == {AWAY: "firing"}
     assert (await driven.look()).phase == "ok"
     assert driven.sent() == ["resolved"]
+
+
+async def test_a_silence_that_comes_while_the_history_is_read_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer that is on its way has the silence before it, or none."""
+    seconds_since_1970 = itertools.count(1_000_000)
+    clock = SimpleNamespace(time=lambda: next(seconds_since_1970))
+    monkeypatch.setattr("feedsvc.operations.alerts.desk.time", clock)
+    driven, operator = Driven(), Principal("rosewood", "admin", "ann", math.inf)
+    past = Past({})
+    delivering = errands(driven, past)
+    desk = AlertService(
+        {AWAY: driven.rule}, driven.boards, cast("AlertHistory", past), delivering, "tests"
+    )
+
+    async def remember_once() -> None:
+        driven.board.owner, driven.board.restored = driven.boards.worker, False
+        remembering = asyncio.create_task(delivering.remember(0.0))
+        await until(lambda: driven.board.restored)
+        remembering.cancel()
+
+    for seconds in (600.0, 0.0, 1_200.0):
+        past.between = partial(desk.silence, AWAY, seconds, "a drill", operator)
+        await remember_once()
+        found = driven.board.silences[AWAY]
+        assert found["until"] - found["at"] == seconds
+    past.between = None
+    later = {"until": math.inf, "reason": "of another instance", "at": clock.time()}
+    past.silences[AWAY] = later
+    await remember_once()
+    assert driven.board.silences[AWAY] == later
 
 
 @dataclass

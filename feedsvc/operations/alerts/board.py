@@ -51,6 +51,15 @@ class AlertBoard:
         found = self.silences.get(alert)
         return found if found is not None and found["until"] > now else None
 
+    def keep(self, alert: str, silence: Json) -> None:
+        """Keep a silence of this alert, unless a later one is known.
+
+        One that was read from the history may be older than one that came while it was read.
+        """
+        known = self.silences.get(alert)
+        if known is None or silence["at"] >= known["at"]:
+            self.silences[alert] = silence
+
 
 class AlertStore:
     """The board of one service. Without a folder each worker has its own, and slot 0 evaluates."""

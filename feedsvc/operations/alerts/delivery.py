@@ -212,7 +212,8 @@ class AlertDelivery:
         await self.change(forget)
 
     def _learn(self, board: AlertBoard, standing: StandingAlerts) -> None:
-        board.silences = standing.silences
+        for alert, silence in standing.silences.items():
+            board.keep(alert, silence)
         if board.restored:
             return
         board.restored = True

@@ -72,11 +72,7 @@ class AlertService:
             "subject": principal.subject,
         }
         await self._history.add([event])
-
-        def note(board: AlertBoard) -> None:
-            board.silences[alert] = silence
-
-        await self._errands.change(note)
+        await self._errands.change(lambda board: board.keep(alert, silence))
         return {"alert": alert, "until": silence["until"], "reason": reason}
 
 
