@@ -9,7 +9,7 @@ from typing import Any, Final
 import aiohttp
 
 _BETWEEN_LOOKS: Final = 0.01  # seconds
-_PATIENCE: Final = 15.0  # seconds
+_PATIENCE: Final = 60.0  # seconds
 
 
 async def reports(url: str, workers: int, headers: Mapping[str, str]) -> list[dict[str, Any]]:

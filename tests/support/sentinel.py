@@ -17,7 +17,7 @@ from tests.support.redis_server import REDIS
 from tests.support.servers import throw_away_folder
 
 SERVICE = "feeds"
-_SECONDS = 15.0
+_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

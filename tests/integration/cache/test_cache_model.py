@@ -80,7 +80,7 @@ class CacheMachine(RuleBasedStateMachine):
         for gate in (*self.gates, self.slow):
             gate.set()
         for read in self.reads:
-            self._settle(asyncio.wait({read.task}, timeout=10))
+            self._settle(asyncio.wait({read.task}, timeout=60))
         try:
             self.every_answer_is_new_enough()
             assert self.reads == [], "a read never came to its end"
@@ -270,7 +270,7 @@ class CacheMachine(RuleBasedStateMachine):
             task.cancel()
         self._settle(gone.close())
         if its:
-            self._settle(asyncio.wait(its, timeout=10))
+            self._settle(asyncio.wait(its, timeout=60))
         # One may have had its page before it was cancelled; nobody asks the dead what it proves.
         self.every_answer_is_new_enough()
         self.workers[worker] = self._worker()

@@ -226,7 +226,7 @@ async def test_a_worker_that_is_killed_is_replaced_while_requests_go_on(serve: S
         first = workers_of(service)
         for victim in first:
             os.kill(victim, signal.SIGKILL)
-            await until(lambda: two_answering(service, victim), 10.0)  # noqa: B023 - awaited before the next
+            await until(lambda: two_answering(service, victim), 60.0)  # noqa: B023 - awaited before the next
         second = workers_of(service)
         assert not second & first
         service.terminate()

@@ -144,7 +144,7 @@ async def test_settings_keys_and_datasets_are_read_anew(
         scraping.cancel()
         assert site.service.process.poll() is None
         site.service.terminate()
-        assert await asyncio.to_thread(site.service.process.wait, 10) == 0
+        assert await asyncio.to_thread(site.service.process.wait, 60) == 0
 
 
 def metrics_url(site: Site) -> str:
@@ -436,4 +436,4 @@ async def test_a_terminal_that_is_closed_ends_the_service(database: str, tmp_pat
     while b"feedsvc serves" not in said:
         said += await asyncio.to_thread(os.read, ours, 4096)
     os.close(ours)
-    assert await asyncio.to_thread(process.wait, 15) == 0
+    assert await asyncio.to_thread(process.wait, 60) == 0
