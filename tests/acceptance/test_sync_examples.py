@@ -38,9 +38,12 @@ Copied = dict[int, dict[str, Any]]
 
 
 def of_sqlite(file: Path) -> Copied:
-    """The rows of the Python example's copy."""
-    with closing(sqlite3.connect(file)) as copy:
-        rows = [json.loads(row) for (row,) in copy.execute("SELECT row FROM rows")]
+    """The rows of the Python example's copy; none while it has no table yet."""
+    try:
+        with closing(sqlite3.connect(file)) as copy:
+            rows = [json.loads(row) for (row,) in copy.execute("SELECT row FROM rows")]
+    except sqlite3.OperationalError:
+        return {}
     return {row["number"]: row for row in rows}
 
 

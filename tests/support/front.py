@@ -54,7 +54,7 @@ class Front:
                 sent += len(piece)
                 if is_first and sent >= self.cut_after:
                     assert request.transport is not None
-                    await asyncio.sleep(0.2)  # what was sent is read before the connection ends
+                    await asyncio.sleep(2)  # what was sent is read before the connection ends
                     request.transport.close()
                     raise ConnectionResetError
         return response

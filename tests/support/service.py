@@ -111,6 +111,7 @@ def serving(
         environment |= {
             "REDIS_URL": os.environ.get(SHARED_URL, ""),
             "FEEDSVC_REDIS__PREFIX": f"tests-{uuid.uuid4().hex}",
+            "FEEDSVC_REDIS__TIMEOUT": "2",  # a busy machine's Redis would count as away
         }
     environment |= {
         "DATABASE_URL": database_url,

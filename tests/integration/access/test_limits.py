@@ -25,6 +25,7 @@ def limited(world_url: str, redis_server: RunningRedis) -> Iterator[Running]:
     """Two workers with the limits that are there by default, but few streams for an admin."""
     settings = {
         "FEEDSVC_REDIS__URL": redis_server.url,
+        "FEEDSVC_REDIS__TIMEOUT": "1",  # else a busy machine's Redis counts as away
         "FEEDSVC_LIMITS__ADMIN__STREAMS": "3",
         "FEEDSVC_SERVER__SEND_BUFFER": "16384",
     }

@@ -51,7 +51,9 @@ def service(database: str, tmp_path: Path) -> Iterator[Running]:
     datasets.write_text(DATASETS)
     arguments = [f"--workers={WORKERS}"]
     # What workers think of each other is not to depend on how Redis is.
-    with serving(database, settings=NO_REDIS, datasets=datasets, arguments=arguments) as running:
+    # Nor on how busy the machine is, for which a worker is ill for ten seconds.
+    settings = {**NO_REDIS, "FEEDSVC_HEALTH__LOOP_LAG": "60"}
+    with serving(database, settings=settings, datasets=datasets, arguments=arguments) as running:
         yield running
 
 
@@ -89,16 +91,16 @@ async def test_pools_are_those_of_all_workers(service: Running) -> None:
         for _ in range(STREAMS):
             stream = await session.get("/v1/feeds/endless?format=ndjson")
             streams.append((stream, asyncio.create_task(read_on(stream))))
-        (bulk,) = [
-            pool
-            for pool in (await get(service, "/api/performance/pools"))["pools"]
-            if pool["name"] == "bulk"
-        ]
-        assert (bulk["workers"], bulk["in_use"], bulk["in_use_by_exports"]) == (
-            WORKERS,
-            STREAMS,
-            STREAMS,
-        )
+        bulk: dict[str, Any] = {}
+
+        async def all_are_in_it() -> bool:
+            # One that is late to answer is left out.
+            pools = (await get(service, "/api/performance/pools"))["pools"]
+            bulk.update(*(pool for pool in pools if pool["name"] == "bulk"))
+            found = bulk["workers"], bulk["in_use"], bulk["in_use_by_exports"]
+            return found == (WORKERS, STREAMS, STREAMS)
+
+        await until(all_are_in_it, 60)
         assert bulk["waits"]["count"] == STREAMS
         assert bulk["size"] == 5, "each worker's, as in the settings"
         for stream, reading in streams:
@@ -112,13 +114,13 @@ async def read_on(stream: aiohttp.ClientResponse) -> None:
 
 
 async def test_workers_that_have_only_just_begun_are_not_called_ill(service: Running) -> None:
-    await until(lambda: all_well(service), 20)
+    await until(lambda: all_well(service), 60)
     reported = [line for line in service.log if "health: workers is" in line]
     assert not [line for line in reported if "is degraded (" in line]
 
 
 async def test_a_worker_that_is_blocked_is_noticed_by_the_others(service: Running) -> None:
-    await until(lambda: all_well(service), 20)
+    await until(lambda: all_well(service), 60)
     victim = min(workers_of(service))
     os.kill(victim, signal.SIGSTOP)
     try:
@@ -137,7 +139,7 @@ async def test_a_worker_that_is_blocked_is_noticed_by_the_others(service: Runnin
 
 
 async def test_a_worker_that_is_not_there_is_missed(service: Running) -> None:
-    await until(lambda: all_well(service), 20)
+    await until(lambda: all_well(service), 60)
     victims = list(workers_of(service))[:2]
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
@@ -148,7 +150,7 @@ async def test_a_worker_that_is_not_there_is_missed(service: Running) -> None:
         return re.search("Only [12] of 3 workers are there", what) is not None
 
     await until(missed, 60)
-    await until(lambda: all_well(service), 30)
+    await until(lambda: all_well(service), 60)
 
 
 async def repair(service: Running, names: list[str], *, dry: bool = False) -> list[dict[str, Any]]:
@@ -162,7 +164,7 @@ async def repair(service: Running, names: list[str], *, dry: bool = False) -> li
 async def test_every_worker_makes_a_repair_and_one_makes_those_of_the_database(
     service: Running,
 ) -> None:
-    await until(lambda: all_well(service), 20)
+    await until(lambda: all_well(service), 60)
     reported = await repair(service, ["connections", "sessions"], dry=True)
     workers = workers_of(service)
     assert {t["worker"] for t in reported if t["name"] == "connections"} == workers
@@ -171,7 +173,7 @@ async def test_every_worker_makes_a_repair_and_one_makes_those_of_the_database(
 
 
 async def test_workers_that_hand_over_are_not_counted(service: Running) -> None:
-    await until(lambda: all_well(service), 20)
+    await until(lambda: all_well(service), 60)
     async with aiohttp.ClientSession(service.url, headers=bearer()) as session:
         stream = await session.get("/v1/feeds/endless?format=ndjson")
         reading = asyncio.create_task(read_on(stream))
@@ -181,7 +183,7 @@ async def test_workers_that_hand_over_are_not_counted(service: Running) -> None:
             what = (await workers_check(service))["what"]
             return str(what) == "All 3 workers are well; 1 more only finish what they began."
 
-        await until(one_is_finishing, 30)
+        await until(one_is_finishing, 60)
 
         async def the_others_count() -> bool:
             """A worker that is late with its figures is left out of an answer."""

@@ -128,19 +128,27 @@ async def test_through_proxies_that_mean_well_each_id_is_a_state_and_no_client_a
         whole, _ = await enter(meddling(service.url, is_whole=True))
         stale, cache = await enter(meddling(service.url, stale=3))
         holding = await enter(sluggish(service.port, holds=0.2))
-        fronts = [again, whole, holding, await enter(sluggish(service.port, cuts=0.7))]
+        cutting = await enter(sluggish(service.port, cuts=0.7))
+        fronts = [again, whole, holding, cutting]
         if HAPROXY is not None:
             fronts.append(stack.enter_context(balancing([service.port], tmp_path, CACHE)))
-        watchers = [
-            Watcher(reader, await enter(aiohttp.ClientSession(front)))
+        behind = {
+            front: [
+                Watcher(reader, await enter(aiohttp.ClientSession(front)))
+                for reader in (READERS[0], READERS[4])
+            ]
             for front in [*fronts, stale]
-            for reader in (READERS[0], READERS[4])
-        ]
+        }
+        watchers = [watcher for pair in behind.values() for watcher in pair]
         async with following(owner, watchers):
             await write(shop[0], 1, STEPS)
             await until(lambda: cache.given_again > 3)
     assert await mistakes(owner, watchers) == []
-    assert all(watcher.in_vain <= 3 for watcher in watchers)
+    for front, pair in behind.items():
+        # Those get three old answers, or an answer's first moments, on purpose, and on a busy
+        # machine more of them.
+        most = 8 if front in (stale, cutting) else 3
+        assert all(watcher.in_vain <= most for watcher in pair)
     assert {watcher.copy.snapshots for watcher in watchers[:-2]} == {1}, "they only go on"
     await until_metric(service, "feedsvc_live_subscribers", 0)
 

@@ -45,6 +45,7 @@ def quick(request: pytest.FixtureRequest, world_url: str, redis: RunningRedis) -
     if request.param == "redis":
         settings |= {"REDIS_URL": redis.url, "FEEDSVC_REDIS__PREFIX": "door"}
         settings["FEEDSVC_CACHE__MEMORY_BYTES"] = "0"
+        settings["FEEDSVC_REDIS__TIMEOUT"] = "2"  # or a page that is late comes the long way
     with serving(world_url, settings=settings) as running:
         yield running
 

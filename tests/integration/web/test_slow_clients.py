@@ -388,17 +388,26 @@ async def moving(sessions: Sessions) -> AsyncIterator[str]:
     await sessions.connection.execute(PUT_BACK.format(tenant))
 
 
+@pytest.fixture
+async def mover(large_world: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(large_world)
+    yield connection
+    await connection.close()
+
+
 async def test_untouched_rows_appear_once_while_others_come_go_and_move(
-    patient: Running, sessions: Sessions, moving: str
+    patient: Running, sessions: Sessions, moving: str, mover: asyncpg.Connection
 ) -> None:
     newest_first = await sessions.connection.fetch(
         "SELECT id FROM wedding.clients WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC",
         moving,
     )
     path = f"{BEHIND}&frames=1&order=newest"
+    # All but the commit before it waits for its client, which is not for long.
+    await mover.execute(f"BEGIN; {MOVES.format(moving)}")
     with ask(patient, path, tenant=moving) as client, answer_of(client) as answer:
         await until(sessions.none_busy, DEADLINE)
-        await sessions.connection.execute(MOVES.format(moving))
+        await mover.execute("COMMIT")
         lines = (await asyncio.to_thread(answer.read)).splitlines()
     assert json.loads(lines[-1])["end"]["snapshots"] > 1
     seen = ids(lines)
