@@ -42,23 +42,24 @@ class PublishedKeys:
     async def run(self) -> None:
         """Keep the keys fresh until it is cancelled."""
         pause = _FIRST_PAUSE
-        while True:
-            well = await self._refresh()
-            pause = self._settings.jwks_refresh if well else pause
-            await asyncio.sleep(min(pause, self._settings.jwks_refresh))
-            pause = _FIRST_PAUSE if well else pause * 2
+        try:
+            while True:
+                well = await asyncio.shield(self._fetching or self._begin())
+                pause = self._settings.jwks_refresh if well else pause
+                await asyncio.sleep(min(pause, self._settings.jwks_refresh))
+                pause = _FIRST_PAUSE if well else pause * 2
+        finally:
+            if self._fetching is not None:
+                self._fetching.cancel()
 
     async def look_again(self) -> None:
-        """Fetch at once for a token with an unknown key, at most once a minute.
+        """Fetch for a token with an unknown key, or wait for the fetch that is under way.
 
-        So made-up key ids cause one request a minute to the issuer at most.
+        One begins at most once a minute, so made-up key ids cause no more requests to the issuer.
         """
-        if self._fetching is None:
-            if self._clock() - self._last_look < self._settings.jwks_cooldown:
-                return
-            self._fetching = asyncio.create_task(self._refresh())
-            self._fetching.add_done_callback(self._fetched)
-        await asyncio.shield(self._fetching)
+        is_soon = self._clock() - self._last_look < self._settings.jwks_cooldown
+        if self._fetching is not None or not is_soon:
+            await asyncio.shield(self._fetching or self._begin())
 
     def age(self) -> float:
         """Seconds since the keys were last fetched, or since the start where they never were."""
@@ -79,6 +80,12 @@ class PublishedKeys:
             raise JwksError("auth.jwks_url did not answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise JwksError(f"auth.jwks_url: {error}") from None
+
+    def _begin(self) -> asyncio.Task[bool]:
+        """Begin the only fetch: of two, the older answer could come last and replace the newer."""
+        self._fetching = asyncio.create_task(self._refresh())
+        self._fetching.add_done_callback(self._fetched)
+        return self._fetching
 
     async def _refresh(self) -> bool:
         self._last_look = self._clock()

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from feedsvc.access.jwks import JwksError, PublishedKeys
+from feedsvc.access.keys import from_jwks
 from feedsvc.access.tokens import Tokens
 from feedsvc.core.problems import Unauthorized, Unavailable
 from feedsvc.settings import Auth
@@ -20,7 +21,7 @@ NEW = rsa.generate_private_key(65_537, 2_048)
 
 
 def settings(url: str, **more: Any) -> Auth:
-    return Auth(jwks_url=url, algorithms=("RS256", "ES256"), **more)
+    return Auth(**{"jwks_url": url, "algorithms": ("RS256", "ES256"), **more})
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def verifying(
 
 
 async def soon(what: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not what():
             await asyncio.sleep(0.01)
 
@@ -111,6 +112,81 @@ async def test_one_caller_who_leaves_does_not_end_the_fetch_for_the_others() -> 
         first.cancel()
         assert (await second).tenant == "rosewood"
         assert first.cancelled()
+
+
+@pytest.mark.parametrize("fixed", [None, "a fixed secret beside the URL, which is long enough"])
+async def test_a_token_waits_for_the_fetch_of_the_start(fixed: str | None) -> None:
+    more: dict[str, Any] = {"key": fixed, "algorithms": ("RS256", "HS256")} if fixed else {}
+    async with publishing(jwk(RSA, "a")) as issuer:
+        issuer.delay = 0.2
+        async with verifying(issuer, jwks_timeout=60, **more) as tokens:
+            await soon(lambda: issuer.asked == 1)
+            assert (await tokens.authenticate(bearer("RS256", RSA, "a"))).tenant == "rosewood"
+            assert issuer.asked == 1
+
+
+async def test_a_token_of_a_new_key_waits_for_the_periodic_fetch() -> None:
+    async with (
+        publishing(jwk(RSA, "a")) as issuer,
+        verifying(issuer, jwks_refresh=0.1, jwks_timeout=60) as tokens,
+    ):
+        await soon(lambda: tokens.fault is None)
+        asked = issuer.asked
+        issuer.keys, issuer.delay = [jwk(NEW, "new")], 0.2
+        await soon(lambda: issuer.asked > asked)
+        assert (await tokens.authenticate(bearer("RS256", NEW, "new"))).tenant == "rosewood"
+
+
+class HeldFetches:
+    """Keys whose fetches are answered when the test says so; `begun` are those under way."""
+
+    def __init__(self) -> None:
+        url = "https://issuer.invalid"
+        self.published = PublishedKeys(url, settings(url))
+        self.answers = [asyncio.Future[Any]() for _ in range(2)]
+        self.begun: list[asyncio.Future[Any]] = []
+        self.published.fetch = self._fetch  # type: ignore[method-assign]
+
+    async def both_begun(self) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
+        """A look for a token's sake, and then the task that keeps the keys fresh."""
+        looking = asyncio.create_task(self.published.look_again())
+        await soon(lambda: self.begun)
+        running = asyncio.create_task(self.published.run())
+        await turns_of_the_loop()
+        return looking, running
+
+    async def _fetch(self) -> Any:
+        self.begun.append(self.answers[len(self.begun)])
+        return await self.begun[-1]
+
+
+async def turns_of_the_loop() -> None:
+    """Let everything run that waits for no other."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_the_keys_are_those_of_the_fetch_that_began_last() -> None:
+    held = HeldFetches()
+    looking, running = await held.both_begun()
+    for kid, answer in (("newer", held.answers[1]), ("older", held.answers[0])):
+        answer.set_result(from_jwks({"keys": [jwk(RSA, kid)]}, secrets=False))
+        await turns_of_the_loop()
+    await looking
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert held.published.keys == held.begun[-1].result()
+
+
+async def test_a_fetch_ends_with_what_keeps_the_keys_fresh() -> None:
+    held = HeldFetches()
+    looking, running = await held.both_begun()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await turns_of_the_loop()
+    assert all(answer.cancelled() for answer in held.begun)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
 
 
 FAULTS: dict[str, dict[str, Any]] = {
