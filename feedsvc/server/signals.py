@@ -138,7 +138,10 @@ async def _signals_handled(
         while True:
             await wanted.wait()
             wanted.clear()
-            await reload()
+            try:
+                await reload()
+            except Exception:  # else every later SIGHUP would do nothing, and say nothing
+                logger.exception("the reload failed")
 
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop)

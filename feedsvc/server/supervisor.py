@@ -121,7 +121,13 @@ class Supervisor:
             await asyncio.gather(*(self._is_ready(worker, fresh) for worker in started))
 
     def _start(self, generation: _Generation) -> Worker:
-        worker = Worker(self._plan.command, generation.count, self._workplace, self._slots.take())
+        """Raises WorkerError, as where the system has no room for another process."""
+        slot = self._slots.take()
+        try:
+            worker = Worker(self._plan.command, generation.count, self._workplace, slot)
+        except OSError as error:
+            self._slots.give_back(slot)
+            raise WorkerError(f"no process could be started for a worker: {error}") from None
         generation.workers.append(worker)
         return worker
 
@@ -167,12 +173,9 @@ class Supervisor:
     async def _replace(self, generation: _Generation) -> None:
         """Start another worker, until one is ready."""
         while await self._is_wanted_after_pause(generation):
-            worker = self._start(generation)
             try:
-                await self._is_ready(worker, generation)
+                worker = await self._started(generation)
             except WorkerError as error:
-                generation.workers.remove(worker)
-                await self._abandon([worker])
                 for line in str(error).splitlines():
                     logger.error("a new worker could not begin: %s", line)  # noqa: TRY400
                 continue
@@ -180,6 +183,17 @@ class Supervisor:
             if generation is not self._present:
                 worker.hand_over()  # others have taken over meanwhile
             return
+
+    async def _started(self, generation: _Generation) -> Worker:
+        """One more worker, once it is ready. Raises WorkerError; it is ended then."""
+        worker = self._start(generation)
+        try:
+            await self._is_ready(worker, generation)
+        except WorkerError:
+            generation.workers.remove(worker)
+            await self._abandon([worker])
+            raise
+        return worker
 
     async def _is_wanted_after_pause(self, generation: _Generation) -> bool:
         """Return whether, after a pause, one more is wanted."""

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 from feedsvc.core.process import WorkerContext
@@ -20,7 +20,7 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """A child that serves, or is about to."""
+    """A child that serves, or is about to. Raises OSError where no process can be started."""
 
     def __init__(
         self, command: Sequence[str], of: int, workplace: WorkerContext, slot: int
@@ -30,7 +30,8 @@ class Worker:
         self.retired = False
         """True if it is meant to end."""
         self.started = time.monotonic()
-        with its:
+        with its, ExitStack() as at_failure:
+            at_failure.enter_context(ours)
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own module
                 [*command, *workplace.arguments(slot), f"--control-fd={its.fileno()}"],
                 pass_fds=(*workplace.descriptors(), its.fileno()),
@@ -39,6 +40,7 @@ class Worker:
                 # A terminal's Ctrl-C reaches the whole group; the supervisor passes it on once.
                 start_new_session=True,
             )
+            at_failure.pop_all()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._line = ControlLine(ours)

@@ -29,7 +29,8 @@ class SettingsError(Exception):
 def load(file: Path | None = None) -> Settings:
     """The settings of this file (else `FEEDSVC_CONFIG`, else `config/feedsvc.toml`).
 
-    Raises SettingsError with a line for each unknown key and bad value.
+    Raises SettingsError with a line for each unknown key and bad value, or for a file that can't
+    be read.
     """
     path = settings_file(file)
     _refuse_unknown_variables()
@@ -56,6 +57,8 @@ def load(file: Path | None = None) -> Settings:
         raise SettingsError("\n".join(_lines(error, path))) from None
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     base = path.parent if path else Path()
     datasets = settings.datasets.model_copy(update={"file": base / settings.datasets.file})
     alerts = settings.alerts.model_copy(update={"file": _alerts_file(base, settings.alerts.file)})
@@ -101,10 +104,22 @@ def settings_file(file: Path | None) -> Path | None:
     named = os.environ.get("FEEDSVC_CONFIG")
     asked = file or (Path(named) if named else None)
     if asked is not None:
-        if not asked.is_file():
+        if not _is_file(asked):
             raise SettingsError(f"{asked}: there is no such settings file")
         return asked
-    return _DEFAULT_FILE if _DEFAULT_FILE.is_file() else None
+    return _DEFAULT_FILE if _is_file(_DEFAULT_FILE) else None
+
+
+def _is_file(path: Path) -> bool:
+    """Raises SettingsError, as for a folder that may not be searched."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path | None, error: OSError) -> SettingsError:
+    return SettingsError(f"{error.filename or path}: can't be read: {error.strerror}")
 
 
 def _refuse_unknown_variables() -> None:

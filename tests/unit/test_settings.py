@@ -1,5 +1,6 @@
 """Settings: the file, what overrides it, and mistakes that name their place."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,24 @@ def test_a_file_that_is_no_toml_or_not_there_is_named(write: Write, tmp_path: Pa
         load(write("[server"))
     with pytest.raises(SettingsError, match=r"absent\.toml: there is no such"):
         load(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize("step", ["is_file", "open"])
+@pytest.mark.parametrize(
+    "fault", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "I/O error")]
+)
+def test_a_file_that_can_not_be_read_is_named(
+    step: str, fault: OSError, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patched, for root may read whatever there is."""
+    file = write("[server]\nport = 9000")
+
+    def failing(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Path, step, failing)
+    with pytest.raises(SettingsError, match=rf"settings\.toml: can't be read: {fault.strerror}"):
+        load(file)
 
 
 def test_a_mistake_shows_no_secret(write: Write) -> None:

@@ -1,7 +1,9 @@
 """Workers that die, and workers that begin while all are being stopped."""
 
 import asyncio
+import errno
 import re
+import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +60,7 @@ class Beginning:
     made: ClassVar[list["Beginning"]] = []
 
     def __init__(self, *_: Any) -> None:
-        self.slot, self.is_ready, self.stops = 0, False, 0
+        self.slot, self.is_ready, self.stops, self.retired = 0, False, 0, False
         self.says_ready, self._stopped = asyncio.Event(), asyncio.Event()
         self.made.append(self)
 
@@ -67,7 +69,7 @@ class Beginning:
         self.is_ready = True
 
     def stop(self) -> None:
-        self.stops += 1
+        self.stops, self.retired = self.stops + 1, True
         self._stopped.set()
 
     async def ended(self) -> int:
@@ -101,3 +103,59 @@ async def test_a_stop_beside_a_workers_readiness_ends_it(
         await reloading
         await workers.wait()
     assert Beginning.made[0].stops == 1
+
+
+async def test_a_worker_is_replaced_though_at_first_no_process_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = [BlockingIOError(errno.EAGAIN, "no process is left")]
+
+    def started(*given: Any) -> Beginning:
+        if faults:
+            raise faults.pop()
+        return Beginning(*given)
+
+    monkeypatch.setattr(Beginning, "made", [])
+    monkeypatch.setattr(supervisor, "Worker", started)
+    slots = WorkerSlots(None)
+    workers = Supervisor(WorkerPlan(["true"], None, 1), cast("WorkerContext", None), slots)
+    workers._backoff = 0.0
+    workers._present = _Generation(Settings(), 1)
+    replacing = asyncio.create_task(workers._replace(workers._present))
+    async with asyncio.timeout(60):
+        while not Beginning.made and not replacing.done():
+            await asyncio.sleep(0)
+        if Beginning.made:
+            Beginning.made[0].says_ready.set()
+        await replacing
+        assert "no process is left" in caplog.text
+        assert slots.take() == 1, "the slot that the first one had is the second one's"
+        workers.stop()
+        await workers.wait()
+
+
+async def test_a_reload_is_refused_while_no_process_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def started(*_: Any) -> Beginning:
+        raise BlockingIOError(errno.EAGAIN, "no process is left")
+
+    monkeypatch.setattr(supervisor, "Worker", started)
+    monkeypatch.setenv("FEEDSVC_AUTH__KEY", "k" * 40)
+    (file := tmp_path / "feedsvc.toml").write_text("")
+    slots = WorkerSlots(None)
+    workers = Supervisor(WorkerPlan(["true"], file, 1), cast("WorkerContext", None), slots)
+    await workers.reload()
+    assert re.search("reload refused: .*no process is left", caplog.text)
+    assert slots.take() == 0
+
+
+async def test_a_worker_that_can_not_be_started_leaves_no_socket_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = socket.socketpair()
+    monkeypatch.setattr(socket, "socketpair", lambda: pair)
+    workplace = SimpleNamespace(arguments=lambda _slot: [], descriptors=list)
+    with pytest.raises(FileNotFoundError):
+        Worker([str(tmp_path / "gone")], 1, cast("WorkerContext", workplace), 0)
+    assert [end.fileno() for end in pair] == [-1, -1]
