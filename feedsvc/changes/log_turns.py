@@ -15,6 +15,8 @@ from typing import Final
 
 import orjson
 
+from feedsvc.core.shared_file import write_whole
+
 logger = logging.getLogger(__name__)
 
 _FILE: Final = "log-upkeep.turn"
@@ -71,10 +73,8 @@ class UpkeepTurns:
         self._last = turn
         if self._file is None:
             return
-        unfinished = self._file.with_suffix(".new")
         try:
-            unfinished.write_bytes(orjson.dumps(turn))
-            unfinished.replace(self._file)
+            write_whole(self._file, orjson.dumps(turn))
         except OSError as error:
             self._log(error)
 

@@ -1,5 +1,6 @@
 """Upkeep of the change log: turns of workers, and pauses between them."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,32 @@ def test_a_file_that_can_not_be_used_is_logged_once(
     gone.note(UpkeepTurn(due=6.0))
     assert gone.last().due == 6.0
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
+def test_two_workers_that_note_a_turn_at_once_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = UpkeepTurns(tmp_path), UpkeepTurns(tmp_path)
+    replace = Path.replace
+
+    def behind_the_others(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        other.note(UpkeepTurn(due=2.0))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", behind_the_others)
+    one.note(UpkeepTurn(due=1.0))
+    assert caplog.messages == []
+    assert UpkeepTurns(tmp_path).last().due == 1.0
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_a_turn_that_can_not_be_noted_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", failing)
+    UpkeepTurns(tmp_path).note(UpkeepTurn(due=1.0))
+    assert [*tmp_path.iterdir()] == []

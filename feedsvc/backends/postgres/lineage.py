@@ -9,10 +9,11 @@ one that begins while the new primary is away does not believe the old one.
 import json
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from feedsvc.core.shared_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +96,8 @@ class Lineage:
     def _share(self, origin: Origin) -> None:
         if self._file is None:
             return
-        written = self._file.with_name(f"{_FILE}.{uuid.uuid4().hex}")
         try:
-            written.write_text(json.dumps(origin))
-            written.replace(self._file)
+            write_whole(self._file, json.dumps(origin).encode())
         except OSError as error:
             logger.warning("other workers do not learn of the timeline: %s", error)
 
