@@ -151,29 +151,43 @@ async def is_draining(service: Running) -> bool:
     return (await ask(service, "/ready")).status == 503
 
 
+async def all_drain(service: Running, workers: int) -> bool:
+    """Return whether each worker has been told: the next request may go to any of them."""
+    return sum("draining; a second signal" in line for line in service.log) == workers
+
+
 def workers_of(service: Running) -> set[int]:
     return {*children(service.pid)}
+
+
+async def assert_new_streams_are_refused(service: Running) -> None:
+    """And pages and rows are answered, for the last time on a connection."""
+    ready = await ask(service, "/ready")
+    assert (ready.status, ready.json["reason"]) == (503, "the process is stopping")
+    for form in FORMS:
+        refused = await ask(service, f"/v1/feeds/quick?{form}")
+        assert (refused.status, refused.json["type"]) == (503, "/problems/draining")
+        assert int(refused.headers["Retry-After"]) > 0
+    page = await ask(service, "/v1/feeds/quick?limit=20")
+    assert (page.status, len(page.json)) == (200, 20)
+    assert page.headers["Connection"] == "close"
+    assert (await ask(service, "/v1/feeds/quick/7")).json == {"n": 7}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_running_streams_finish_and_new_ones_are_sent_elsewhere(
     serve: Serve, workers: int
 ) -> None:
-    with serve(20, workers) as service:
+    with serve(60, workers) as service:
         streams = Streams()
         await streams.begin(service, [f"/v1/feeds/brief?{form}" for form in FORMS * workers])
-        service.terminate()
-        await until(lambda: is_draining(service), SLACK)
-        ready = await ask(service, "/ready")
-        assert (ready.status, ready.json["reason"]) == (503, "the process is stopping")
-        for form in FORMS:
-            refused = await ask(service, f"/v1/feeds/quick?{form}")
-            assert (refused.status, refused.json["type"]) == (503, "/problems/draining")
-            assert int(refused.headers["Retry-After"]) > 0
-        page = await ask(service, "/v1/feeds/quick?limit=20")
-        assert (page.status, len(page.json)) == (200, 20)
-        assert page.headers["Connection"] == "close"
-        assert (await ask(service, "/v1/feeds/quick/7")).json == {"n": 7}
+        endless = service.url + "/v1/feeds/endless?format=ndjson"
+        # For as long as its client is there one worker is, too, however long the questions take.
+        async with aiohttp.request("GET", endless, headers=bearer()) as held:
+            assert held.status == 200
+            service.terminate()
+            await until(lambda: all_drain(service, workers), 60.0)
+            await assert_new_streams_are_refused(service)
         for body in await streams.bodies(SLACK):
             assert body.whole
             assert body.rows() == list(range(1, 401))

@@ -130,7 +130,7 @@ async def test_settings_keys_and_datasets_are_read_anew(
             answers = [await session.get("/v1/feeds/brief?format=ndjson") for _ in range(3)]
             firsts = [await answer.content.readline() for answer in answers]
             with reserved_port() as other:
-                await assert_read_anew(site, metrics, other)
+                await assert_read_anew(site, metrics, other, workers)
             for first, answer in zip(firsts, answers, strict=True):
                 lines = [first, *(await answer.read()).splitlines()]
                 assert [json.loads(line)["n"] for line in lines] == [*range(1, 401)]
@@ -166,13 +166,14 @@ async def assert_wrong_files_are_refused(site: Site) -> None:
         assert (await ask(site, "/v1/feeds/quick?limit=5"))[0] == 200
 
 
-async def assert_read_anew(site: Site, metrics: str, other: int) -> None:
+async def assert_read_anew(site: Site, metrics: str, other: int, workers: int) -> None:
     """All that a reload changes is changed, and where the service listens is not."""
     more = '[more]\nrelation = "slow.quick"\nkey = ["n"]\nshared = true\n'
     elsewhere = f'[metrics]\nport = {other}\n[server]\nhost = "127.0.0.9"\n'
     site.write(f"{elsewhere}[streams]\npage_size = 20", more, OTHER_KEY)
     site.reload()
     await site.reloaded()
+    await until(lambda: all_hand_over(site, workers), 60.0)
     for _ in range(10):
         status, rows = await ask(site, "/v1/feeds/more?limit=20", signed(OTHER_KEY))
         assert (status, len(rows)) == (200, 20)
@@ -186,6 +187,11 @@ async def assert_read_anew(site: Site, metrics: str, other: int) -> None:
     for address in (("127.0.0.9", site.service.port), ("127.0.0.1", other)):
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(*address)
+
+
+async def all_hand_over(site: Site, workers: int) -> bool:
+    """Return whether no old worker accepts connections; the order may lie unread till then."""
+    return sum("handing over: no new" in line for line in site.service.log) == workers
 
 
 async def count_is(site: Site, workers: int) -> bool:
