@@ -55,14 +55,19 @@ class RedisStore:
         await self._link.write("SET", self._name(key), envelope, "PX", lifetime)
 
     async def claim(self, key: PageKey) -> Claim | bytes | None:
-        """A claim to read the page; if another worker has it, the envelope that there is."""
-        name, owner = self._name(key), uuid.uuid4().hex
-        lasts = round(CLAIM_SECONDS * 1_000)
-        answer = await self._link.write("EVAL", _CLAIM, 2, name, f"{name}:claim", owner, lasts)
-        if not isinstance(answer, list) or len(answer) != 2:
-            return None
-        found = _bytes(answer[1])
-        return Claim(f"{name}:claim", owner, found) if answer[0] == 1 else found
+        """A claim to read the page; if another worker has it, the envelope that there is.
+
+        A cancellation waits for the answer, as long as the link does, and gives the claim up.
+        """
+        asking = asyncio.create_task(self._claim(self._name(key)))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # Redis may have made the claim, and a release must not overtake it on another lane.
+            with suppress(RedisAwayError):
+                if isinstance(claimed := await asking, Claim):
+                    await self._renew(claimed, 0.0)
+            raise
 
     @asynccontextmanager
     async def holding(self, claim: Claim) -> AsyncIterator[None]:
@@ -75,6 +80,14 @@ class RedisStore:
             keeping.cancel()
             with suppress(RedisAwayError):
                 await self._renew(claim, 0.0)
+
+    async def _claim(self, name: str) -> Claim | bytes | None:
+        owner, lasts = uuid.uuid4().hex, round(CLAIM_SECONDS * 1_000)
+        answer = await self._link.write("EVAL", _CLAIM, 2, name, f"{name}:claim", owner, lasts)
+        if not isinstance(answer, list) or len(answer) != 2:
+            return None
+        found = _bytes(answer[1])
+        return Claim(f"{name}:claim", owner, found) if answer[0] == 1 else found
 
     async def _keep(self, claim: Claim) -> None:
         while not claim.is_over:
