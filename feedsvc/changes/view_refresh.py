@@ -28,6 +28,7 @@ _SHORTEST: Final = 1.0  # seconds
 _LONGEST: Final = 15.0
 _TURNS: Final = 4  # within the shortest `after`
 _DEADLINE: Final = 10.0  # seconds for what is no refresh
+_PAUSE: Final = 1.0  # seconds between two tries while another session refreshes
 _SPREAD: Final = 0.5  # seconds by which workers look one after the other
 _FAULTS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 _LOCK_TIMEOUT: Final = "5s"  # longer than an autovacuum takes to give way
@@ -95,14 +96,32 @@ class ViewRefresh:
     async def _failure(self, session: WriteSession, relation: str) -> str | None:
         """Refresh one view, and record why that failed; the sentence of it."""
         try:
-            async with asyncio.timeout(self._timeout + _DEADLINE):
-                await session.row(_REFRESH, relation)
+            if await self._is_refreshed(session, relation):
+                return None
+            why = "another session was refreshing views all the time"
         except asyncpg.PostgresError as error:
             why = redacted(error)
-            async with asyncio.timeout(_DEADLINE):
-                await session.row(_FAILED, relation, why)
-            return f"{relation} could not be refreshed: {why}"
-        return None
+        async with asyncio.timeout(_DEADLINE):
+            await session.row(_FAILED, relation, why)
+        return f"{relation} could not be refreshed: {why}"
+
+    async def _is_refreshed(self, session: WriteSession, relation: str) -> bool:
+        """Refresh one view as soon as no other session refreshes one; false if that never was.
+
+        It counts as tried since it was found due, so it would be late if it were left. The wait
+        takes as long as one refresh may at most, and nothing of the time of this one. Meanwhile
+        the session holds no lock, and other workers' turns go on.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout + _DEADLINE
+        while True:
+            async with asyncio.timeout(self._timeout + _DEADLINE):
+                row = await session.row(_REFRESH, relation)
+            if row is not None and row["is_done"]:
+                return True
+            if loop.time() >= until:
+                return False
+            await asyncio.sleep(_PAUSE)
 
 
 def _pause(views: Sequence[RefreshedView]) -> float:

@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from feedsvc.backends.postgres.own_schema import WriteSession, write_session
 from feedsvc.backends.postgres.servers import Servers
-from feedsvc.changes import triggers
+from feedsvc.changes import triggers, view_refresh
 from feedsvc.changes.refresh_findings import refresh_findings
 from feedsvc.changes.refreshes import refreshed_views
 from feedsvc.changes.view_refresh import ViewRefresh
@@ -255,6 +256,32 @@ async def test_a_refresh_that_was_killed_is_on_record_and_tried_again_later(
     assert await settled(owner) == list({SUMS, TOTAL} - tried)
     await owner.execute(LONG_AGO)
     assert tried <= {*await settled(owner)}
+
+
+async def test_a_view_that_was_due_as_another_session_began_is_refreshed_behind_it(
+    owner: asyncpg.Connection, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was noted as tried when it was found due, and would count as one that failed."""
+    tried = asyncio.Event()
+    row = WriteSession.row
+
+    async def noticed(self: WriteSession, sql: str, *values: object) -> asyncpg.Record | None:
+        answer = await row(self, sql, *values)
+        tried.set()
+        return answer
+
+    other = Worker(as_login(url)).refresh
+    async with write_session(other._servers, "feedsvc refresh") as session:
+        mine, theirs = await owner.fetchval(DUE), await view_refresh._due(session)
+        assert theirs is not None
+        assert {mine, theirs} == {SUMS, TOTAL}
+        monkeypatch.setattr(WriteSession, "row", noticed)
+        async with owner.transaction():
+            assert await owner.fetchval("SELECT feedsvc.refresh($1)", mine)
+            refreshing = asyncio.create_task(other._failure(session, theirs))
+            await asyncio.wait_for(tried.wait(), 60)
+        assert await asyncio.wait_for(refreshing, 60) is None
+    assert await views(owner) == {SUMS: (0, None), TOTAL: (0, None)}
 
 
 async def test_views_are_entered_and_removed_with_the_triggers(
