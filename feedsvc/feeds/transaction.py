@@ -1,6 +1,5 @@
 """The one place that opens a transaction for a caller."""
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,12 +8,11 @@ from importlib.resources import files
 from typing import Final, NamedTuple, TypeAlias
 
 import asyncpg
-from asyncpg.transaction import Transaction
 
 from feedsvc.backends.postgres.admission import Asker
 from feedsvc.backends.postgres.beginning import begin
-from feedsvc.backends.postgres.pool import Connection, Pool, cut, is_lost
-from feedsvc.core.logs import redacted
+from feedsvc.backends.postgres.ending import roll_back
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Internal, NotSetUp
 from feedsvc.core.timing import Stages
@@ -152,7 +150,7 @@ async def _transaction(pool: Pool, leased: Connection) -> AsyncIterator[Connecti
     try:
         yield connection
     finally:
-        await _end(transaction, connection, pool.release_timeout)
+        await roll_back(transaction, connection, pool.release_timeout)
 
 
 async def _lock_log(connection: Connection) -> None:
@@ -195,23 +193,3 @@ async def _set_caller(pool: Pool, connection: Connection, principal: Principal) 
         raise Internal("The service could not set the caller in the database.")
     timeline = None if kept[4] is None else int(kept[4], 16)
     return Moment(str(kept[3]), str(pool.servers.check(connection, timeline) or ""))
-
-
-async def _end(transaction: Transaction, connection: Connection, timeout: float) -> None:
-    """End a transaction that has only read; cut a connection that can't even do that.
-
-    A query that is still running is cancelled by asyncpg, and the rollback waits for that.
-    """
-    if is_lost(connection):
-        return
-    try:
-        async with asyncio.timeout(timeout):
-            await transaction.rollback()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the connection is not to be trusted
-        logger.warning(
-            "a transaction could not be ended, so its connection is cut: %s", redacted(error)
-        )
-        cut(connection)
-    except asyncio.CancelledError:
-        cut(connection)
-        raise

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from feedsvc.backends.postgres.beginning import begin
+from feedsvc.backends.postgres.ending import roll_back
 from feedsvc.backends.postgres.faults import as_problems
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.backends.postgres.servers import Servers
@@ -32,7 +33,7 @@ async def _committing(pool: Pool, leased: Connection) -> AsyncIterator[Connectio
     try:
         yield connection
     except BaseException:
-        await transaction.rollback()
+        await roll_back(transaction, connection, pool.release_timeout)
         raise
     await transaction.commit()
 

@@ -52,7 +52,9 @@ KEPT_FOR_THE_NEXT = [
     # told before, "to spare a round trip"; and no reset when a connection comes back.
     *(Change("feedsvc/feeds/transaction.sql", f"${n}, true)", f"${n}, false)") for n in (1, 2, 3)),
     Change(
-        "feedsvc/feeds/transaction.py", "await transaction.rollback()", "await transaction.commit()"
+        "feedsvc/backends/postgres/ending.py",
+        "await transaction.rollback()",
+        "await transaction.commit()",
     ),
     Change(
         "feedsvc/feeds/transaction.py",
