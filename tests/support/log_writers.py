@@ -13,6 +13,7 @@ REFUSED = (
     asyncpg.LockNotAvailableError,
     asyncpg.CardinalityViolationError,
     asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,  # of a row that another one has moved to another partition
 )
 
 

@@ -82,7 +82,8 @@ async def sited(url: str, file: Path, size: int = 2) -> AsyncIterator[Site]:
     datasets, _ = await resolve(connection, declarations(file))
     await connection.close()
     settings = PoolSettings(size=size, acquire_timeout=30, query_timeout=300)
-    pool = Pool("bulk", settings, Database.model_validate({"url": url}))
+    # On a slow machine a cancel and a ROLLBACK take longer than a second.
+    pool = Pool("bulk", settings, Database.model_validate({"url": url, "release_timeout": 60}))
     await pool.open()
     yield Site(pool, datasets)
     await pool.close(1.0)

@@ -111,8 +111,13 @@ async def older_transaction(dsn: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def until_it_builds(dsn: str) -> None:
+    """Until a build waits for the older transaction, with its index there and invalid."""
+    waits = (
+        "SELECT pid FROM pg_stat_progress_create_index"
+        " WHERE datname = current_database() AND phase = 'waiting for old snapshots'"
+    )
     async with connected(dsn) as looking, asyncio.timeout(60):
-        while not await looking.fetchval("SELECT pid FROM pg_stat_progress_create_index"):
+        while not await looking.fetchval(waits):
             await asyncio.sleep(0.02)
 
 
@@ -253,7 +258,9 @@ async def test_a_migrator_killed_while_it_builds_is_finished_by_the_next(databas
     assert await indexes(database) == BUILT
 
 
-async def test_a_restart_of_postgresql_in_the_middle() -> None:
+async def test_a_restart_of_postgresql_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The next try would drop the index, and be without one for a moment.
+    monkeypatch.setattr(index_steps, "_FIRST_LOCK_MS", 600_000)
     with copied_postgres({"synchronous_commit": "on"}) as server:
         url = server.url()
         async with older_transaction(url):

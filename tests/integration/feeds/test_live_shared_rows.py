@@ -148,7 +148,12 @@ async def left_in(replayed: RowsReplayed, batches: int = 1_000) -> list[int]:
 
 
 @pytest.fixture
-async def comers(tail_database: tuple[str, Path]) -> AsyncIterator[Comers]:
+async def comers(
+    tail_database: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Comers]:
+    # On a slow machine rows would be forgotten, or read anew, before those who share them come.
+    monkeypatch.setattr(shared_rows, "_LOOK_WITHIN", DEADLINE)
+    monkeypatch.setattr(shared_rows, "_KEPT_FOR", 3_600.0)
     async with tail_world(*tail_database) as world:
         await world.owner.execute(SOME)
         made = Comers(world)
