@@ -5,13 +5,13 @@ import logging
 
 from asyncpg.transaction import Transaction
 
-from feedsvc.backends.postgres.pool import Connection, cut, is_lost
+from feedsvc.backends.postgres.pool import AnyConnection, cut, is_lost
 from feedsvc.core.logs import redacted
 
 logger = logging.getLogger(__name__)
 
 
-async def roll_back(transaction: Transaction, connection: Connection, timeout: float) -> None:
+async def roll_back(transaction: Transaction, connection: AnyConnection, timeout: float) -> None:
     """Roll back within `timeout` seconds; cut a connection that can't even do that.
 
     A query that is still running is cancelled by asyncpg, and the rollback waits for that. Raises

@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import asyncpg
+from asyncpg.transaction import Transaction
 
 from feedsvc.backends.postgres.beginning import begin
 from feedsvc.backends.postgres.ending import roll_back
 from feedsvc.backends.postgres.faults import as_problems
-from feedsvc.backends.postgres.pool import Connection, Pool
+from feedsvc.backends.postgres.pool import AnyConnection, Connection, Pool
 from feedsvc.backends.postgres.servers import Servers
 from feedsvc.backends.postgres.sessions import Session, is_pooled
 from feedsvc.core.problems import NotSetUp
@@ -19,21 +20,25 @@ async def write_transaction(pool: Pool) -> AsyncIterator[Connection]:
     """A transaction that may write. Raises Problem, whatever the database does."""
     with as_problems(pool.observers):
         try:
-            async with pool.lease() as leased, _committing(pool, leased) as connection:
-                await connection.execute("SET TRANSACTION READ WRITE")
-                yield connection
+            async with pool.lease() as leased:
+                connection, transaction = await begin(pool, leased)
+                async with _committing(transaction, connection, pool.release_timeout):
+                    yield connection
         except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError) as error:
             what = "The service's own tables are not set up in this database."
             raise NotSetUp(what, 60) from error
 
 
 @asynccontextmanager
-async def _committing(pool: Pool, leased: Connection) -> AsyncIterator[Connection]:
-    connection, transaction = await begin(pool, leased)
+async def _committing(
+    transaction: Transaction, connection: AnyConnection, timeout: float
+) -> AsyncIterator[None]:
+    """Let the block write in a transaction that has begun; `timeout` is for a rollback."""
     try:
-        yield connection
+        await connection.execute("SET TRANSACTION READ WRITE")
+        yield
     except BaseException:
-        await roll_back(transaction, connection, pool.release_timeout)
+        await roll_back(transaction, connection, timeout)
         raise
     await transaction.commit()
 
@@ -53,7 +58,7 @@ async def write_session(
     }
     session = await servers.connect(given)
     try:
-        yield WriteSession(session)
+        yield WriteSession(session, servers.database.release_timeout)
     finally:
         session.terminate()
 
@@ -65,8 +70,9 @@ class WriteSession:
     transaction. Behind a pooler of transactions they need one.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, release_timeout: float) -> None:
         self._session = session
+        self._release_timeout = release_timeout
 
     @property
     def is_pooled(self) -> bool:
@@ -77,6 +83,7 @@ class WriteSession:
         """The first row. Raises what asyncpg raises."""
         if not self.is_pooled:
             return await self._session.fetchrow(sql, *values)
-        async with self._session.transaction():
-            await self._session.execute("SET TRANSACTION READ WRITE")
+        transaction = self._session.transaction()
+        await transaction.start()
+        async with _committing(transaction, self._session, self._release_timeout):
             return await self._session.fetchrow(sql, *values)

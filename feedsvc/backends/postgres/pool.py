@@ -346,7 +346,7 @@ class PoolSet:
         await asyncio.gather(*(pool.close(timeout) for pool in self._pools.values()))
 
 
-def is_lost(connection: Connection) -> bool:
+def is_lost(connection: AnyConnection) -> bool:
     """Return whether the connection is closed. asyncpg takes a closed one back by itself, and then
     refuses even this question.
     """
