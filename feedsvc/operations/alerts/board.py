@@ -5,20 +5,20 @@ for a while, dead or frozen, loses it to the next worker that looks. No database
 an alert must report one that is away.
 """
 
-import fcntl
 import logging
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
 import orjson
 
 from feedsvc.core.json_object import Json
+from feedsvc.operations.alerts.lock import BoardLock
 from feedsvc.operations.alerts.states import AlertState
 
 logger = logging.getLogger(__name__)
@@ -61,6 +61,9 @@ class AlertBoard:
             self.silences[alert] = silence
 
 
+_FIELDS: Final = fields(AlertBoard)
+
+
 class AlertStore:
     """The board of one service. Without a folder each worker has its own, and slot 0 evaluates."""
 
@@ -75,11 +78,15 @@ class AlertStore:
         self.clock = clock
         self.worker = f"{os.getpid()}-{uuid.uuid4().hex}"
         self._file = None if folder is None else folder / "alerts.now"
-        self._lock = None if folder is None else folder / "alerts.lock"
         self._own = AlertBoard()
         self._failed = False
         self._may_own = folder is not None or slot == 0
         self._dead_after = _PATIENCE * interval
+        self._lock: BoardLock | None = None
+        if folder is not None:
+            lock = folder / "alerts.lock"
+            self._lock = BoardLock(lock, self.worker, self._dead_after, clock)
+        self.superseded = False  # the latest change was dropped: another worker took the lock
 
     def read(self) -> AlertBoard:
         """The board as it is, or was when it could last be read."""
@@ -101,15 +108,15 @@ class AlertStore:
     def changing(self) -> Iterator[AlertBoard | None]:
         """The board, to be changed in the block, which may not wait.
 
-        None while another worker changes it, or where the file can't be used.
+        None while another worker changes it, or where the file can't be used. What a worker has
+        changed that was frozen meanwhile, and lost the lock, is dropped: it is `superseded` then.
         """
         if self._file is None or self._lock is None:
             yield self._own
             return
         with ExitStack() as stack:
             try:
-                lock = stack.enter_context(self._lock.open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_held = stack.enter_context(self._lock.hold())
                 board = self._load(self._file)
             except OSError as error:
                 if not isinstance(error, BlockingIOError):
@@ -117,26 +124,36 @@ class AlertStore:
                 yield None
                 return
             yield board
-            self._write(self._file, board)
+            self._write(self._file, board, is_held)
 
     @staticmethod
     def _load(file: Path) -> AlertBoard:
-        """Raises OSError. A file that can't be read starts anew."""
+        """Raises OSError. A file that can't be read starts anew.
+
+        Another version's may have other fields: those that it lacks have their defaults.
+        """
         try:
             plain = orjson.loads(file.read_bytes())
             states = {name: AlertState.parse(state) for name, state in plain["states"].items()}
-            return AlertBoard(**{**plain, "states": states})
+            known = {each.name: plain[each.name] for each in _FIELDS if each.name in plain}
+            return AlertBoard(**{**known, "states": states})
         except FileNotFoundError:
             return AlertBoard()
         except (AttributeError, KeyError, TypeError, ValueError):
             logger.exception("alerts: the board's file can't be read and starts anew")
             return AlertBoard()
 
-    def _write(self, file: Path, board: AlertBoard) -> None:
-        unfinished = file.with_suffix(".new")
+    def _write(self, file: Path, board: AlertBoard, is_held: Callable[[], bool]) -> None:
+        # Of its own: one that is frozen while it writes must not go on in another's file.
+        unfinished = file.with_name(f"{file.name}.{self.worker}")
+        self.superseded = False
         try:
             unfinished.write_bytes(orjson.dumps(board))
-            unfinished.replace(file)
+            self.superseded = not is_held()
+            if self.superseded:
+                unfinished.unlink()
+            else:
+                unfinished.replace(file)
             self._failed = False
         except OSError as error:
             self._log(error)

@@ -128,13 +128,17 @@ class AlertDelivery:
         await self.change(forget)
 
     async def change(self, change: Callable[[AlertBoard], None]) -> None:
-        """Change the board, after waiting up to two seconds for another worker's change."""
+        """Change the board, after waiting up to two seconds for another worker's change.
+
+        A change that is dropped, since the lock was lost meanwhile, is made anew.
+        """
         deadline = time.monotonic() + _LOCK_PATIENCE
         while time.monotonic() < deadline:
             with self._boards.changing() as board:
                 if board is not None:
                     change(board)
-                    return
+            if board is not None and not self._boards.superseded:
+                return
             await asyncio.sleep(_LOCK_PAUSE)
         logger.warning("alerts: another worker holds the lock of the board")
 

@@ -82,6 +82,8 @@ class Evaluator:
                 return
             self._evaluate(changed, seen, now)
             firing = {name: state.phase == "firing" for name, state in changed.states.items()}
+        if self._boards.superseded:
+            return
         self._owned = True
         self._observers.publish(AlertStates(firing))
 

@@ -1,13 +1,14 @@
 """Alerts of a real service: sent once, signed, tried again, silenced, taken over, remembered."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -262,15 +263,41 @@ async def test_a_silence_can_be_ended_and_is_in_the_audit_log(
         put_back(proxy)  # or its stop would wait for it
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@asynccontextmanager
+async def holding_the_lock(running: Running) -> AsyncIterator[None]:
+    """Hold the lock of the board, as one that is frozen in the midst of a change does."""
+    with (folder_of(running) / "alerts.lock").open("r+b") as lock:
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.01)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("how", "is_locked"),
+    [(signal.SIGKILL, False), (signal.SIGSTOP, False), (signal.SIGSTOP, True)],
+)
 async def test_another_worker_takes_over_from_one_that_is_dead_or_frozen(
-    own_world: str, proxy: Proxy, receiver: Receiver, tmp_path: Path, how: signal.Signals
+    own_world: str,
+    proxy: Proxy,
+    receiver: Receiver,
+    tmp_path: Path,
+    how: signal.Signals,
+    is_locked: bool,
 ) -> None:
-    async with watched(through(own_world, proxy), tmp_path, receiver, workers=2) as running:
+    async with (
+        watched(through(own_world, proxy), tmp_path, receiver, workers=2) as running,
+        AsyncExitStack() as stack,
+    ):
         await two_looks(running)
         before = owner(running)
         victim = int(before.partition("-")[0])
         assert victim in children(running.pid)
+        await stack.enter_async_context(holding_the_lock(running) if is_locked else nullcontext())
         os.kill(victim, how)
         try:
             await cut_off(proxy)
