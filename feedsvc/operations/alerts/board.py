@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import orjson
 
@@ -22,6 +22,9 @@ from feedsvc.operations.alerts.lock import BoardLock
 from feedsvc.operations.alerts.states import AlertState
 
 logger = logging.getLogger(__name__)
+
+Owed: TypeAlias = Literal["delivered", "over"]
+"""A fact about an alert that the group does not know yet: its message arrived, it is over here."""
 
 _PATIENCE: Final = 3
 """So many looks an owner may miss."""
@@ -33,7 +36,8 @@ class AlertBoard:
 
     `undelivered` and `unwritten` are messages for the webhook and events for PostgreSQL, the oldest
     first: the next owner goes on with them. `silences` are the latest ones by alert,
-    `alone` the alerts that were sent without asking the group, for PostgreSQL was away.
+    `alone` the alerts that were sent without asking the group, for PostgreSQL was away,
+    `owed` the facts that could not be told to the group, by alert.
     """
 
     owner: str = ""
@@ -45,6 +49,7 @@ class AlertBoard:
     undelivered: list[Json] = field(default_factory=list)
     unwritten: list[Json] = field(default_factory=list)
     alone: list[str] = field(default_factory=list)
+    owed: dict[str, Owed] = field(default_factory=dict)
 
     def silence(self, alert: str, now: float) -> Json | None:
         """The silence of this alert, if there is one."""

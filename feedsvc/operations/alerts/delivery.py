@@ -4,15 +4,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple, NoReturn
 
 from feedsvc.core.events import Observers, WebhookTried
 from feedsvc.core.json_object import Json
 from feedsvc.core.logs import redacted
 from feedsvc.core.problems import NotSetUp, Problem, Timeout, Unavailable
-from feedsvc.operations.alerts.board import AlertBoard, AlertStore
-from feedsvc.operations.alerts.group import Group, Verdict
+from feedsvc.operations.alerts.board import AlertBoard, AlertStore, Owed
+from feedsvc.operations.alerts.group import Due, Group, Verdict
 from feedsvc.operations.alerts.history import AlertHistory, StandingAlerts
 from feedsvc.operations.alerts.rules import Rule
 from feedsvc.operations.alerts.webhook import Webhook
@@ -29,6 +29,7 @@ _TRIM_EVERY: Final = 3_600.0
 _LOG_EVERY: Final = 600.0  # seconds between two lines about the same fault
 _LOCK_PAUSE: Final = 0.02
 _LOCK_PATIENCE: Final = 2.0
+_OF_THE_BOARD: Final = frozenset({"claimed", "closing"})  # what no receiver needs
 
 
 class Target(NamedTuple):
@@ -41,7 +42,7 @@ class Target(NamedTuple):
         """The message as it is sent; `key` is the same for all messages of one incident."""
         name = message.get("instance") if self.group is None else self.group.name
         group = None if self.group is None else self.group.name
-        plain = {key: value for key, value in message.items() if key != "claimed"}
+        plain = {key: value for key, value in message.items() if key not in _OF_THE_BOARD}
         return {**plain, "group": group, "key": f"{name}/{message.get('alert')}"}
 
 
@@ -146,11 +147,28 @@ class AlertDelivery:
         return board.owner == self._boards.worker
 
     async def _renew(self) -> None:
-        """Renew this instance's firing alerts in the group. Raises Problem."""
-        if self._target is not None and self._target.group is not None:
-            board = self._boards.read()
-            firing = {name for name, state in board.states.items() if state.phase == "firing"}
-            await self._target.group.renew(firing.difference(board.alone))
+        """Tell the group, if it can be told, what still fires here and what it is owed."""
+        due = self._due()
+        if self._target is None or self._target.group is None or not any(due):
+            return
+        try:
+            async with asyncio.timeout(_JUDGE_PATIENCE):
+                due = await self._target.group.renew(self._due)
+        except Problem as problem:
+            self._log(problem)
+        except TimeoutError:
+            self._log(Unavailable("PostgreSQL did not answer in time."))
+        else:
+            if due.owed:
+                await self.change(partial(_settled, owed=due.owed))
+
+    def _due(self) -> Due:
+        """What the group does not learn with a message: that one's verdict settles its alert."""
+        board = self._boards.read()
+        asked = {each["alert"] for each in board.undelivered if not each.get("claimed")}
+        firing = {name for name, state in board.states.items() if state.phase == "firing"}
+        owed = {alert: each for alert, each in board.owed.items() if alert not in asked}
+        return Due(firing.difference(board.alone, asked), owed)
 
     async def _next(self, group: Group | None, board: AlertBoard) -> Json | None:
         """The oldest message that is ours to send; what another instance sends is forgotten."""
@@ -162,7 +180,6 @@ class AlertDelivery:
             else:
                 verdict = await self._judged(group, message, board)
             if verdict == "send":
-                await self._claim(message)
                 return message
             if verdict == "drop" or self.timing.now() - message["at"] >= _STALE:
                 await self._forget(message)
@@ -172,25 +189,50 @@ class AlertDelivery:
         """The group's verdict. Without PostgreSQL each instance sends: many messages beat none."""
         alert, begins = message["alert"], message["event"] == "firing"
         if not begins and alert in board.alone:
-            await self.change(lambda board: _be_alone(board, alert, alone=False))
+            await self._end_alone(message)
             return "send"
+        owed = board.owed.get(alert)
+        was_closing = message.get("closing", False)
         try:
             async with asyncio.timeout(_JUDGE_PATIENCE):
-                return await group.judge(message)
+                verdict = await group.judge(message, owed, partial(self._close, message))
         except (Problem, TimeoutError):
             if not begins:
                 return "hold"
-        await self.change(lambda board: _be_alone(board, alert, alone=True))
-        return "send"
+            await self._note(message, {"claimed": True}, partial(_be_alone, alert=alert))
+            return "send"
+        if verdict == "drop" and was_closing:
+            verdict = "send"  # closed by a COMMIT that was not answered
+        if verdict == "send" or was_closing or owed is not None:
+            marks = {"claimed": verdict == "send", "closing": False}
+            await self._note(message, marks, lambda board: board.owed.pop(alert, None))
+        return verdict
 
-    async def _claim(self, message: Json) -> None:
-        """Mark the message as this instance's, so that the group is not asked again."""
-        message["claimed"] = True
+    async def _close(self, message: Json) -> None:
+        """Note that the incident's end is to be committed, and is this instance's to send."""
+        await self._note(message, {"closing": True})
+
+    async def _end_alone(self, message: Json) -> None:
+        """Claim the end of what the group was not asked about, and say that it is over here.
+
+        The group may know of it all the same, by a COMMIT that was not answered.
+        """
+        alert = message["alert"]
+        await self._note(message, {"claimed": True}, partial(_be_over, alert=alert))
+        await self._renew()
+
+    async def _note(
+        self, message: Json, marks: Json, also: Callable[[AlertBoard], object] | None = None
+    ) -> None:
+        """Mark the message on the board, and make another change of the board with it."""
+        message.update(marks)
 
         def note(board: AlertBoard) -> None:
             for each in board.undelivered:
                 if each["id"] == message["id"]:
-                    each["claimed"] = True
+                    each.update(marks)
+            if also is not None:
+                also(board)
 
         await self.change(note)
 
@@ -198,20 +240,29 @@ class AlertDelivery:
         """Send the message. True: it is done with, delivered or refused for good."""
         outcome = await target.webhook.deliver(target.addressed(message))
         self._observers.publish(WebhookTried(outcome))
+        owed: Owed | None = None
         if outcome == "failed":
             if self.timing.now() - message["at"] < _STALE:
                 return False
             logger.error("alerts: a message could not be delivered for an hour, and is lost")
         elif target.group is not None and message["event"] == "firing":
-            with suppress(Problem, TimeoutError):
+            try:
                 async with asyncio.timeout(_JUDGE_PATIENCE):
                     await target.group.delivered(message["alert"])
-        await self._forget(message)
+            except (Problem, TimeoutError):
+                # The end of one that was sent alone does not ask whether it arrived.
+                is_alone = message["alert"] in self._boards.read().alone
+                owed = None if is_alone else "delivered"
+        await self._forget(message, owed)
         return True
 
-    async def _forget(self, message: Json) -> None:
+    async def _forget(self, message: Json, owed: Owed | None = None) -> None:
+        """Forget the message, and keep what the group is owed for it."""
+
         def forget(board: AlertBoard) -> None:
             board.undelivered = [m for m in board.undelivered if m["id"] != message["id"]]
+            if owed is not None:
+                board.owed[message["alert"]] = owed
 
         await self.change(forget)
 
@@ -234,6 +285,18 @@ class AlertDelivery:
             logger.log(level, what, problem.detail)
 
 
-def _be_alone(board: AlertBoard, alert: str, *, alone: bool) -> None:
-    """Mark the alert as sent, or no longer sent, without the group."""
-    board.alone = [each for each in board.alone if each != alert] + [alert] * alone
+def _be_alone(board: AlertBoard, alert: str) -> None:
+    """Mark the alert as sent without the group."""
+    board.alone = [each for each in board.alone if each != alert] + [alert]
+
+
+def _be_over(board: AlertBoard, alert: str) -> None:
+    """Mark the alert, which was sent without the group, as over."""
+    board.alone = [each for each in board.alone if each != alert]
+    board.owed[alert] = "over"
+
+
+def _settled(board: AlertBoard, owed: Mapping[str, Owed]) -> None:
+    """Remove what the group was told, but for what it has been owed since."""
+    kept = {alert: each for alert, each in board.owed.items() if owed.get(alert) != each}
+    board.owed = kept

@@ -5,7 +5,8 @@ which it is over closes it and sends. The next instance takes over what a
 dead one has claimed and not sent.
 """
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.resources import files
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -15,6 +16,7 @@ import asyncpg
 from feedsvc.backends.postgres.own_schema import write_transaction
 from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.core.json_object import Json
+from feedsvc.operations.alerts.board import Owed
 
 Verdict: TypeAlias = Literal["send", "hold", "drop"]
 """`hold`: ask again later, since another instance is sending, or the alert still fires there."""
@@ -33,6 +35,13 @@ class _Incident(NamedTuple):
     delivered: bool
 
 
+class Due(NamedTuple):
+    """The alerts that still fire here, and what the group is to be told late, by alert."""
+
+    firing: Collection[str]
+    owed: Mapping[str, Owed]
+
+
 class Group:
     """This instance's part in its group. Every method raises Problem."""
 
@@ -41,25 +50,58 @@ class Group:
         self.name = name
         self._instance = instance
 
-    async def judge(self, message: Json) -> Verdict:
-        """Decide whether this instance sends the message."""
+    async def judge(
+        self,
+        message: Json,
+        owed: Owed | None = None,
+        closing: Callable[[], Awaitable[object]] | None = None,
+    ) -> Verdict:
+        """Decide whether this instance sends the message.
+
+        `owed` is what the group does not know of this alert yet. `closing` is awaited before the
+        end of an incident is committed, for nobody can read from the tables who was to send it.
+        """
         alert = str(message["alert"])
-        async with write_transaction(self._pool) as connection:
-            await connection.execute(_LOCK, f"feedsvc alerts {self.name}")
+        async with self._locked() as connection:
+            if owed is not None:
+                await self._settle(connection, alert, owed)
             if message["event"] == "firing":
                 return await self._firing(connection, alert)
-            return await self._resolved(connection, alert)
+            verdict = await self._resolved(connection, alert)
+            if verdict == "send" and closing is not None:
+                await closing()
+            return verdict
 
     async def delivered(self, alert: str) -> None:
         """Mark the incident as delivered, so that no instance sends it again."""
         async with write_transaction(self._pool) as connection:
-            await connection.execute(_DELIVERED, self.name, alert, self._instance)
+            await self._settle(connection, alert, "delivered")
 
-    async def renew(self, alerts: Collection[str]) -> None:
-        """Renew these alerts, which still fire here."""
-        if alerts:
-            async with write_transaction(self._pool) as connection:
-                await connection.execute(_JOIN, self.name, sorted(alerts), self._instance)
+    async def renew(self, read: Callable[[], Due]) -> Due:
+        """Renew what still fires here, and settle what is owed. Returns what was due.
+
+        `read` is called behind the lock: of an alert that another transaction has ended meanwhile
+        this instance would become a member again.
+        """
+        async with self._locked() as connection:
+            due = read()
+            for alert, owed in due.owed.items():
+                await self._settle(connection, alert, owed)
+            if due.firing:
+                await connection.execute(_JOIN, self.name, sorted(due.firing), self._instance)
+            return due
+
+    @asynccontextmanager
+    async def _locked(self) -> AsyncIterator[Connection]:
+        async with write_transaction(self._pool) as connection:
+            await connection.execute(_LOCK, f"feedsvc alerts {self.name}")
+            yield connection
+
+    async def _settle(self, connection: Connection, alert: str, owed: Owed) -> None:
+        if owed == "over":
+            await self._resolved(connection, alert)
+        else:
+            await connection.execute(_DELIVERED, self.name, alert, self._instance)
 
     async def _firing(self, connection: Connection, alert: str) -> Verdict:
         members = await self._members(connection, alert)

@@ -13,7 +13,7 @@ from feedsvc.backends.postgres.pool import Pool, PoolSet
 from feedsvc.core.events import Observers
 from feedsvc.core.problems import Unavailable
 from feedsvc.operations.alerts.delivery import AlertDelivery, Target, Timing
-from feedsvc.operations.alerts.group import Group
+from feedsvc.operations.alerts.group import Due, Group, Verdict
 from feedsvc.operations.alerts.history import AlertHistory
 from feedsvc.operations.alerts.webhook import DeliveryOutcome, Webhook
 from feedsvc.settings import Database, Settings
@@ -87,6 +87,16 @@ async def delivering(*instances: Instance) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@asynccontextmanager
+async def remembering(instance: Instance) -> AsyncIterator[None]:
+    task = asyncio.create_task(instance.errands.remember(0.01))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.fixture
 async def world(admin_url: str) -> AsyncIterator[World]:
     async with world_of_its_own(admin_url) as url:
@@ -101,7 +111,7 @@ async def world(admin_url: str) -> AsyncIterator[World]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -172,3 +182,157 @@ async def test_while_postgresql_is_away_each_sends_with_the_same_key(
     assert sorted(world.hook.events()) == ["firing", "firing", "resolved", "resolved"]
     assert {message["key"] for message in world.hook.received} == {f"{NAME}/{AWAY}"}
     assert world.one.driven.board.alone == world.other.driven.board.alone == []
+
+
+def unanswered_once(monkeypatch: pytest.MonkeyPatch, event: str) -> None:
+    """The first verdict of such a message is committed, and its answer is lost."""
+    asked, judge = list[str](), Group.judge
+
+    async def lost(group: Group, message: Mapping[str, Any], *rest: Any) -> Verdict:
+        verdict = await judge(group, dict(message), *rest)
+        asked.append(message["event"])
+        if asked.count(event) == 1 and message["event"] == event:
+            raise TimeoutError
+        return verdict
+
+    monkeypatch.setattr(Group, "judge", lost)
+
+
+async def test_the_end_is_sent_though_it_could_not_be_marked_that_the_beginning_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivered, failures = Group.delivered, [Unavailable("PostgreSQL is away.", 1)]
+
+    async def fails_once(group: Group, alert: str) -> None:
+        if failures:
+            raise failures.pop()
+        await delivered(group, alert)
+
+    monkeypatch.setattr(Group, "delivered", fails_once)
+    async with delivering(world.one):
+        await world.one.turns(away=True)
+        await until(lambda: world.one.waiting == 0)
+        await world.one.turns(away=False)
+        await until(lambda: world.one.waiting == 0)
+    assert not failures
+    assert world.hook.events() == ["firing", "resolved"]
+    assert world.one.driven.board.owed == {}
+
+
+async def test_a_beginning_that_could_not_be_marked_is_marked_with_the_next_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unavailable("PostgreSQL is away.", 1)
+
+    one, other = world.one, world.other
+    monkeypatch.setattr(Group, "delivered", away)
+    async with delivering(one, other):
+        await one.turns(away=True)
+        await until(lambda: one.waiting == 0)
+        await other.turns(away=True)
+        assert await other.group.judge({"alert": AWAY, "event": "firing"}) == "hold"
+        async with remembering(one):
+            await until(lambda: other.waiting == 0)
+    assert world.hook.events() == ["firing"]
+    assert one.driven.board.owed == {}
+
+
+async def test_an_end_whose_commit_was_not_answered_is_sent_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unanswered_once(monkeypatch, "resolved")
+    async with delivering(world.one):
+        await world.one.turns(away=True)
+        await until(lambda: world.one.waiting == 0)
+        await world.one.turns(away=False)
+        await until(lambda: world.one.waiting == 0)
+    assert world.hook.events() == ["firing", "resolved"]
+    assert "closing" not in world.hook.received[-1]
+
+
+async def test_an_end_that_another_one_is_to_send_is_not_sent_for_an_answer_that_was_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = world.one, world.other
+    async with delivering(one, other):
+        await asyncio.gather(one.turns(away=True), other.turns(away=True))
+        await until(lambda: one.waiting == other.waiting == 0)
+        unanswered_once(monkeypatch, "resolved")
+        await one.turns(away=False)
+        await other.turns(away=False)
+        await until(lambda: one.waiting == other.waiting == 0)
+    assert world.hook.events() == ["firing", "resolved"]
+
+
+async def test_a_beginning_whose_commit_was_not_answered_hides_no_later_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unanswered_once(monkeypatch, "firing")
+    async with delivering(world.one):
+        for away in (True, False, True, False):
+            await world.one.turns(away=away)
+            await until(lambda: world.one.waiting == 0)
+    assert world.hook.events() == ["firing", "resolved", "firing", "resolved"]
+    assert await world.owner.fetchval("SELECT count(*) FROM feedsvc.alert_members") == 0
+
+
+async def test_a_renewal_brings_no_membership_back_that_ends_while_it_begins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew, renewed = Group.renew, list[object]()
+
+    async def late(group: Group, *what: Any) -> object:
+        if not renewed:
+            await world.one.turns(away=False)
+            await until(lambda: world.one.waiting == 0)
+        renewed.append(await renew(group, *what))
+        return renewed[-1]
+
+    async with delivering(world.one):
+        await world.one.turns(away=True)
+        await until(lambda: world.one.waiting == 0)
+        monkeypatch.setattr(Group, "renew", late)
+        async with remembering(world.one):
+            await until(lambda: bool(renewed))
+    assert world.hook.events() == ["firing", "resolved"]
+    assert await world.owner.fetchval("SELECT count(*) FROM feedsvc.alert_members") == 0
+
+
+async def test_a_renewal_reads_what_fires_behind_the_groups_lock(world: World) -> None:
+    read = list[bool]()
+
+    def due() -> Due:
+        read.append(True)
+        return Due([], {})
+
+    waiting = """
+        SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = pg_locks.database
+        WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()
+    """
+    async with world.owner.transaction():
+        lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+        await world.owner.execute(lock, f"feedsvc alerts {NAME}")
+        renewing = asyncio.create_task(world.one.group.renew(due))
+        async with asyncio.timeout(60):
+            while not await world.owner.fetchval(waiting):
+                await asyncio.sleep(0.01)
+        assert not read
+    await renewing
+    assert read
+
+
+async def test_an_outage_is_sent_though_it_is_renewed_before_the_group_is_asked(
+    world: World,
+) -> None:
+    """The incident was left open, delivered, by instances that are gone."""
+    async with delivering(world.other):
+        await world.other.turns(away=True)
+        await until(lambda: world.other.waiting == 0)
+    await world.owner.execute("UPDATE feedsvc.alert_members SET seen = seen - interval '1 hour'")
+    await world.one.turns(away=True)
+    async with remembering(world.one):
+        await until(lambda: world.one.driven.board.restored)
+    async with delivering(world.one):
+        await until(lambda: world.one.waiting == 0)
+    assert world.hook.events() == ["firing", "firing"]
