@@ -120,9 +120,11 @@ class Past:
     firing: Mapping[str, AlertState]
     silences: dict[str, Json] = field(default_factory=dict)
     between: Callable[[], Awaitable[object]] | None = None
+    events: list[str] = field(default_factory=list)
 
     async def add(self, events: Sequence[Json]) -> None:
         """As `AlertHistory.add`."""
+        self.events += [each["event"] for each in events]
         self.silences |= {each["alert"]: each for each in events}
 
     async def standing(self) -> StandingAlerts:
@@ -162,6 +164,23 @@ async def test_a_state_that_fires_in_the_table_is_taken_over_and_its_end_is_sent
     assert {name: s.phase for name, s in driven.board.states.items()} == {AWAY: "firing"}
     assert (await driven.look()).phase == "ok"
     assert driven.sent() == ["resolved"]
+
+
+async def test_an_event_is_written_once_its_message_no_longer_waits() -> None:
+    """A service that stops in between starts from the events, and sends the message then."""
+    driven, past = Driven(hold="0s", away=True), Past({})
+    delivering = errands(driven, past)
+    await driven.look()
+    driven.away = False
+    await driven.look()
+    assert driven.noted() == ["firing", "resolved"]
+    await delivering.write_down()
+    assert past.events == []
+    for expected in (["firing"], ["firing", "resolved"]):
+        del driven.board.undelivered[0]
+        await delivering.write_down()
+        assert past.events == expected
+    assert driven.noted() == []
 
 
 async def test_a_silence_that_comes_while_the_history_is_read_stands(

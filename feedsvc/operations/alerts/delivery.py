@@ -54,7 +54,10 @@ class Timing(NamedTuple):
 
 
 class AlertDelivery:
-    """Two loops side by side: neither the webhook nor PostgreSQL may hold up the other."""
+    """Two loops side by side: neither the webhook nor PostgreSQL may hold up the other.
+
+    An event alone waits for its own message, for an hour at most.
+    """
 
     def __init__(
         self,
@@ -109,8 +112,14 @@ class AlertDelivery:
                 await self.change(lambda board: self._learn(board, standing))  # noqa: B023
 
     async def write_down(self) -> None:
-        """Write what is not in PostgreSQL yet. Raises Problem."""
-        events = self._boards.read().unwritten
+        """Write what is not in PostgreSQL yet. Raises Problem.
+
+        An event waits for its message, which a service that is stopped loses with its folder: the
+        next start goes by the events, and sends what none of them tells.
+        """
+        board = self._boards.read()
+        waiting = {(each["alert"], each["event"]) for each in board.undelivered}
+        events = [e for e in board.unwritten if (e["alert"], e["event"]) not in waiting]
         if not events:
             return
         try:
