@@ -37,7 +37,7 @@ class AlertBoard:
     `undelivered` and `unwritten` are messages for the webhook and events for PostgreSQL, the oldest
     first: the next owner goes on with them. `silences` are the latest ones by alert,
     `alone` the alerts that were sent without asking the group, for PostgreSQL was away,
-    `owed` the facts that could not be told to the group, by alert.
+    `owed` the facts that could not be recorded in the group, by alert.
     """
 
     owner: str = ""

@@ -156,7 +156,7 @@ class AlertDelivery:
         return board.owner == self._boards.worker
 
     async def _renew(self) -> None:
-        """Tell the group, if it can be told, what still fires here and what it is owed."""
+        """Renew what still fires here in the group, and record there what is owed to it."""
         due = self._due()
         if self._target is None or self._target.group is None or not any(due):
             return
@@ -172,7 +172,7 @@ class AlertDelivery:
                 await self.change(partial(_settled, owed=due.owed))
 
     def _due(self) -> Due:
-        """What the group does not learn with a message: that one's verdict settles its alert."""
+        """Renewals and debts, but for alerts of which a message is still to be judged."""
         board = self._boards.read()
         asked = {each["alert"] for each in board.undelivered if not each.get("claimed")}
         firing = {name for name, state in board.states.items() if state.phase == "firing"}
@@ -306,6 +306,6 @@ def _be_over(board: AlertBoard, alert: str) -> None:
 
 
 def _settled(board: AlertBoard, owed: Mapping[str, Owed]) -> None:
-    """Remove what the group was told, but for what it has been owed since."""
+    """Remove what is recorded in the group, but for what it has been owed since."""
     kept = {alert: each for alert, each in board.owed.items() if owed.get(alert) != each}
     board.owed = kept

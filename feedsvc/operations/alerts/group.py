@@ -36,7 +36,7 @@ class _Incident(NamedTuple):
 
 
 class Due(NamedTuple):
-    """The alerts that still fire here, and what the group is to be told late, by alert."""
+    """The alerts that still fire here, and the facts that are to be recorded late, by alert."""
 
     firing: Collection[str]
     owed: Mapping[str, Owed]
@@ -59,7 +59,7 @@ class Group:
         """Decide whether this instance sends the message.
 
         `owed` is what the group does not know of this alert yet. `closing` is awaited before the
-        end of an incident is committed, for nobody can read from the tables who was to send it.
+        end of an incident is committed, since the tables do not say which instance is to send it.
         """
         alert = str(message["alert"])
         async with self._locked() as connection:
