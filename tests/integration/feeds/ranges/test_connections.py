@@ -72,8 +72,11 @@ async def test_a_connection_that_is_lost_costs_no_row(
         assert len(killed) == RANGES - 1 - kept
 
 
-async def test_a_connection_that_is_frozen_costs_no_row(site: Site, readings: Readings) -> None:
+async def test_a_connection_that_is_frozen_costs_no_row(
+    site: Site, readings: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.pool.settings = PoolSettings(size=SIZE, query_timeout=2)
+    monkeypatch.setattr(site.pool, "release_timeout", 1.0)
     expected = await site.read(site.query("items", "projection"))
     frozen: list[int] = []
 
