@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
@@ -12,10 +12,15 @@ from yarl import URL
 
 from tests.support.http_server import listening
 
+_PATIENCE: Final = 60.0  # seconds
+
 
 @dataclass
 class Front:
-    """The page, its reports, and the requests for feeds that came, with their cookies."""
+    """The page, its reports, and the requests for feeds that came, with their cookies.
+
+    A client posts to `/read` once it has what a cut must not take from it.
+    """
 
     upstream: str
     page: str
@@ -23,6 +28,7 @@ class Front:
     cut_after: int = 4_096
     feeds: list[dict[str, str]] = field(default_factory=list)
     reports: "asyncio.Queue[Any]" = field(default_factory=asyncio.Queue)
+    read: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def answer_page(self, _request: web.Request) -> web.Response:
         """The page."""
@@ -31,6 +37,11 @@ class Front:
     async def take_report(self, request: web.Request) -> web.Response:
         """The page's next report."""
         await self.reports.put(await request.json())
+        return web.Response()
+
+    async def note_read(self, _request: web.Request) -> web.Response:
+        """Let the first answer be cut off."""
+        self.read.set()
         return web.Response()
 
     async def forward(self, request: web.Request) -> web.StreamResponse:
@@ -54,7 +65,8 @@ class Front:
                 sent += len(piece)
                 if is_first and sent >= self.cut_after:
                     assert request.transport is not None
-                    await asyncio.sleep(2)  # what was sent is read before the connection ends
+                    async with asyncio.timeout(_PATIENCE):
+                        await self.read.wait()
                     request.transport.close()
                     raise ConnectionResetError
         return response
@@ -67,6 +79,7 @@ async def fronted(upstream: str, page: str = "") -> AsyncIterator[Front]:
     app = web.Application()
     app.router.add_get("/page", front.answer_page)
     app.router.add_post("/report", front.take_report)
+    app.router.add_post("/read", front.note_read)
     app.router.add_get("/v1/feeds/{name}", front.forward)
     async with listening(app) as url:
         front.url = url

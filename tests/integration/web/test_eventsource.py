@@ -26,6 +26,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><script>
 const ids = [];
 let errors = 0;
 const feed = new EventSource(ADDRESS);
+feed.addEventListener("rows", () => fetch("/read", { method: "POST" }), { once: true });
 const report = what => fetch("/report", {
   method: "POST", body: JSON.stringify({ what, ids, errors, cookie: document.cookie }),
 });
@@ -49,6 +50,8 @@ const feed = new EventSource(address, {
     return answer;
   },
 });
+const read = new URL("/read", address);
+feed.addEventListener("rows", () => fetch(read, { method: "POST" }), { once: true });
 const report = what => { console.log(JSON.stringify({ what, ids, errors })); process.exit(0); };
 feed.addEventListener("rows", event => ids.push(...JSON.parse(event.data).map(row => row.id)));
 feed.addEventListener("end", () => { feed.close(); report("end"); });

@@ -52,6 +52,7 @@ feed.addEventListener("error", () => { if (feed.readyState === 2) report({ close
 """
 PAGE: Final = """<!doctype html><meta charset="utf-8"><script>
 const feed = new EventSource(ADDRESS);
+feed.addEventListener("open", () => fetch("/read", { method: "POST" }), { once: true });
 const report = what => fetch("/report", { method: "POST", body: JSON.stringify(what) });
 FOLLOW</script>"""
 SCRIPT: Final = """
