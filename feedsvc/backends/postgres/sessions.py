@@ -7,7 +7,7 @@ its settings itself (`PooledSession`).
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ NOT_KEPT: Final = (
     ' database.pooler to "transaction", let it pool sessions, or name PostgreSQL itself'
 )
 _TRIES: Final = 20
+_CONNECTIONS: Final = 3
 # One for all: PgBouncer asks PostgreSQL for another name wherever a client's differs from the last
 # client's, which is a round trip. Each transaction brings its own.
 _POOLED_NAME: Final = {"application_name": "feedsvc"}
@@ -200,8 +201,18 @@ async def open_session(
 ) -> Session:
     """A session on the server of this URL, greeted. Raises SessionRefusedError and asyncpg's own.
 
-    `given` is for `asyncpg.connect`.
+    `given` is for `asyncpg.connect`. Where the connection is lost in the greeting, as where a
+    pooler parts with a client because its own SET fails, another one is made, twice at most.
     """
+    for _ in range(_CONNECTIONS - 1):
+        with suppress(asyncpg.ConnectionDoesNotExistError):
+            return await _open(url, settings, pooler, given)
+    return await _open(url, settings, pooler, given)
+
+
+async def _open(
+    url: str, settings: Mapping[str, str], pooler: Pooler, given: Mapping[str, Any]
+) -> Session:
     if pooler != "transaction":
         session = await _open_direct(url, settings, pooler, given)
         if session is not None:

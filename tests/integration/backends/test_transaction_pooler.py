@@ -16,7 +16,7 @@ import pytest
 from feedsvc.backends.postgres.migrations import runner
 from feedsvc.backends.postgres.migrations.errors import MigrationError
 from feedsvc.backends.postgres.own_schema import write_transaction
-from feedsvc.backends.postgres.pool import Pool
+from feedsvc.backends.postgres.pool import Connection, Pool
 from feedsvc.backends.postgres.sessions import SETTINGS
 from feedsvc.core.principal import Principal
 from feedsvc.core.problems import Busy
@@ -215,6 +215,48 @@ async def test_a_begin_that_anothers_timeout_cut_is_sent_again(
         assert stuck == 0
 
 
+@pytest.mark.parametrize("losses", [1, 2, 3])
+async def test_a_session_lost_at_its_greeting_is_opened_anew(
+    world_url: str, pooled_url: str, monkeypatch: pytest.MonkeyPatch, losses: int
+) -> None:
+    """Twice at most. A pooler parts with its client where its own SET fails, too, which can't be
+    had at will.
+    """
+    execute = asyncpg.Connection.execute
+    greeted: list[str] = []
+
+    async def ended(self: asyncpg.Connection, query: str, *args: object, **given: object) -> str:
+        if query.startswith("BEGIN"):
+            greeted.append(type(self).__name__)
+            if len(greeted) <= losses:
+                query = "SELECT pg_terminate_backend(pg_backend_pid())"
+        return await execute(self, query, *args, **given)  # type: ignore[arg-type]
+
+    gives_up = pytest.raises(asyncpg.ConnectionDoesNotExistError)
+    monkeypatch.setattr(asyncpg.Connection, "execute", ended)
+    for url, kind in ((world_url, "Session"), (pooled_url, "PooledSession")):
+        greeted.clear()
+        async with pool_of(url) as pool:
+            with gives_up if losses == 3 else nullcontext():
+                async with pool.lease():
+                    pass
+        assert greeted == [kind] * min(losses + 1, 3)
+
+
+async def begun(connection: Connection, begin: str) -> None:
+    """Begin; again where the neighbour's millisecond was over, if more follows in `begin`.
+
+    What follows could have taken the time, so the session itself tries again without it alone.
+    """
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(asyncpg.QueryCanceledError):
+                if connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
+                await connection.execute(begin)
+                return
+
+
 async def test_a_begin_keeps_its_modes_and_what_follows(hostile_url: str) -> None:
     modes = [f"SELECT current_setting('transaction_{name}')" for name in ("read_only", "isolation")]
     async with pool_of(hostile_url) as pool, pool.lease() as connection:
@@ -223,7 +265,7 @@ async def test_a_begin_keeps_its_modes_and_what_follows(hostile_url: str) -> Non
             "BEGIN;": ["on", "read committed"],
             "BEGIN ISOLATION LEVEL SERIALIZABLE;": ["on", "serializable"],
         }.items():
-            await connection.execute(begin)
+            await begun(connection, begin)
             assert [await connection.fetchval(mode) for mode in modes] == expected
             assert (await connection.fetchval("SHOW work_mem") == "1MB") is ("work_mem" in begin)
             assert await connection.fetchval(SEEN, "timezone") == "UTC"
