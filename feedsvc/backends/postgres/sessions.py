@@ -45,7 +45,7 @@ NOT_KEPT: Final = (
     ' database.pooler to "transaction", let it pool sessions, or name PostgreSQL itself'
 )
 _TRIES: Final = 20
-_CONNECTIONS: Final = 3
+_CONNECTIONS: Final = 3  # of one session at most, each lost in its greeting but the last
 # One for all: PgBouncer asks PostgreSQL for another name wherever a client's differs from the last
 # client's, which is a round trip. Each transaction brings its own.
 _POOLED_NAME: Final = {"application_name": "feedsvc"}

@@ -244,9 +244,9 @@ async def test_a_session_lost_at_its_greeting_is_opened_anew(
 
 
 async def begun(connection: Connection, begin: str) -> None:
-    """Begin; again where the neighbour's millisecond was over, if more follows in `begin`.
+    """Begin; again where the neighbour's millisecond was over.
 
-    What follows could have taken the time, so the session itself tries again without it alone.
+    A session does so itself only where nothing follows BEGIN, which could have taken that time.
     """
     async with asyncio.timeout(60):
         while True:
